@@ -1,1 +1,1 @@
-"""mmclipdis.clip."""
+"""CLIP itself: towers, readouts, positions, weights, text. Imports torch and open_clip, never mm*."""

@@ -1,0 +1,157 @@
+"""The last block of a CLIP tower as pure functions of its weights and a :class:`Readout`.
+
+With ``Y = LN1(X)`` and ``q, k, v = Y W_in^T + b_in`` split into heads of width ``d``::
+
+    O = sum over terms of softmax(s a b^T) v        (or v for the term "identity")
+    A = O W_out^T + b_out
+    U = A + residual;   Z = U + FFN(LN2(U)) if ffn else U
+
+Only the projections a readout needs are computed, attention never materialises ``L x L`` weights
+(scaled dot-product attention), and the CLS query is skipped where nobody reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.utils.checkpoint
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmclipdis.clip.readout import Readout
+
+
+def attend(
+    terms: Sequence[str], parts: dict[str, Tensor], scale: float, first_query: int = 0
+) -> Tensor:
+    """Sum of attention terms, (training_free spec 1.2; SCLIP eq. 4; ClearCLIP eq. 4).
+
+    Args:
+        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``identity``.
+        parts: ``q``, ``k``, ``v`` as far as the terms need them, ``(B, heads, L, d)``.
+        scale: Factor of the logits.
+        first_query: Rows before this one are not computed (1 drops CLS).
+
+    Returns:
+        ``(B, heads, L - first_query, d)``. With two softmax terms the weights of a row sum to 2.
+    """
+    value = parts["v"]
+    total: Tensor | None = None
+    for term in terms:
+        if term == "identity":
+            out = value[:, :, first_query:]
+        else:
+            query, key = parts[term[0]][:, :, first_query:], parts[term[1]]
+            out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        total = out if total is None else total + out
+    if total is None:
+        raise ValueError("attend() needs at least one attention term")
+    return total
+
+
+def project(attention: nn.MultiheadAttention, x: Tensor, parts: Iterable[str]) -> dict[str, Tensor]:
+    """The asked ones of the q, k, v projections of ``x`` ``(B, L, D)``, each ``(B, L, D)``.
+
+    Works for fused ``in_proj_weight`` and for the split ``q_proj_weight`` ... layout.
+    """
+    weights = qkv_weights(attention)
+    biases = attention.in_proj_bias.chunk(3)
+    return {p: F.linear(x, weights["qkv".index(p)], biases["qkv".index(p)]) for p in parts}
+
+
+def qkv_weights(attention: nn.MultiheadAttention) -> tuple[Tensor, ...]:
+    """The three ``(D, D)`` input projections, whether they are stored fused or split."""
+    if attention.in_proj_weight is not None:
+        return attention.in_proj_weight.chunk(3)
+    return attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``(B, L, D)`` to ``(B, heads, L, D / heads)``."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def attention_output(
+    block: nn.Module,
+    projected: dict[str, Tensor],
+    terms: Sequence[str],
+    scale: str = "sqrt",
+    first_query: int = 0,
+) -> Tensor:
+    """``A``: attention, output projection and LayerScale of ``block``; ``(B, L', D)``."""
+    attention = block.attn
+    heads = attention.num_heads
+    factor = (attention.embed_dim // heads) ** -0.5 if scale == "sqrt" else 1.0
+    parts = {name: split_heads(value, heads) for name, value in projected.items()}
+    out = attend(terms, parts, factor, first_query).transpose(1, 2).flatten(2)
+    return block.ls_1(attention.out_proj(out))
+
+
+def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: bool) -> Tensor:
+    """Add the residual and the feed-forward branch of ``block`` as a readout says.
+
+    Args:
+        block: open_clip residual attention block.
+        x: Input of the block, ``(B, L, D)``, CLS first.
+        out: Attention output for the last ``L'`` of its tokens, ``(B, L', D)``.
+        residual: ``token``, ``cls`` or ``none``.
+        ffn: Whether the FFN branch follows.
+    """
+    if residual == "token":
+        out = out + x[:, x.shape[1] - out.shape[1] :]
+    elif residual == "cls":
+        out = out + x[:, :1]
+    if ffn:
+        out = out + block.ls_2(block.mlp(block.ln_2(out)))
+    return out
+
+
+def read_last_block(
+    block: nn.Module, x: Tensor, readout: Readout, context: Sequence[str] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Patch tokens of the last block under ``readout``.
+
+    Args:
+        block: open_clip residual attention block.
+        x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
+        readout: What to do with it.
+        context: Which of ``q``, ``k``, ``v`` to return as well.
+
+    Returns:
+        ``Z`` of the patches ``(B, N, D)``, and the context ``{name: (B, N, D)}``.
+    """
+    wanted = [p for p in "qkv" if p in readout.parts or p in context]
+    projected = project(block.attn, block.ln_1(x), wanted)
+    needed = {p: projected[p] for p in readout.parts}
+    out = attention_output(block, needed, readout.attention, readout.scale, first_query=1)
+    tokens = finish_block(block, x, out, readout.residual, readout.ffn)
+    return tokens, {p: projected[p][:, 1:] for p in context}
+
+
+def read_cls(block: nn.Module, x: Tensor) -> Tensor:
+    """CLS row ``(B, 1, D)`` of the ordinary last block, for the price of a single query."""
+    normed = block.ln_1(x)
+    projected = project(block.attn, normed, ("k", "v"))
+    query = project(block.attn, normed[:, :1], ("q",))["q"]
+    heads = block.attn.num_heads
+    out = F.scaled_dot_product_attention(
+        *(split_heads(t, heads) for t in (query, projected["k"], projected["v"]))
+    )
+    out = block.ls_1(block.attn.out_proj(out.transpose(1, 2).flatten(2)))
+    return finish_block(block, x[:, :1], out, residual="token", ffn=True)
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module], x: Tensor, keep: Sequence[int] = (), checkpoint: bool = False
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Run ordinary blocks; return the last output and those of the blocks in ``keep``."""
+    kept: dict[int, Tensor] = {}
+    for index, block in enumerate(blocks):
+        if checkpoint and torch.is_grad_enabled():
+            x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+        else:
+            x = block(x)
+        if index in keep:
+            kept[index] = x
+    return x, kept

@@ -1,0 +1,30 @@
+"""What a dense tower returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """Dense features of a batch of images; only what was asked for is computed.
+
+    Attributes:
+        map: ``(B, E, h, w)`` patch tokens in the joint image-text space, *not* normalised.
+        cls: ``(B, E)`` image embedding, equal to CLIP's ``encode_image``; None unless asked.
+        context: The asked ones of ``q``, ``k``, ``v``: ``(B, D, h, w)`` projections of the last
+            block after the bias, before scaling, heads concatenated (DeCLIP's context features).
+        intermediates: ``(B, D, h, w)`` outputs of the asked blocks, in the order asked.
+    """
+
+    map: Tensor
+    cls: Tensor | None = None
+    context: dict[str, Tensor] = field(default_factory=dict)
+    intermediates: tuple[Tensor, ...] = ()
+
+
+def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Reshape row-major patch tokens ``(B, h*w, D)`` to a map ``(B, D, h, w)``."""
+    return tokens.transpose(1, 2).unflatten(2, grid)

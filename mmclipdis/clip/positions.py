@@ -1,0 +1,91 @@
+"""Resampling of learned position embeddings, every published rule by its name.
+
+==============  ==================================================================  =============
+rule            how                                                                 used by
+==============  ==================================================================  =============
+``legacy``      bicubic, ``scale_factor = (size + 0.1) / native``                   ClearCLIP, SCLIP,
+                                                                                    ProxyCLIP, DINO
+``size``        bicubic to the size                                                 MaskCLIP, CAT-Seg,
+                                                                                    DeCLIP/EVA
+``antialias``   bicubic to the size with antialias (cubic constant -0.5, also when  GEM, open_clip's
+                up-sampling)                                                        load-time resize
+``bilinear``    bilinear to the size                                                CLIP-Surgery
+==============  ==================================================================  =============
+
+The results differ measurably (about 2 % of the amplitude from 14 to 28), so a method's rule is
+part of its protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _legacy(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    height, width = table.shape[-2:]
+    # +0.1 keeps floor(native * scale) from losing a row to rounding; PyTorch then samples at the
+    # *given* factor, which is what the published numbers were made with.
+    factor = ((grid[0] + 0.1) / height, (grid[1] + 0.1) / width)
+    return F.interpolate(table, scale_factor=factor, mode="bicubic")
+
+
+def _size(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    return F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
+
+
+def _antialias(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    return F.interpolate(table, size=grid, mode="bicubic", align_corners=False, antialias=True)
+
+
+def _bilinear(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    return F.interpolate(table, size=grid, mode="bilinear", align_corners=False)
+
+
+POSITION_RULES: dict[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
+    "legacy": _legacy,
+    "size": _size,
+    "antialias": _antialias,
+    "bilinear": _bilinear,
+}
+
+
+def check_position_rule(rule: str) -> str:
+    """Return ``rule`` or raise ValueError with the known names."""
+    if rule not in POSITION_RULES:
+        raise ValueError(f"unknown position rule {rule!r}; known: {', '.join(POSITION_RULES)}")
+    return rule
+
+
+def resample_positions(
+    embedding: Tensor, native: tuple[int, int], grid: tuple[int, int], rule: str
+) -> Tensor:
+    """Position embeddings of a ``grid`` of patches from those of the ``native`` grid.
+
+    Args:
+        embedding: ``(1 + native_h * native_w, D)``, CLS row first.
+        native: Grid (height, width) in patches that ``embedding`` was trained for.
+        grid: Grid (height, width) in patches that is wanted.
+        rule: A name of :data:`POSITION_RULES`.
+
+    Returns:
+        ``(1 + h * w, D)``: the parameter itself when the grids agree, otherwise a new tensor.
+        The CLS row never changes. The *grids* decide, not the token count: 7 x 28 patches are
+        resampled although 14 x 14 has as many (the reference code misses that).
+
+    Raises:
+        ValueError: for an unknown rule or a table that does not fit ``native``.
+    """
+    check_position_rule(rule)
+    if embedding.shape[0] != 1 + native[0] * native[1]:
+        raise ValueError(
+            f"position table has {embedding.shape[0]} rows, expected 1 + {native[0]} x {native[1]}"
+        )
+    if grid == native:
+        return embedding
+    table = embedding[1:].T.reshape(1, -1, *native)  # (1, D, g_h, g_w)
+    table = POSITION_RULES[rule](table, grid)
+    return torch.cat([embedding[:1], table.flatten(2)[0].T])

@@ -1,0 +1,96 @@
+"""Which parameters of a CLIP tower are trained: a rule given as data.
+
+CAT-Seg trains only the q and v *matrices* of every block. CLIP stores q, k and v in one fused
+tensor, and masking a gradient is not enough (weight decay would still move k), so the fused tensor
+is split into three parameters; ``nn.MultiheadAttention`` supports that layout natively.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmclipdis.clip.readout import AnyReadout, Readout
+
+TRAINABLE_PARTS = ("q", "k", "v", "all")
+
+
+def split_qkv(module: nn.Module) -> nn.Module:
+    """Split the fused ``in_proj_weight`` of every ``nn.MultiheadAttention`` inside, in place.
+
+    The outputs stay the same; the parameters become ``q_proj_weight``, ``k_proj_weight`` and
+    ``v_proj_weight`` (the names of the official CAT-Seg checkpoints); biases stay fused.
+    """
+    for attention in module.modules():
+        if isinstance(attention, nn.MultiheadAttention) and attention.in_proj_weight is not None:
+            fused = attention.in_proj_weight.detach()
+            for name, weight in zip("qkv", fused.chunk(3), strict=True):
+                attention.register_parameter(f"{name}_proj_weight", nn.Parameter(weight.clone()))
+            attention.register_parameter("in_proj_weight", None)
+            attention._qkv_same_embed_dim = False
+    return module
+
+
+def match_qkv_layout(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Rewrite fused or split q/k/v weights of ``state_dict`` into the layout ``module`` has."""
+    names = set(module.state_dict())
+    out: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        stem, _, leaf = key.rpartition(".")
+        if leaf == "in_proj_weight" and f"{stem}.q_proj_weight" in names:
+            for name, weight in zip("qkv", value.chunk(3), strict=True):
+                out[f"{stem}.{name}_proj_weight"] = weight
+        elif leaf in ("k_proj_weight", "v_proj_weight") and f"{stem}.in_proj_weight" in names:
+            continue  # consumed with q
+        elif leaf == "q_proj_weight" and f"{stem}.in_proj_weight" in names:
+            parts = [state_dict[f"{stem}.{name}_proj_weight"] for name in "qkv"]
+            out[f"{stem}.in_proj_weight"] = torch.cat(parts)
+        else:
+            out[key] = value
+    return out
+
+
+def set_trainable(module: nn.Module, parts: Sequence[str]) -> list[str]:
+    """Freeze ``module`` except for ``parts``; return the names of the trainable parameters.
+
+    Args:
+        module: An image or text tower of open_clip.
+        parts: ``()`` freezes all, ``('all',)`` trains all, a subset of ``('q', 'k', 'v')``
+            trains these matrices (not the biases) of every block.
+
+    Raises:
+        ValueError: for an unknown part.
+    """
+    unknown = [part for part in parts if part not in TRAINABLE_PARTS]
+    if unknown or ("all" in parts and len(parts) > 1):
+        raise ValueError(
+            f"trainable={tuple(parts)}: choose (), ('all',) or some of ('q', 'k', 'v')"
+        )
+    if parts and "all" not in parts:
+        split_qkv(module)
+    endings = tuple(f"{part}_proj_weight" for part in parts)
+    names = []
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad = "all" in parts or (bool(parts) and name.endswith(endings))
+        if parameter.requires_grad:
+            names.append(name)
+    return names
+
+
+def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
+    """Freeze the split projections of the last ``block`` that ``readout`` never reads.
+
+    Their gradient would be zero at best, and a parameter without gradient stops DDP. Returns the
+    names frozen, such as ``['q_proj_weight']`` for a value-only readout.
+    """
+    if not isinstance(readout, Readout):
+        return []
+    frozen = []
+    for name, parameter in block.attn.named_parameters(recurse=False):
+        if name.endswith("_proj_weight") and name[0] in "qkv" and name[0] not in readout.parts:
+            if parameter.requires_grad:
+                frozen.append(name)
+            parameter.requires_grad = False
+    return frozen

@@ -1,0 +1,216 @@
+"""CLIP's image tower as a backbone that any mm config can name.
+
+One class; the published methods are presets of its readout and of its position rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from mmclipdis.clip.features import DenseFeatures
+from mmclipdis.clip.readout import AnyReadout, get_readout
+from mmclipdis.clip.towers import build_image_tower
+from mmclipdis.clip.trainable import freeze_unread, set_trainable
+from mmclipdis.clip.weights import Arch, load_image_tower
+
+
+@MODELS.register_module()
+class CLIPViT(BaseModule):
+    """CLIP's ViT with a choice of readout for its last block.
+
+    As a backbone it returns a tuple of maps, as necks and heads of mmseg and mmdet expect; heads
+    of this package call :meth:`dense` for everything else the tower can tell.
+
+    Args:
+        arch: open_clip config name (``'ViT-B-16-quickgelu'``: OpenAI and MetaCLIP weights need the
+            ``-quickgelu`` names, LAION's the plain ones) or a dict of the same form.
+        readout: Name or fields of a :class:`~mmclipdis.clip.readout.Readout`.
+        positions: Resampling rule of the position table: ``legacy``, ``size``, ``antialias`` or
+            ``bilinear``.
+        out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
+            the dense map in the joint space, ``(B, E, h, w)``.
+        trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
+            'v')`` trains these matrices of every block (those the last block's readout does not
+            read are frozen).
+        normalize: L2-normalise the dense map over its channels.
+        grad_checkpointing: Recompute the blocks in the backward pass to save memory.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
+            :func:`~mmclipdis.clip.weights.read_clip_checkpoint`. Read by ``init_weights()``, never
+            by the constructor. None keeps random weights.
+
+    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
+    taken off (``data_preprocessor``: mean 122.771, 116.746, 104.094, std 68.501, 66.632, 70.323).
+
+    Raises:
+        ValueError: for an unknown arch, readout, position rule, trainable part or output.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = "ViT-B-16-quickgelu",
+        readout: str | AnyReadout | Mapping[str, Any] = "vanilla",
+        positions: str = "legacy",
+        out_indices: Sequence[int | str] = ("map",),
+        trainable: Sequence[str] = (),
+        normalize: bool = False,
+        grad_checkpointing: bool = False,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
+        self.arch = arch
+        self.readout = get_readout(readout)
+        self.tower = build_image_tower(arch, positions)
+        self.tower.grad_checkpointing = grad_checkpointing
+        self.normalize = normalize
+        self.out_indices = self._check_out_indices(out_indices)
+        self.trainable = tuple(trainable)
+        set_trainable(self.tower, self.trainable)
+        if self.trainable and "all" not in self.trainable:
+            freeze_unread(self.tower.blocks[-1], self.readout)
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the joint image-text space."""
+        return self.tower.embed_dim
+
+    @property
+    def width(self) -> int:
+        """Channels of the block outputs."""
+        return self.tower.width
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Patch (height, width) in pixels."""
+        return self.tower.patch_size
+
+    def init_weights(self) -> None:
+        """Load the weights that ``init_cfg`` names; without one the weights stay random.
+
+        Raises:
+            FileNotFoundError, ValueError: if they do not exist or do not fit.
+        """
+        if self.init_cfg is None or self._is_init:
+            return
+        checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
+        load_image_tower(self.tower, self.arch, checkpoint)
+        self._is_init = True
+
+    def dense(
+        self,
+        images: Tensor,
+        *,
+        intermediates: Sequence[int] = (),
+        context: Sequence[str] = (),
+        with_cls: bool = False,
+    ) -> DenseFeatures:
+        """Dense features of normalised RGB images ``(B, 3, H, W)``; see the tower's protocol."""
+        features = self.tower.forward_dense(
+            images,
+            self.readout,
+            intermediates=intermediates,
+            context=context,
+            with_cls=with_cls,
+        )
+        if not self.normalize:
+            return features
+        unit = F.normalize(features.map, dim=1)
+        return DenseFeatures(unit, features.cls, features.context, features.intermediates)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps named by ``out_indices``, in their order."""
+        blocks = [index for index in self.out_indices if isinstance(index, int)]
+        if "map" not in self.out_indices:
+            return self.tower.forward_blocks(images, blocks)
+        features = self.dense(images, intermediates=blocks)
+        maps = iter(features.intermediates)
+        return tuple(next(maps) if isinstance(i, int) else features.map for i in self.out_indices)
+
+    def _check_out_indices(self, out_indices: Sequence[int | str]) -> tuple[int | str, ...]:
+        depth = self.tower.depth
+        for index in out_indices:
+            is_block = isinstance(index, int) and -depth <= index < depth
+            if index != "map" and not is_block:
+                raise ValueError(
+                    f"out_indices={tuple(out_indices)}: {index!r} is neither 'map' nor a block "
+                    f"of a tower with {depth} blocks"
+                )
+        if not out_indices:
+            raise ValueError("out_indices is empty: name blocks or 'map'")
+        return tuple(out_indices)
+
+
+def pretrained_source(init_cfg: Any, owner: str) -> str:
+    """The checkpoint that an ``init_cfg`` of a CLIP module names.
+
+    Raises:
+        ValueError: if it is of another type than ``Pretrained``.
+    """
+    if not isinstance(init_cfg, Mapping) or init_cfg.get("type") != "Pretrained":
+        raise ValueError(
+            f"{owner}.init_cfg must be dict(type='Pretrained', checkpoint=<open_clip tag or "
+            f"file>), got {init_cfg!r}"
+        )
+    if not init_cfg.get("checkpoint"):
+        raise ValueError(f"{owner}.init_cfg names no checkpoint")
+    return str(init_cfg["checkpoint"])
+
+
+@MODELS.register_module()
+class MaskCLIPViT(CLIPViT):
+    """:class:`CLIPViT` as in MaskCLIP: values only, residual and FFN kept."""
+
+    def __init__(
+        self, *args: Any, readout: Any = "maskclip", positions: str = "size", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, readout=readout, positions=positions, **kwargs)
+
+
+@MODELS.register_module()
+class SCLIPViT(CLIPViT):
+    """:class:`CLIPViT` as in SCLIP: ``qq + kk``, residual and FFN kept."""
+
+    def __init__(self, *args: Any, readout: Any = "sclip", **kwargs: Any) -> None:
+        super().__init__(*args, readout=readout, **kwargs)
+
+
+@MODELS.register_module()
+class ClearCLIPViT(CLIPViT):
+    """:class:`CLIPViT` as in ClearCLIP: ``qq``, no residual, no FFN."""
+
+    def __init__(self, *args: Any, readout: Any = "clearclip", **kwargs: Any) -> None:
+        super().__init__(*args, readout=readout, **kwargs)
+
+
+@MODELS.register_module()
+class DeCLIPViT(CLIPViT):
+    """:class:`CLIPViT` as in DeCLIP: ``qq + kk``, no residual, no FFN, unit-norm map."""
+
+    def __init__(
+        self,
+        *args: Any,
+        readout: Any = "declip",
+        positions: str = "size",
+        normalize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, readout=readout, positions=positions, normalize=normalize, **kwargs)
+
+
+@MODELS.register_module()
+class CLIPSurgeryViT(CLIPViT):
+    """:class:`CLIPViT` as in CLIP-Surgery: a second, vv-attention stream over six blocks."""
+
+    def __init__(
+        self,
+        *args: Any,
+        readout: Any = "clip_surgery",
+        positions: str = "bilinear",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, readout=readout, positions=positions, **kwargs)
