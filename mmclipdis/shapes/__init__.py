@@ -1,1 +1,1 @@
-"""mmclipdis.shapes."""
+"""ShapeScenes, the embedded default world: coloured shapes on textured grounds."""

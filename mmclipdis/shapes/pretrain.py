@@ -1,0 +1,216 @@
+"""Contrastive pretraining of the tiny CLIP of ShapeScenes, in plain PyTorch and open_clip."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from open_clip import tokenize
+from open_clip.model import CLIP
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from mmclipdis.shapes.captions import names_in
+from mmclipdis.shapes.pairs import Pairs
+from mmclipdis.shapes.world import CLASSES
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one pretraining run.
+
+    ``patch_dropout`` leaves out that share of the patches at random (FLIP), for all but the last
+    ``settle`` share of the steps: it halves the work, and a class must be readable from whichever
+    patches remain, which spreads it over the object instead of over a few tokens.
+    """
+
+    pairs: int = 24_000
+    steps: int = 3_000
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 200
+    patch_dropout: float = 0.5
+    settle: float = 0.1
+    seed: int = 0
+
+
+def normalise(images: NDArray[np.uint8]) -> Tensor:
+    """``(n, s, s, 3)`` uint8 RGB -> ``(n, 3, s, s)`` float with CLIP's mean and deviation."""
+    mean, std = torch.tensor(MEAN) * 255, torch.tensor(STD) * 255
+    x = (torch.from_numpy(np.ascontiguousarray(images)).float() - mean) / std
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
+class Captions:
+    """Tokens of all captions, over the token ids that occur in them ("compact" ids).
+
+    Attributes:
+        ids: ``(V,)`` sorted token ids of the standard vocabulary; a compact id is a position in it.
+            The end-of-text id is the largest of both.
+        tokens: ``(n, k, L)`` compact ids; positions after the end of text hold compact id 0.
+        mentions: ``(n, k, C)`` whether caption k of picture n names class c; read off the text.
+    """
+
+    def __init__(self, captions: list[tuple[str, ...]]) -> None:
+        flat = [text for group in captions for text in group]
+        unique = sorted(set(flat))
+        rows = {text: row for row, text in enumerate(unique)}
+        tokens = tokenize(unique).numpy()
+        length = int(tokens.argmax(axis=1).max()) + 1
+        self.ids = np.unique(tokens[:, :length])
+        compact = np.searchsorted(self.ids, tokens[:, :length])
+        named = np.asarray(
+            [[name in names for name in CLASSES] for names in map(names_in, unique)]
+        )
+        index = np.asarray([rows[text] for text in flat]).reshape(len(captions), -1)
+        self.tokens = torch.from_numpy(compact)[torch.from_numpy(index)]
+        self.mentions = torch.from_numpy(named)[torch.from_numpy(index)]
+
+
+def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
+    """Text embeddings ``(n, E)`` of tokens ``(n, L)`` cut at the longest sentence of the batch."""
+    length = int(tokens.argmax(dim=1).max()) + 1
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    x = model.ln_final(x)[torch.arange(len(tokens)), tokens.argmax(dim=1)]
+    return x @ model.text_projection
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: Tensor) -> Tensor:
+    """Softmax contrastive loss with several positives, mean over both directions.
+
+    ``image`` and ``text`` are unit rows ``(B, E)``, ``positive`` a ``(B, B)`` bool matrix with a
+    true diagonal: caption j is a true sentence about picture i. The target of a row (column) is
+    uniform over its positives, so that a true sentence is never a negative.
+    """
+    logits = scale * image @ text.T
+    target = positive.float()
+    rows = -(F.log_softmax(logits, dim=1) * target).sum(1) / target.sum(1)
+    columns = -(F.log_softmax(logits, dim=0) * target).sum(0) / target.sum(0)
+    return (rows.mean() + columns.mean()) / 2
+
+
+def build_model(config: dict[str, object], vocabulary: int, patch_dropout: float = 0.0) -> CLIP:
+    """open_clip's CLIP of a model config, over a vocabulary of the given size."""
+    vision = {**config['vision_cfg'], 'patch_dropout': patch_dropout}  # type: ignore[dict-item]
+    text = {**config['text_cfg'], 'vocab_size': vocabulary}  # type: ignore[dict-item]
+    return CLIP(
+        embed_dim=int(config['embed_dim']),  # type: ignore[call-overload]
+        vision_cfg=vision,
+        text_cfg=text,
+        quick_gelu=bool(config['quick_gelu']),
+    )
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < recipe.warmup:
+        return recipe.lr * (step + 1) / recipe.warmup
+    progress = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _batch(
+    pairs: Pairs, captions: Captions, recipe: Recipe, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures, tokens and positives of one step; a function of seed and step alone."""
+    rng = np.random.default_rng([recipe.seed, step])
+    chosen = np.sort(rng.choice(len(pairs.images), recipe.batch, replace=False))
+    images = pairs.images[chosen]
+    flip = rng.random(recipe.batch) < 0.5
+    images = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+    count = captions.tokens.shape[1]
+    which = torch.from_numpy(rng.integers(count, size=recipe.batch))
+    rows = torch.from_numpy(chosen)
+    named = captions.mentions[rows, which].float()  # (B, C) what each sentence says
+    known = captions.mentions[rows].any(dim=1).float()  # (B, C) what is said about each picture
+    positive = (1 - known) @ named.T == 0  # nothing said that is not known
+    return normalise(images), captions.tokens[rows, which], positive
+
+
+def pretrain(
+    pairs: Pairs, config: dict[str, object], recipe: Recipe, folder: Path, log_every: int = 50
+) -> tuple[CLIP, Captions]:
+    """Runs the recipe, resuming from ``folder/last.pt`` when it is there.
+
+    Raises ValueError when the checkpoint was made by another recipe.
+    """
+    captions = Captions(pairs.captions)
+    torch.manual_seed(recipe.seed)
+    model = build_model(config, len(captions.ids), recipe.patch_dropout)
+    decay = [p for p in model.parameters() if p.ndim >= 2]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    optimiser = torch.optim.AdamW(
+        [{'params': decay, 'weight_decay': recipe.weight_decay}, {'params': rest}],
+        lr=recipe.lr,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+    )
+    start = _resume(model, optimiser, recipe, folder)
+    bar = tqdm(range(start, recipe.steps), 'pretrain', recipe.steps, initial=start)
+    for step in bar:
+        for group in optimiser.param_groups:
+            group['lr'] = learning_rate(step, recipe)
+        if step >= recipe.steps * (1 - recipe.settle):
+            model.visual.patch_dropout.prob = 0.0
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # patch dropout, the same after a resume
+        images, tokens, positive = _batch(pairs, captions, recipe, step)
+        image = F.normalize(model.visual(images), dim=-1)
+        text = F.normalize(encode_text(model, tokens), dim=-1)
+        loss = contrastive_loss(image, text, model.logit_scale.exp(), positive)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f'loss is {loss.item()} at step {step}; lower the rate')
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100))
+        if step % log_every == 0:
+            bar.set_postfix(loss=f'{loss.item():.3f}', scale=f'{model.logit_scale.exp():.1f}')
+        if (step + 1) % 500 == 0 or step + 1 == recipe.steps:
+            _save(model, optimiser, recipe, folder, step + 1)
+    model.visual.patch_dropout.prob = 0.0
+    return model.eval(), captions
+
+
+def _save(
+    model: CLIP, optimiser: torch.optim.Optimizer, recipe: Recipe, folder: Path, step: int
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        'model': model.state_dict(),
+        'optimiser': optimiser.state_dict(),
+        'recipe': json.dumps(asdict(recipe)),
+        'step': step,
+    }
+    torch.save(state, folder / 'last.pt.part')
+    (folder / 'last.pt.part').replace(folder / 'last.pt')
+
+
+def _resume(
+    model: CLIP, optimiser: torch.optim.Optimizer, recipe: Recipe, folder: Path
+) -> int:
+    path = folder / 'last.pt'
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location='cpu', weights_only=True)
+    if json.loads(state['recipe']) != asdict(recipe):
+        raise ValueError(
+            f'{path} was made by another recipe ({state["recipe"]}); '
+            'give its settings, or name another work folder'
+        )
+    model.load_state_dict(state['model'])
+    optimiser.load_state_dict(state['optimiser'])
+    return int(state['step'])
