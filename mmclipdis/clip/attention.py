@@ -13,10 +13,12 @@ Only the projections a readout needs are computed, attention never materialises 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
-import torch.utils.checkpoint
 import torch.nn.functional as F
+import torch.utils.checkpoint
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from mmclipdis.clip.readout import Readout
@@ -69,11 +71,11 @@ def qkv_weights(attention: nn.MultiheadAttention) -> tuple[Tensor, ...]:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """``(B, L, D)`` to ``(B, heads, L, D / heads)``."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def attention_output(
-    block: nn.Module,
+    block: ResidualAttentionBlock,
     projected: dict[str, Tensor],
     terms: Sequence[str],
     scale: str = "sqrt",
@@ -85,10 +87,12 @@ def attention_output(
     factor = (attention.embed_dim // heads) ** -0.5 if scale == "sqrt" else 1.0
     parts = {name: split_heads(value, heads) for name, value in projected.items()}
     out = attend(terms, parts, factor, first_query).transpose(1, 2).flatten(2)
-    return block.ls_1(attention.out_proj(out))
+    return cast(Tensor, block.ls_1(attention.out_proj(out)))
 
 
-def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: bool) -> Tensor:
+def finish_block(
+    block: ResidualAttentionBlock, x: Tensor, out: Tensor, residual: str, ffn: bool
+) -> Tensor:
     """Add the residual and the feed-forward branch of ``block`` as a readout says.
 
     Args:
@@ -108,7 +112,7 @@ def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: b
 
 
 def read_last_block(
-    block: nn.Module, x: Tensor, readout: Readout, context: Sequence[str] = ()
+    block: ResidualAttentionBlock, x: Tensor, readout: Readout, context: Sequence[str] = ()
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Patch tokens of the last block under ``readout``.
 
@@ -129,16 +133,12 @@ def read_last_block(
     return tokens, {p: projected[p][:, 1:] for p in context}
 
 
-def read_cls(block: nn.Module, x: Tensor) -> Tensor:
+def read_cls(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
     """CLS row ``(B, 1, D)`` of the ordinary last block, for the price of a single query."""
     normed = block.ln_1(x)
     projected = project(block.attn, normed, ("k", "v"))
     query = project(block.attn, normed[:, :1], ("q",))["q"]
-    heads = block.attn.num_heads
-    out = F.scaled_dot_product_attention(
-        *(split_heads(t, heads) for t in (query, projected["k"], projected["v"]))
-    )
-    out = block.ls_1(block.attn.out_proj(out.transpose(1, 2).flatten(2)))
+    out = attention_output(block, {"q": query, **projected}, ("qk",))
     return finish_block(block, x[:, :1], out, residual="token", ffn=True)
 
 

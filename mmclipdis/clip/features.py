@@ -27,4 +27,4 @@ class DenseFeatures:
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Reshape row-major patch tokens ``(B, h*w, D)`` to a map ``(B, D, h, w)``."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)

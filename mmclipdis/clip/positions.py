@@ -1,16 +1,13 @@
 """Resampling of learned position embeddings, every published rule by its name.
 
-==============  ==================================================================  =============
-rule            how                                                                 used by
-==============  ==================================================================  =============
-``legacy``      bicubic, ``scale_factor = (size + 0.1) / native``                   ClearCLIP, SCLIP,
-                                                                                    ProxyCLIP, DINO
-``size``        bicubic to the size                                                 MaskCLIP, CAT-Seg,
-                                                                                    DeCLIP/EVA
-``antialias``   bicubic to the size with antialias (cubic constant -0.5, also when  GEM, open_clip's
-                up-sampling)                                                        load-time resize
-``bilinear``    bilinear to the size                                                CLIP-Surgery
-==============  ==================================================================  =============
+==============  ==========================================================  ===================
+rule            how                                                         used by
+==============  ==========================================================  ===================
+``legacy``      bicubic, ``scale_factor = (size + 0.1) / native``           ClearCLIP, SCLIP, DINO
+``size``        bicubic to the size                                         MaskCLIP, CAT-Seg, EVA
+``antialias``   bicubic to the size with antialias (another cubic kernel)   GEM, open_clip (load)
+``bilinear``    bilinear to the size                                        CLIP-Surgery
+==============  ==========================================================  ===================
 
 The results differ measurably (about 2 % of the amplitude from 14 to 28), so a method's rule is
 part of its protocol.

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import open_clip
 import torch
 from open_clip.model import _build_text_tower, _build_vision_tower
-from open_clip.transformer import TextTransformer, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from mmclipdis.clip.attention import (
@@ -184,7 +184,9 @@ class OpenCLIPViT(nn.Module):
         return index % self.depth
 
     @staticmethod
-    def _context_of(block: nn.Module, x: Tensor, context: Sequence[str]) -> dict[str, Tensor]:
+    def _context_of(
+        block: ResidualAttentionBlock, x: Tensor, context: Sequence[str]
+    ) -> dict[str, Tensor]:
         if not context:
             return {}
         return {k: v[:, 1:] for k, v in project(block.attn, block.ln_1(x), context).items()}
@@ -201,7 +203,7 @@ class OpenCLIPViT(nn.Module):
             return x, kept, self.blocks[-1](x)[:, 1:]
         path = x[:, 1:]
         for index in range(start, self.depth):
-            block = self.blocks[index]
+            block: Any = self.blocks[index]
             projected = project(block.attn, block.ln_1(x), Readout(readout.attention).parts)
             path = path + attention_output(block, projected, readout.attention, first_query=1)
             if index < self.depth - 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from mmclipdis.clip.readout import AnyReadout, Readout
@@ -79,7 +80,7 @@ def set_trainable(module: nn.Module, parts: Sequence[str]) -> list[str]:
     return names
 
 
-def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
+def freeze_unread(block: ResidualAttentionBlock, readout: AnyReadout) -> list[str]:
     """Freeze the split projections of the last ``block`` that ``readout`` never reads.
 
     Their gradient would be zero at best, and a parameter without gradient stops DDP. Returns the

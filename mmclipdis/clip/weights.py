@@ -249,7 +249,8 @@ def _read_file(path: Path) -> tuple[Mapping[str, Any], bool | None]:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, None if mark is None else mark.lower() == "true"
         if _is_torchscript(path):
-            state = torch.jit.load(str(path), map_location="cpu").state_dict()
+            archive: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            state = archive.state_dict()
             return {k: v for k, v in state.items() if k not in _OPENAI_MARKS}, True
         raw = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:

@@ -166,25 +166,25 @@ class MaskCLIPViT(CLIPViT):
     """:class:`CLIPViT` as in MaskCLIP: values only, residual and FFN kept."""
 
     def __init__(
-        self, *args: Any, readout: Any = "maskclip", positions: str = "size", **kwargs: Any
+        self, *, readout: Any = "maskclip", positions: str = "size", **kwargs: Any
     ) -> None:
-        super().__init__(*args, readout=readout, positions=positions, **kwargs)
+        super().__init__(readout=readout, positions=positions, **kwargs)
 
 
 @MODELS.register_module()
 class SCLIPViT(CLIPViT):
     """:class:`CLIPViT` as in SCLIP: ``qq + kk``, residual and FFN kept."""
 
-    def __init__(self, *args: Any, readout: Any = "sclip", **kwargs: Any) -> None:
-        super().__init__(*args, readout=readout, **kwargs)
+    def __init__(self, *, readout: Any = "sclip", **kwargs: Any) -> None:
+        super().__init__(readout=readout, **kwargs)
 
 
 @MODELS.register_module()
 class ClearCLIPViT(CLIPViT):
     """:class:`CLIPViT` as in ClearCLIP: ``qq``, no residual, no FFN."""
 
-    def __init__(self, *args: Any, readout: Any = "clearclip", **kwargs: Any) -> None:
-        super().__init__(*args, readout=readout, **kwargs)
+    def __init__(self, *, readout: Any = "clearclip", **kwargs: Any) -> None:
+        super().__init__(readout=readout, **kwargs)
 
 
 @MODELS.register_module()
@@ -193,13 +193,13 @@ class DeCLIPViT(CLIPViT):
 
     def __init__(
         self,
-        *args: Any,
+        *,
         readout: Any = "declip",
         positions: str = "size",
         normalize: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, readout=readout, positions=positions, normalize=normalize, **kwargs)
+        super().__init__(readout=readout, positions=positions, normalize=normalize, **kwargs)
 
 
 @MODELS.register_module()
@@ -208,9 +208,9 @@ class CLIPSurgeryViT(CLIPViT):
 
     def __init__(
         self,
-        *args: Any,
+        *,
         readout: Any = "clip_surgery",
         positions: str = "bilinear",
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, readout=readout, positions=positions, **kwargs)
+        super().__init__(readout=readout, positions=positions, **kwargs)
