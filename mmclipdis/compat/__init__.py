@@ -1,7 +1,24 @@
-"""What the OpenMMLab stack needs on today's PyTorch."""
+"""What the OpenMMLab stack needs on today's PyTorch, and nothing else.
+
+``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
+and answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops.
+"""
 
 from __future__ import annotations
 
+from mmclipdis.compat.environment import IncompatibleEnvironmentError, check_environment
+from mmclipdis.compat.mmcv_ops import install_mmcv_ops
+from mmclipdis.compat.python import install_find_loader
+
+__all__ = ["IncompatibleEnvironmentError", "check_environment", "install"]
+
 
 def install() -> None:
-    """Prepare the environment for the OpenMMLab packages."""
+    """Prepare the process for mmengine, mmcv, mmseg and mmdet; safe to call more than once.
+
+    Raises:
+        IncompatibleEnvironmentError: packages are missing or do not fit together.
+    """
+    check_environment()
+    install_find_loader()
+    install_mmcv_ops()

@@ -1,0 +1,79 @@
+"""``mmcv._ext`` for an mmcv without compiled ops (mmcv-lite).
+
+The module is offered through ``sys.meta_path`` behind every other finder, so that a compiled
+``mmcv._ext`` always wins. It has a real ``ModuleSpec``, because mmengine asks
+``pkgutil.find_loader('mmcv._ext')``. Every op can be imported; those listed in ``OPS`` work, the
+others raise an error that names the op when they are called.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import NoReturn
+
+MODULE_NAME = "mmcv._ext"
+
+
+class MissingOpError(RuntimeError):
+    """An mmcv op was called that exists only in the compiled mmcv."""
+
+
+class StandInModule(ModuleType):
+    """A module that has every op name; unknown ones raise when called."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("_"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+        def missing(*args: object, **kwargs: object) -> NoReturn:
+            raise MissingOpError(
+                f"the op {name!r} is only in the full mmcv, and mmcv-lite is installed; run: "
+                "pip uninstall -y mmcv-lite && pip install --no-build-isolation 'mmcv==2.1.0' "
+                "(needs a C++ compiler and 10 to 15 minutes)."
+            )
+
+        missing.__name__ = missing.__qualname__ = name
+        return missing
+
+
+class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds and loads ``mmcv._ext`` when no other finder knows it."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of the stand-in for ``mmcv._ext`` and None for every other name."""
+        if fullname != MODULE_NAME:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, origin="mmclipdis.compat.mmcv_ops")
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        """Return the empty stand-in."""
+        return StandInModule(spec.name, doc="mmcv ops on torchvision.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill in the ops that work; imported here because they need torch and torchvision."""
+        from mmclipdis.compat.ops import OPS
+
+        for name, function in OPS.items():
+            setattr(module, name, function)
+
+
+def install_mmcv_ops() -> None:
+    """Offer the stand-in; does nothing when it is offered already."""
+    if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
+        sys.meta_path.append(StandInFinder())
+
+
+def uses_stand_in() -> bool:
+    """Whether the ops of mmcv come from the stand-in."""
+    import mmcv._ext
+
+    return isinstance(mmcv._ext, StandInModule)
