@@ -1,0 +1,190 @@
+"""From score maps of windows to labels at the size of the photo, a chunk of classes at a time.
+
+Every step between the two (upsample, activation, mean over windows, resize) treats each query on
+its own, so it runs on a few queries at a time and only a running argmax is kept. The full
+``(Q, H, W)`` tensor, 1.2 GB for 150 classes on 2 megapixels, never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmclipdis.models.segmentation.resampling import Padding, fits_two_products, resample
+from mmclipdis.models.segmentation.running_argmax import RunningArgmax
+from mmclipdis.models.segmentation.windows import Size, Windows, stitch
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """Scores of one image as the model gave them, at patch resolution.
+
+    Attributes:
+        maps: (n, Q, gh, gw), one map a window and query; logits or whatever the activation expects.
+        windows: where the n windows lie.
+        padding: pixels (left, right, top, bottom) that were added around every window before it
+            was encoded, and are cut off again here.
+        overview: (Q, gh, gw), scores of the whole image squeezed into one window, or None. It is
+            averaged half and half with the stitched windows (CAT-Seg's ``slide_with_global``).
+    """
+
+    maps: Tensor
+    windows: Windows
+    padding: Padding = (0, 0, 0, 0)
+    overview: Tensor | None = None
+
+    @property
+    def num_queries(self) -> int:
+        """Number of queries Q."""
+        return int(self.maps.shape[1])
+
+    def select(self, queries: slice) -> WindowScores:
+        """Return the scores of some of the queries."""
+        overview = None if self.overview is None else self.overview[queries]
+        return WindowScores(self.maps[:, queries], self.windows, self.padding, overview)
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How query scores become class labels.
+
+    Attributes:
+        query_to_class: class index of each query, int64 (Q,), non-decreasing.
+        num_classes: number of classes C.
+        prob_thd: pixels whose best class probability is strictly below it become background.
+        background_index: the class those pixels get.
+        area_thd: a foreground class whose share of the foreground pixels is not above it is
+            dropped (SCLIP on VOC21: 0.1); None keeps all.
+    """
+
+    query_to_class: Tensor
+    num_classes: int
+    prob_thd: float = 0.0
+    background_index: int = 0
+    area_thd: float | None = None
+
+
+def resize(maps: Tensor, size: Size) -> Tensor:
+    """Bilinear resize of (..., K, h, w) to ``size``, half-pixel centres, no antialiasing."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    batched = maps if maps.dim() == 4 else maps.unsqueeze(0)
+    out = F.interpolate(batched, size=size, mode="bilinear", align_corners=False)
+    return out if maps.dim() == 4 else out[0]
+
+
+def full_size_scores(
+    scores: WindowScores, out_size: Size, activation: Activation | None = None
+) -> Tensor:
+    """Scores (Q, H, W) at ``out_size``.
+
+    Patch grid -> bilinear to the (padded) window -> activation -> padding off -> mean over the
+    windows -> mean with the overview, if there is one -> bilinear to ``out_size``. Without
+    activation and overview all of it is linear and separable and runs as two matrix products.
+    """
+    # Under AMP the products would run in half precision, whose steps show as ties in the labels.
+    with torch.autocast(scores.maps.device.type, enabled=False):
+        if activation is None and scores.overview is None and fits_two_products(scores.windows):
+            return resample(scores.maps, scores.windows, scores.padding, out_size)
+        left, right, top, bottom = scores.padding
+        height, width = scores.windows.crop
+        upsampled = resize(scores.maps, (height + top + bottom, width + left + right))
+        if activation is not None:
+            upsampled = activation(upsampled)
+        canvas = stitch(upsampled[..., top : top + height, left : left + width], scores.windows)
+        if scores.overview is not None:
+            overview = resize(scores.overview, scores.windows.crop)
+            if activation is not None:
+                overview = activation(overview)
+            canvas = (canvas + resize(overview, scores.windows.size)) / 2
+        return resize(canvas, out_size)
+
+
+def stream_argmax(
+    scores: WindowScores,
+    out_size: Size,
+    *,
+    activation: Activation | None = None,
+    class_chunk: int = 32,
+    with_lse: bool = False,
+) -> RunningArgmax:
+    """Best query of each pixel at ``out_size``, ``class_chunk`` queries in memory at a time.
+
+    Equal to ``full_size_scores(...)`` followed by argmax (and softmax, if ``with_lse``).
+
+    Raises:
+        ValueError: ``class_chunk`` below 1.
+    """
+    if class_chunk < 1:
+        raise ValueError(f"class_chunk must be at least 1, got {class_chunk}")
+    running = RunningArgmax(with_lse)
+    for start in range(0, scores.num_queries, class_chunk):
+        chunk = scores.select(slice(start, start + class_chunk))
+        running.update(full_size_scores(chunk, out_size, activation), start)
+    return running
+
+
+def predict_labels(
+    scores: WindowScores, out_size: Size, rule: LabelRule, *, class_chunk: int = 32
+) -> Tensor:
+    """Label map int64 (H, W) from logits, in chunks of queries.
+
+    Softmax over all queries, maximum over the synonyms of a class, argmax over classes, then
+    background wherever that maximum is strictly below ``rule.prob_thd``. The class of the best
+    query is the best class, and its probability is ``exp(score - logsumexp)``.
+    """
+    with_lse = rule.prob_thd > 0
+    best = stream_argmax(scores, out_size, class_chunk=class_chunk, with_lse=with_lse)
+    labels = rule.query_to_class[best.index]
+    score = best.score
+    if rule.area_thd is not None:
+        dropped = small_classes(labels, rule)
+        if bool(dropped[labels].any()):
+            kept = (~dropped[rule.query_to_class]).nonzero()[:, 0]
+            subset = WindowScores(scores.maps[:, kept], scores.windows, scores.padding)
+            remaining = stream_argmax(subset, out_size, class_chunk=class_chunk)
+            labels = rule.query_to_class[kept[remaining.index]]
+            score = remaining.score
+    if with_lse:
+        labels = labels.masked_fill(
+            best.probability_of(score) < rule.prob_thd, rule.background_index
+        )
+    return labels
+
+
+def small_classes(labels: Tensor, rule: LabelRule) -> Tensor:
+    """Which classes (C,) hold too few of the foreground pixels to be kept; never the background."""
+    counts = torch.bincount(labels.flatten(), minlength=rule.num_classes)
+    counts[rule.background_index] = 0
+    dropped = counts <= (rule.area_thd or 0.0) * counts.sum()
+    dropped[rule.background_index] = False
+    return dropped
+
+
+def class_probabilities(logits: Tensor, rule: LabelRule) -> Tensor:
+    """Class probabilities (C, H, W) from query logits (Q, H, W).
+
+    ``P_c = max over the queries q of class c of softmax(logits)_q``; with synonyms the classes sum
+    to less than 1.
+    """
+    probabilities = logits.softmax(dim=0)
+    if logits.shape[0] == rule.num_classes:
+        return probabilities
+    out = probabilities.new_zeros((rule.num_classes, *logits.shape[1:]))
+    index = rule.query_to_class.view(-1, 1, 1).expand_as(probabilities)
+    return out.scatter_reduce_(0, index, probabilities, "amax")
+
+
+def labels_from_probabilities(probabilities: Tensor, rule: LabelRule) -> Tensor:
+    """Label map int64 (H, W) from class probabilities (C, H, W); see :func:`predict_labels`."""
+    best, labels = probabilities.max(dim=0)
+    if rule.area_thd is not None:
+        dropped = small_classes(labels, rule)
+        best, labels = probabilities.masked_fill(dropped[:, None, None], 0).max(dim=0)
+    return labels.masked_fill(best < rule.prob_thd, rule.background_index)

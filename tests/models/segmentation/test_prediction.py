@@ -1,0 +1,204 @@
+"""Streaming predictions equal the plain form; the post-processing has the published numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmclipdis.models.segmentation.prediction import (
+    LabelRule,
+    WindowScores,
+    class_probabilities,
+    full_size_scores,
+    labels_from_probabilities,
+    predict_labels,
+    stream_argmax,
+)
+from mmclipdis.models.segmentation.windows import Windows, one_window, slide_windows
+
+
+def naive_full_size(scores: WindowScores, out_size, activation=None) -> torch.Tensor:
+    """Upsample, activate, unpad, pad to the canvas, average, mix, resize; one window at a time."""
+    left, right, top, bottom = scores.padding
+    (height, width), (full_h, full_w) = scores.windows.crop, scores.windows.size
+
+    def up(maps: torch.Tensor, size) -> torch.Tensor:
+        return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+    total = torch.zeros(scores.num_queries, full_h, full_w, dtype=scores.maps.dtype)
+    count = torch.zeros(full_h, full_w, dtype=scores.maps.dtype)
+    for maps, (y, x) in zip(scores.maps, scores.windows.starts, strict=True):
+        window = up(maps, (height + top + bottom, width + left + right))
+        window = activation(window) if activation else window
+        window = window[:, top : top + height, left : left + width]
+        total += F.pad(window, (x, full_w - x - width, y, full_h - y - height))
+        count[y : y + height, x : x + width] += 1
+    canvas = total / count
+    if scores.overview is not None:
+        overview = up(scores.overview, (height, width))
+        overview = activation(overview) if activation else overview
+        canvas = (canvas + up(overview, (full_h, full_w))) / 2
+    return up(canvas, out_size)
+
+
+def make_scores(seed: int = 0, queries: int = 7, **kwargs) -> WindowScores:
+    generator = torch.Generator().manual_seed(seed)
+    windows = slide_windows((30, 45), (20, 18), (10, 9))
+    maps = torch.randn(len(windows), queries, 5, 6, generator=generator, dtype=torch.float64)
+    return WindowScores(maps, windows, **kwargs)
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (1, 2, 3, 4)])
+@pytest.mark.parametrize("activation", [None, torch.sigmoid])
+@pytest.mark.parametrize("overview", [False, True])
+@pytest.mark.parametrize("out_size", [(30, 45), (61, 17)])
+def test_full_size_equals_the_plain_steps(padding, activation, overview, out_size) -> None:
+    extra = torch.randn(7, 4, 4, dtype=torch.float64) if overview else None
+    scores = make_scores(padding=padding, overview=extra)
+    torch.testing.assert_close(
+        full_size_scores(scores, out_size, activation),
+        naive_full_size(scores, out_size, activation),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+def test_windows_in_any_order_give_the_same_scores() -> None:
+    """Off the grid order the two matrix products do not apply; the plain path must take over."""
+    scores = make_scores()
+    order = list(reversed(range(len(scores.windows))))
+    windows = scores.windows
+    shuffled = Windows(windows.size, windows.crop, tuple(windows.starts[i] for i in order))
+    torch.testing.assert_close(
+        full_size_scores(WindowScores(scores.maps[order], shuffled), (50, 50)),
+        full_size_scores(scores, (50, 50)),
+    )
+
+
+def test_low_matmul_precision_does_not_reach_the_scores() -> None:
+    scores = make_scores()
+    want = full_size_scores(scores, (31, 44))
+    torch.set_float32_matmul_precision("high")
+    try:
+        torch.testing.assert_close(full_size_scores(scores, (31, 44)), want)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_autocast_does_not_reach_the_scores() -> None:
+    scores = make_scores()
+    scores = WindowScores(scores.maps.float(), scores.windows)
+    want = full_size_scores(scores, (31, 44))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(full_size_scores(scores, (31, 44)), want)
+
+
+@pytest.mark.parametrize("activation", [None, torch.sigmoid])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_chunked_equals_unchunked(activation, chunk: int) -> None:
+    scores = make_scores(overview=torch.randn(7, 4, 4, dtype=torch.float64))
+    full = full_size_scores(scores, (40, 33), activation)
+    running = stream_argmax(
+        scores, (40, 33), activation=activation, class_chunk=chunk, with_lse=True
+    )
+    assert torch.equal(running.index, full.argmax(dim=0))
+    torch.testing.assert_close(running.probability, full.softmax(dim=0).amax(dim=0))
+
+
+COSINES = torch.tensor([0.20, 0.24, 0.25, 0.22])
+GOLDEN_PROBABILITIES = torch.tensor([0.04294, 0.31727, 0.52308, 0.11672])
+
+
+def golden_scores() -> WindowScores:
+    return WindowScores((50 * COSINES).view(1, 4, 1, 1), one_window((1, 1)))
+
+
+def rule(query_to_class: list[int], **kwargs) -> LabelRule:
+    return LabelRule(torch.tensor(query_to_class), max(query_to_class) + 1, **kwargs)
+
+
+def test_golden_probabilities_and_labels() -> None:
+    logits = full_size_scores(golden_scores(), (1, 1))
+    torch.testing.assert_close(
+        logits.softmax(dim=0).flatten(), GOLDEN_PROBABILITIES, rtol=0, atol=5e-6
+    )
+    synonyms = rule([0, 1, 1, 2])
+    torch.testing.assert_close(
+        class_probabilities(logits, synonyms).flatten(),
+        GOLDEN_PROBABILITIES[[0, 2, 3]],
+        rtol=0,
+        atol=5e-6,
+    )
+    assert predict_labels(golden_scores(), (1, 1), synonyms).item() == 1
+    thresholded = rule([0, 1, 1, 2], prob_thd=0.53)
+    assert predict_labels(golden_scores(), (1, 1), thresholded).item() == 0
+
+
+def test_threshold_is_strict() -> None:
+    """A probability that equals the threshold keeps its label; the next number above does not."""
+    scores = WindowScores(torch.tensor([0.0, 5.0, 5.0]).view(1, 3, 1, 1), one_window((1, 1)))
+    running = stream_argmax(scores, (1, 1), with_lse=True)
+    best = running.probability.item()
+    above = math.nextafter(best, 1.0) + 1e-7
+    assert predict_labels(scores, (1, 1), rule([0, 1, 2], prob_thd=best)).item() == 1
+    assert predict_labels(scores, (1, 1), rule([0, 1, 2], prob_thd=above)).item() == 0
+
+
+def test_without_threshold_and_synonyms_the_best_cosine_wins() -> None:
+    scores = make_scores()
+    want = full_size_scores(scores, (21, 22)).argmax(dim=0)
+    assert torch.equal(predict_labels(scores, (21, 22), rule(list(range(7)))), want)
+
+
+@given(
+    seed=st.integers(0, 500),
+    prob_thd=st.sampled_from([0.0, 0.2, 0.35]),
+    area_thd=st.sampled_from([None, 0.1, 0.3]),
+    background=st.sampled_from([0, 2]),
+    chunk=st.integers(1, 8),
+)
+@settings(max_examples=40, deadline=None)
+def test_streamed_labels_equal_those_from_full_probabilities(
+    seed, prob_thd, area_thd, background, chunk
+) -> None:
+    scores = make_scores(seed)
+    label_rule = rule(
+        [0, 0, 1, 2, 2, 3, 4],
+        prob_thd=prob_thd,
+        area_thd=area_thd,
+        background_index=background,
+    )
+    probabilities = class_probabilities(full_size_scores(scores, (19, 23)), label_rule)
+    want = labels_from_probabilities(probabilities, label_rule)
+    got = predict_labels(scores, (19, 23), label_rule, class_chunk=chunk)
+    assert torch.equal(got, want)
+
+
+def test_area_threshold_drops_rare_classes_and_never_the_background() -> None:
+    """Foreground: 19 pixels of class 1, one of class 2 (5 %); background: one pixel."""
+    logits = torch.zeros(1, 3, 3, 7)
+    logits[0, 1] = 1.0
+    logits[0, 2, 0, 0], logits[0, 0, 0, 1] = 2.0, 3.0
+    scores = WindowScores(logits, one_window((3, 7)))
+    kept = predict_labels(scores, (3, 7), rule([0, 1, 2], area_thd=0.04))
+    dropped = predict_labels(scores, (3, 7), rule([0, 1, 2], area_thd=0.1))
+    assert (kept[0, 0].item(), kept[0, 1].item()) == (2, 0)
+    assert (dropped[0, 0].item(), dropped[0, 1].item()) == (1, 0)
+
+
+def test_class_permutation_permutes_the_labels() -> None:
+    scores = make_scores()
+    order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
+    labels = predict_labels(scores, (25, 25), rule(list(range(7))))
+    permuted = WindowScores(scores.maps[:, order], scores.windows)
+    assert torch.equal(order[predict_labels(permuted, (25, 25), rule(list(range(7))))], labels)
+
+
+def test_bad_chunk_is_refused() -> None:
+    with pytest.raises(ValueError, match="class_chunk"):
+        stream_argmax(make_scores(), (5, 5), class_chunk=0)
