@@ -9,18 +9,7 @@ import pytest
 import torch
 
 from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
-
-
-def tiny_arch(**vision: Any) -> dict[str, Any]:
-    """An open_clip config of a few thousand parameters."""
-    return dict(
-        embed_dim=32,
-        quick_gelu=True,
-        vision_cfg=dict(
-            **dict(image_size=64, patch_size=16, width=64, head_width=16, layers=3), **vision
-        ),
-        text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
-    )
+from tests.tiny import tiny_arch
 
 
 @pytest.fixture

@@ -1,0 +1,16 @@
+"""The tiny CLIP that tests build instead of ViT-B/16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def tiny_arch(**vision: Any) -> dict[str, Any]:
+    """An open_clip config of a few thousand parameters; ``vision`` overrides its ``vision_cfg``."""
+    defaults = dict(image_size=64, patch_size=16, width=64, head_width=16, layers=3)
+    return dict(
+        embed_dim=32,
+        quick_gelu=True,
+        vision_cfg={**defaults, **vision},
+        text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
+    )
