@@ -151,7 +151,7 @@ def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor
 
     Handles wrappers (``state_dict``, ``model``, ``module``), the prefix ``module.``, prefixes of a
     whole model (``backbone.tower.visual...``), CustomTextCLIP's ``text.``, split q/k/v and compact
-    token embeddings (``token_embedding.ids`` and ``.rows``: all other rows are zero).
+    token embeddings (``token_embedding.ids`` and ``.rows``; all other rows are as at initialisation).
 
     Raises:
         ValueError: if it is no CLIP checkpoint, or holds two towers of a kind.
@@ -199,11 +199,17 @@ def _take(tensors: dict[str, Tensor], prefix: str, target: str) -> dict[str, Ten
 
 
 def _expand_token_embedding(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fill in the rows of words never seen in training: drawn as open_clip initialises them.
+
+    The seed is fixed, so that two loads agree, and the rows differ, so that unknown class names
+    stay distinct from each other.
+    """
     if "token_embedding.ids" not in state:
         return state
     ids, rows = state.pop("token_embedding.ids"), state.pop("token_embedding.rows")
     size = int(state.pop("token_embedding.size", torch.tensor(49408)))
-    table = rows.new_zeros(size, rows.shape[1])
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(size, rows.shape[1], generator=generator).mul_(0.02).to(rows.dtype)
     table[ids.long()] = rows
     return {**state, "token_embedding.weight": table}
 
