@@ -1,1 +1,18 @@
-"""mmclipdis.engine."""
+"""Hooks, train loops and checkpoint files."""
+
+from __future__ import annotations
+
+from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
+from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoint
+from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
+from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
+
+__all__ = [
+    "ExactCheckpointHook",
+    "ExactEpochBasedTrainLoop",
+    "ExactIterBasedTrainLoop",
+    "NonFiniteGuard",
+    "NonFiniteLossError",
+    "UnsafeCheckpointError",
+    "read_checkpoint",
+]

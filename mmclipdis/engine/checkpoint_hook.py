@@ -1,0 +1,160 @@
+"""A checkpoint hook that never loses the last checkpoint and resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank
+from mmengine.fileio import get_file_backend
+from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmclipdis.engine import checkpoint_io as _checkpoint_io  # noqa: F401  (registers its backend)
+from mmclipdis.engine.plain import pack_message_hub, to_plain, unpack_message_hub, without_odd_values
+from mmclipdis.engine.random_state import get_random_state, set_random_state
+
+RANDOM_STATES = "random_states"
+
+
+class _LateRemoval:
+    """A file backend that keeps what it is told to remove until :meth:`finish`."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._files: list[str] = []
+        self._folders: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._files.append(path)
+
+    def rmtree(self, path: str) -> None:
+        self._folders.append(path)
+
+    def finish(self, keep: set[str]) -> None:
+        for path in self._files:
+            if path not in keep:
+                self._backend.remove(path)
+        for path in self._folders:
+            if path not in keep:
+                self._backend.rmtree(path)
+
+
+@HOOKS.register_module()
+class ExactCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, with the same arguments, made safe and exact.
+
+    - A file is written aside and renamed, so a killed run leaves no half checkpoint.
+    - The old checkpoint is removed after the new one has been written.
+    - Files hold tensors, numbers and strings only: ``torch.load(weights_only=True)`` reads them.
+    - The random states of all ranks are saved, and validation does not change them, so that with
+      ``ExactIterBasedTrainLoop`` or ``ExactEpochBasedTrainLoop`` a resumed run equals an
+      uninterrupted one to the last bit on the same machine and number of ranks.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._random_states: list[dict[str, Any]] | None = None
+        self._before_val: dict[str, Any] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Choose atomic writing for local folders, and warn where a resume cannot be exact."""
+        if self.backend_args is None and self.file_client_args is None:
+            backend = get_file_backend(str(self.out_dir or runner.work_dir))
+            if isinstance(backend, LocalBackend):
+                self.backend_args = {"backend": "atomic_local"}
+        super().before_train(runner)
+        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.logger.warning(
+                "Checkpoints by iteration in an epoch-based loop resume at the start of their "
+                "epoch; set by_epoch=True in the checkpoint hook to resume exactly."
+            )
+        accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+        if not self.by_epoch and accumulated > 1 and self.interval % accumulated:
+            runner.logger.warning(
+                f"Gradients are accumulated over {accumulated} iterations and checkpoints every "
+                f"{self.interval} iterations lose a part of them; make the interval a multiple."
+            )
+
+    def before_val(self, runner: Runner) -> None:
+        """Remember the random state, which validation may change."""
+        self._before_val = get_random_state()
+
+    def after_val(self, runner: Runner) -> None:
+        """Continue training with the random state it had before validation."""
+        if self._before_val is not None:
+            set_random_state(self._before_val)
+            self._before_val = None
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        # a best checkpoint is followed by a save inside validation: training's state counts
+        mine = self._before_val if self._before_val is not None else get_random_state()
+        self._random_states = all_gather_object(mine)
+        try:
+            with self._late_removal():
+                super()._save_checkpoint_with_step(runner, step, meta)
+        finally:
+            self._random_states = None
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        with self._late_removal():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _late_removal(self) -> Iterator[None]:
+        """Carry out removals at the end of the block, and not at all when it fails."""
+        backend = self.file_backend
+        self.file_backend = _LateRemoval(backend)
+        try:
+            yield
+            self.file_backend.finish(keep=self._current_files())
+        finally:
+            self.file_backend = backend
+
+    def _current_files(self) -> set[str]:
+        best = [getattr(self, "best_ckpt_path", None)]
+        best += list(getattr(self, "best_ckpt_path_dict", {}).values())
+        return {str(path) for path in (self.last_ckpt, *best) if path}
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint plain, and add the random states."""
+        checkpoint["message_hub"] = pack_message_hub(checkpoint["message_hub"])
+        checkpoint["meta"] = without_odd_values(checkpoint["meta"], "meta")
+        for key in checkpoint.keys() - {"message_hub", "meta", "state_dict"}:
+            checkpoint[key] = to_plain(checkpoint[key], key)
+        if self._random_states is not None:
+            checkpoint[RANDOM_STATES] = self._random_states
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Hand the random state of this rank to the train loop, and rebuild the histories."""
+        if "message_hub" in checkpoint:
+            checkpoint["message_hub"] = unpack_message_hub(checkpoint["message_hub"])
+        states = checkpoint.pop(RANDOM_STATES, None)
+        if not runner._resume:
+            return
+        self._keep_data_set_meta(runner, checkpoint["meta"])
+        loop = runner.train_loop
+        if states is None or not hasattr(loop, "random_state"):
+            runner.logger.warning("Resuming, but not exactly: the random states are not restored.")
+        elif len(states) != runner.world_size:
+            runner.logger.warning(
+                f"Resuming, but not exactly: the checkpoint was written by {len(states)} "
+                f"processes and {runner.world_size} continue."
+            )
+        else:
+            loop.random_state = states[get_rank()]
+
+    @staticmethod
+    def _keep_data_set_meta(runner: Runner, meta: dict[str, Any]) -> None:
+        """Use the object of the data set when both say the same; mmengine compares pickles."""
+        current = getattr(runner.train_dataloader.dataset, "metainfo", None)
+        if "dataset_meta" in meta and current is not None:
+            plain = without_odd_values(current, "dataset_meta")
+            if repr(plain) == repr(meta["dataset_meta"]):
+                meta["dataset_meta"] = current

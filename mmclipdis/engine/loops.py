@@ -1,0 +1,106 @@
+"""Train loops that a resumed run continues exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmclipdis.engine.exact_loader import ExactDataLoader, exact_data_loader
+from mmclipdis.engine.random_state import set_random_state
+
+
+class _ExactLoop:
+    """What both loops share: an exact loader, and the random state that a resume hands over."""
+
+    dataloader: ExactDataLoader
+    _endless: bool
+
+    def _build_loader(
+        self, runner: Runner, dataloader: DataLoader | dict[str, Any]
+    ) -> ExactDataLoader:
+        self.random_state: dict[str, Any] | None = None
+        self._dataloader_cfg = dataloader
+        self._seed = runner.seed
+        built = runner.build_dataloader(
+            dataloader,
+            seed=runner.seed,
+            diff_rank_seed=runner._randomness_cfg.get("diff_rank_seed", False),
+        )
+        return exact_data_loader(built, runner.seed, get_rank(), self._endless)
+
+    def _follow_seed(self, runner: Runner) -> None:
+        """Rebuild the loader when the checkpoint brought another seed.
+
+        Without a seed in the config, a resumed run draws a new one and builds its sampler with it
+        before it has read the old one from the checkpoint.
+        """
+        if runner.seed != self._seed and isinstance(self._dataloader_cfg, dict):
+            state = self.random_state
+            self.dataloader = self._build_loader(runner, self._dataloader_cfg)
+            self.random_state = state
+
+    def _restore_random_state(self) -> None:
+        if self.random_state is not None:
+            set_random_state(self.random_state)
+            self.random_state = None
+
+
+@LOOPS.register_module()
+class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
+    """mmengine's ``IterBasedTrainLoop``, with the same arguments, that resumes exactly.
+
+    Its batches depend on the seed and the iteration alone (see :mod:`exact_loader`), so a resumed
+    run skips those behind it without loading them.
+    """
+
+    _endless = True
+
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader | dict[str, Any], **kwargs: Any
+    ) -> None:
+        super().__init__(runner, self._build_loader(runner, dataloader), **kwargs)
+
+    def run(self) -> nn.Module:
+        """Train from the current iteration to the last."""
+        self._follow_seed(self.runner)
+        self.dataloader.skip = self._iter
+        self.dataloader_iterator = iter(self.dataloader)
+        return super().run()
+
+    def run_iter(self, data_batch: Sequence[dict]) -> None:
+        """Train one batch; the first after a resume starts from the saved random state."""
+        self._restore_random_state()
+        super().run_iter(data_batch)
+
+
+@LOOPS.register_module()
+class ExactEpochBasedTrainLoop(_ExactLoop, EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop``, with the same arguments, that resumes exactly."""
+
+    _endless = False
+
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader | dict[str, Any], **kwargs: Any
+    ) -> None:
+        super().__init__(runner, self._build_loader(runner, dataloader), **kwargs)
+
+    def run(self) -> nn.Module:
+        """Train from the current epoch to the last."""
+        self._follow_seed(self.runner)
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Train one epoch."""
+        self.dataloader.batch_sampler.first_position = self._epoch * len(self.dataloader)
+        super().run_epoch()
+
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
+        """Train one batch; the first after a resume starts from the saved random state."""
+        self._restore_random_state()
+        super().run_iter(idx, data_batch)

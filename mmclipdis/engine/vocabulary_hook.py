@@ -1,0 +1,119 @@
+"""Tells the model which classes the data have, whenever a loop over other data starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import nn
+
+
+@HOOKS.register_module()
+class VocabularyHook(Hook):
+    """Gives a model that follows its data set the class names of the data it is about to see.
+
+    Before training, validation and testing the hook reads ``metainfo['classes']`` of the loop's
+    data set. A part of the model with ``set_vocabulary`` and ``follow_dataset=True`` gets these
+    names; after a validation in the middle of training it gets the names of the training data
+    back. A vocabulary that the user chose is left alone, but must have as many classes as the data
+    have: labels beyond it could not be learned, and predictions beyond the data not be scored.
+    A model without vocabulary is left alone.
+
+    Raises:
+        ValueError: if the data set names no classes (and the model follows it), if joined data
+            sets name different ones, or if the number of classes differs.
+    """
+
+    priority = "VERY_HIGH"  # other hooks and the loops may already use the vocabulary
+
+    def __init__(self) -> None:
+        self._train_classes: tuple[str, ...] | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Set the classes of the training data."""
+        self._train_classes = self._apply(runner, runner.train_dataloader)
+
+    def before_val(self, runner: Any) -> None:
+        """Set the classes of the validation data."""
+        self._apply(runner, runner.val_dataloader)
+
+    def after_val(self, runner: Any) -> None:
+        """Go back to the classes of the training data, if training goes on."""
+        if self._train_classes is not None:
+            _set_classes(runner.model, self._train_classes)
+
+    def after_train(self, runner: Any) -> None:
+        """Training is over: a later validation has nothing to go back to."""
+        self._train_classes = None
+
+    def before_test(self, runner: Any) -> None:
+        """Set the classes of the test data."""
+        self._apply(runner, runner.test_dataloader)
+
+    @staticmethod
+    def _apply(runner: Any, dataloader: Any) -> tuple[str, ...] | None:
+        dataset = dataloader.dataset
+        parts = list(_parts_with_vocabulary(runner.model))
+        if not parts:
+            return None
+        classes = find_classes(dataset)
+        for part in parts:
+            if part.follow_dataset:
+                if classes is None:
+                    raise ValueError(
+                        f"the model follows its data set, but {type(dataset).__name__} names no "
+                        "classes: set metainfo=dict(classes=...) on the data set or vocabulary=... "
+                        "on the model"
+                    )
+            elif classes is not None and part.vocabulary.num_classes != len(classes):
+                raise ValueError(
+                    f"the vocabulary of {type(part).__name__} has {part.vocabulary.num_classes} "
+                    f"classes, but {type(dataset).__name__} labels {len(classes)}: give the model "
+                    "one vocabulary entry for every class (synonyms belong to one entry), or "
+                    "vocabulary='dataset'"
+                )
+        if classes is not None:
+            _set_classes(runner.model, classes)
+        return classes
+
+
+def find_classes(dataset: Any) -> tuple[str, ...] | None:
+    """Class names of a data set, also inside wrappers and joined data sets.
+
+    Raises:
+        ValueError: if joined data sets name different classes.
+    """
+    metainfo = getattr(dataset, "metainfo", None)
+    classes = metainfo.get("classes") if metainfo else None
+    if classes is not None:
+        return (classes,) if isinstance(classes, str) else tuple(classes)
+    if hasattr(dataset, "dataset"):
+        return find_classes(dataset.dataset)
+    named = [find_classes(part) for part in getattr(dataset, "datasets", ())]
+    if len(set(named)) > 1:
+        sizes = ", ".join("none" if n is None else str(len(n)) for n in named)
+        raise ValueError(
+            f"{type(dataset).__name__} joins data sets with different classes ({sizes} classes); "
+            "map them to common ones with metainfo=dict(classes=...)"
+        )
+    return named[0] if named else None
+
+
+def _set_classes(model: nn.Module, classes: tuple[str, ...]) -> None:
+    for part in _parts_with_vocabulary(model):
+        if part.follow_dataset:
+            part.set_vocabulary(classes)
+
+
+def _parts_with_vocabulary(model: nn.Module) -> Iterator[Any]:
+    """The outermost modules that have a vocabulary: a segmentor, or a head in a stock segmentor."""
+    if is_model_wrapper(model):
+        model = model.module
+    if hasattr(model, "set_vocabulary") and hasattr(model, "follow_dataset"):
+        yield model
+        return
+    for child in model.children():
+        yield from _parts_with_vocabulary(child)
