@@ -6,6 +6,7 @@ changed since?" (often, so it must be cheap) and "which are they?" (once a state
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import uuid
@@ -150,7 +151,8 @@ def write_embeddings(path: Path, key: str, embeddings: Tensor) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         warnings.warn(
             f"text embeddings are not cached: {error}; choose another directory with "
             "MMCLIPDIS_CACHE or cache_dir, or cache_dir=False",

@@ -1,0 +1,197 @@
+"""CLIP's text tower and the vocabulary as things that a config can name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from mmclipdis.clip.embedding_cache import CacheDir
+from mmclipdis.clip.templates import Templates
+from mmclipdis.clip.text import build_text_tower, embed_vocabulary
+from mmclipdis.clip.trainable import set_trainable
+from mmclipdis.clip.vocabulary import Vocabulary, bundled_names
+from mmclipdis.clip.weights import Arch, load_text_transformer
+from mmclipdis.models.backbones import pretrained_source
+
+#: Where a vocabulary comes from, and the options that shape it.
+_SOURCES = ("names", "file", "dataset", "bundled")
+_OPTIONS = ("background_index", "background_names", "first_only", "allow_duplicates")
+
+
+@MODELS.register_module()
+class CLIPTextEncoder(BaseModule):
+    """CLIP's text tower with its tokenizer and a cache of class embeddings.
+
+    Args:
+        arch: open_clip config name or dict; the same as the image encoder's.
+        trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
+            'v')`` trains these matrices of every block.
+        batch_size: Prompts a batch in :meth:`embed`.
+        cache_dir: Disk cache of :meth:`embed`: None for ``$MMCLIPDIS_CACHE`` or
+            ``~/.cache/mmclipdis``, False for none. Trainable towers never use the disk.
+        progress: Show a progress bar while prompts are encoded.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file. Read
+            by ``init_weights()``, never by the constructor. None keeps random weights.
+
+    Raises:
+        ValueError: for an unknown arch or trainable part, or a tower that is not causal.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = "ViT-B-16-quickgelu",
+        trainable: Sequence[str] = (),
+        batch_size: int = 256,
+        cache_dir: CacheDir = None,
+        progress: bool = True,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
+        self.arch = arch
+        self.tower = build_text_tower(arch)
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
+        self.progress = progress
+        self.trainable = tuple(trainable)
+        set_trainable(self.tower, self.trainable)
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the joint image-text space."""
+        return self.tower.embed_dim
+
+    @property
+    def context_length(self) -> int:
+        """Longest token sequence."""
+        return self.tower.context_length
+
+    def init_weights(self) -> None:
+        """Load the weights that ``init_cfg`` names; without one the weights stay random.
+
+        Raises:
+            FileNotFoundError, ValueError: if they do not exist or do not fit.
+        """
+        if self.init_cfg is None or self._is_init:
+            return
+        checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
+        load_text_transformer(self.tower.text, self.arch, checkpoint)
+        self._is_init = True
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids ``(N, L)``, cut at the longest text; see :class:`~mmclipdis.clip.text`."""
+        return self.tower.tokenize(texts)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Text embeddings ``(N, E)`` of token ids, not normalised, differentiable."""
+        return self.tower.encode(tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Same as :meth:`encode`."""
+        return self.tower.encode(tokens)
+
+    def embed(self, vocabulary: Vocabulary) -> Tensor:
+        """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient."""
+        return embed_vocabulary(
+            self.tower,
+            vocabulary,
+            batch_size=self.batch_size,
+            progress=self.progress,
+            cache_dir=self.cache_dir,
+        )
+
+
+def build_vocabulary(cfg: Any, templates: Templates = "imagenet80") -> Vocabulary | None:
+    """A vocabulary from what a config or a user says.
+
+    Args:
+        cfg: ``None`` or ``'dataset'``: the model follows its data set (result None). Else a
+            :class:`Vocabulary`, a list of class names (or lists of synonyms), the path of a class
+            file, a class file of the package (``'voc21'``), a registered data set
+            (``'ADE20KDataset'``), or a dict with one of ``names``, ``file``, ``dataset``,
+            ``bundled`` and any of ``templates``, ``separator``, ``background_index``,
+            ``background_names``, ``first_only``, ``allow_duplicates``.
+        templates: Prompts where ``cfg`` names none.
+
+    Raises:
+        FileNotFoundError: for a class file that does not exist.
+        ValueError: for anything that is none of these, and as :class:`Vocabulary`.
+    """
+    if cfg is None or cfg == "dataset":
+        return None
+    if isinstance(cfg, Vocabulary):
+        return cfg
+    if isinstance(cfg, Mapping):
+        return _from_mapping(dict(cfg), templates)
+    if isinstance(cfg, (str, Path)):
+        return _from_mapping({_kind_of(cfg): cfg}, templates)
+    if isinstance(cfg, Iterable):
+        return Vocabulary.from_names(cfg, templates)
+    raise ValueError(
+        f"vocabulary={cfg!r}: expected 'dataset', a list of names, a class file, a data set or a "
+        f"dict with one of {', '.join(_SOURCES)}"
+    )
+
+
+def _from_mapping(cfg: dict[str, Any], templates: Templates) -> Vocabulary:
+    allowed = {*_SOURCES, *_OPTIONS, "templates", "separator"}
+    unknown = sorted(set(cfg) - allowed)
+    sources = [source for source in _SOURCES if source in cfg]
+    if unknown or len(sources) != 1:
+        problem = f"unknown keys {unknown}" if unknown else f"{len(sources)} sources {sources}"
+        raise ValueError(
+            f"vocabulary dict has {problem}: give one of {', '.join(_SOURCES)}, and any of "
+            f"{', '.join(sorted(allowed - set(_SOURCES)))}"
+        )
+    source, value = sources[0], cfg.pop(sources[0])
+    templates = cfg.pop("templates", templates)
+    if source == "file":
+        return Vocabulary.from_file(value, templates, **cfg)
+    if source == "bundled":
+        return Vocabulary.bundled(value, templates, **cfg)
+    names = dataset_classes(value) if source == "dataset" else value
+    return Vocabulary.from_names(names, templates, **cfg)
+
+
+def _kind_of(text: str | Path) -> str:
+    """Whether ``text`` names a class file of the package, a file, or a data set."""
+    if text in bundled_names():
+        return "bundled"
+    path = Path(text)
+    is_file = path.is_file() or path.suffix == ".txt" or len(path.parts) > 1
+    return "file" if is_file else "dataset"
+
+
+def dataset_classes(name: str) -> tuple[str, ...]:
+    """Class names in the ``METAINFO`` of a data set registered in mmseg or mmdet.
+
+    Raises:
+        ValueError: if there is no such data set, or it names no classes.
+    """
+    found = _find_dataset(name)
+    if found is None:
+        raise ValueError(
+            f"{name!r} is neither a registered data set (such as 'ADE20KDataset') nor a class file "
+            f"(a path, or one of {', '.join(bundled_names())})"
+        )
+    classes = getattr(found, "METAINFO", {}).get("classes")
+    if not classes:
+        raise ValueError(f"data set {name!r} names no classes in its METAINFO; give them as a list")
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
+def _find_dataset(name: str) -> Any:
+    for library in ("mmseg", "mmdet"):
+        try:
+            registry = importlib.import_module(f"{library}.registry").DATASETS
+        except ModuleNotFoundError:  # each of the two is optional
+            continue
+        found = registry.get(name)
+        if found is not None:
+            return found
+    return None
