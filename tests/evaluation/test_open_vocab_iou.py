@@ -17,8 +17,8 @@ CLASSES = ("sky", "cat", "dog")
 
 def sample(label: list[int], prediction: list[int], **meta: Any) -> dict[str, Any]:
     return dict(
-        gt_sem_seg=dict(data=torch.tensor([[label]], dtype=torch.uint8)),
-        pred_sem_seg=dict(data=torch.tensor([[prediction]])),
+        gt_sem_seg={"data": torch.tensor([[label]], dtype=torch.uint8)},
+        pred_sem_seg={"data": torch.tensor([[prediction]])},
         **meta,
     )
 
@@ -52,19 +52,19 @@ def test_equals_mmseg_on_random_maps() -> None:
 
 
 def test_groups_come_from_the_data_set_or_the_config() -> None:
-    groups = dict(base=("sky", "cat"), novel=("dog",), unseen=("whale",))
+    groups = {"base": ("sky", "cat"), "novel": ("dog",), "unseen": ("whale",)}
     metrics = evaluate(OpenVocabIoUMetric(present_only=True), GOLDEN, groups=groups)
     assert metrics["mIoU_base"] == 75.0
     assert metrics["mIoU_novel"] == 0.0
     assert math.isnan(metrics["mIoU_novel_present"])
     assert "mIoU_unseen" not in metrics
-    explicit = evaluate(OpenVocabIoUMetric(groups=dict(animals=("cat", "dog"))), GOLDEN)
+    explicit = evaluate(OpenVocabIoUMetric(groups={"animals": ("cat", "dog")}), GOLDEN)
     assert explicit["mIoU_animals"] == 25.0
 
 
 def test_unknown_class_in_a_configured_group_is_refused() -> None:
     with pytest.raises(ValueError, match="whale"):
-        evaluate(OpenVocabIoUMetric(groups=dict(novel=("whale",))), GOLDEN)
+        evaluate(OpenVocabIoUMetric(groups={"novel": ("whale",)}), GOLDEN)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class RunningArgmax:
                 f"{tuple(self._score.shape)}"
             )
         score = torch.maximum(self._score, best)
-        if self.with_lse:
+        if self._sum is not None:
             old = self._sum * (self._score - score).exp_()
             self._sum = old + (scores - score).exp_().sum(dim=0)
         wins = (best > self._score) | ((best == self._score) & (index < self._index))

@@ -1,0 +1,61 @@
+"""Loading that names the file when it cannot be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmcv.transforms import LoadImageFromFile
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadReadableImage(LoadImageFromFile):
+    """``LoadImageFromFile`` with one clear error for a broken or empty image.
+
+    The original dies in OpenCV or in an assertion, without the name for an empty file.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """Load ``results['img_path']`` as BGR uint8 (H, W, 3).
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no image, or an image without pixels.
+        """
+        path = results["img_path"]
+        try:
+            loaded: dict[str, Any] | None = super().transform(results)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no image at {path}") from error
+        except Exception as error:
+            raise ValueError(f"cannot read {path} as an image; replace or remove it") from error
+        if loaded is not None and 0 in loaded["img"].shape:
+            raise ValueError(f"{path} is an image without pixels; replace or remove it")
+        return loaded
+
+
+@TRANSFORMS.register_module()
+class LoadReadableAnnotations(LoadAnnotations):
+    """mmseg's ``LoadAnnotations`` with one clear error for a broken or misfitting label map."""
+
+    def _load_seg_map(self, results: dict[str, Any]) -> None:
+        """Load ``results['seg_map_path']`` as labels (H, W).
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no image, or its size is not the photo's.
+        """
+        path = results["seg_map_path"]
+        try:
+            super()._load_seg_map(results)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no label map at {path}") from error
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises
+            raise ValueError(f"cannot read {path} as a label map; replace or remove it") from error
+        size, photo = results["gt_seg_map"].shape, results.get("ori_shape")
+        if photo is not None and tuple(size) != tuple(photo[:2]):
+            raise ValueError(
+                f"label map {path} has {tuple(size)} pixels (height, width), its photo "
+                f"{tuple(photo[:2])}"
+            )

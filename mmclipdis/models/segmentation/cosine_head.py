@@ -1,0 +1,323 @@
+"""The decode head that learns nothing: cosine of every patch with every class name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmseg.models.losses import accuracy
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, resize
+from mmclipdis.models.text_encoder import build_vocabulary
+
+FOLLOW_DATASET = "dataset"
+
+
+@MODELS.register_module()
+class CosineSegHead(BaseModule):
+    r"""Scores of the patches: :math:`\ell_{qp} = s \cdot \cos(f_p, t_q)` for query q and patch p.
+
+    Used by :class:`OpenVocabSegmentor`, which applies the published order of operations, and as
+    ``decode_head`` of mmseg's stock ``EncoderDecoder``. There :meth:`predict` returns class
+    probabilities of the window, which mmseg averages over windows, resizes to the photo and takes
+    the argmax of. Two things differ from the published order, and only there: probabilities
+    instead of cosines are averaged, and the background threshold, put under the probability of the
+    background as a floor, acts on the averaged and resized map.
+
+    Class embeddings are a buffer that is not saved: they follow the vocabulary and the weights of
+    the text encoder, and are computed when first needed.
+
+    Args:
+        text_encoder: config of a :class:`~mmclipdis.models.text_encoder.CLIPTextEncoder`, or the
+            module; None if ``embeddings`` are given.
+        vocabulary: ``'dataset'`` to take the classes of the data set in use (``VocabularyHook`` or
+            :meth:`set_vocabulary` names them), or anything that
+            :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads.
+        templates: prompt templates for vocabularies that do not bring their own.
+        embeddings: ready text embeddings (Q, E), a tensor or a ``.pt``/``.safetensors`` file with
+            one tensor, in place of a text encoder.
+        logit_scale: :math:`s`, the inverse softmax temperature. CLIP's learned scale is not used.
+        prob_thd: background wherever the best class probability is strictly below it.
+        background_index: class that :attr:`prob_thd` falls back to; None for the vocabulary's own,
+            or 0.
+        area_thd: share of the foreground below which a class is dropped (SCLIP, VOC21: 0.1).
+        num_classes: checked against the vocabulary; needed only under ``EncoderDecoder`` when the
+            vocabulary follows the data set.
+        in_index: which of the backbone's outputs is the dense map in the joint space.
+        ignore_index: label without loss.
+        loss_decode: config of the loss on class scores when a trainable backbone is fine-tuned.
+
+    Raises:
+        ValueError: neither or both of ``text_encoder`` and ``embeddings``, or shapes, counts and
+            thresholds that contradict each other.
+    """
+
+    #: Bilinear resizing uses half-pixel centres, as all reference codes do.
+    align_corners = False
+
+    def __init__(
+        self,
+        text_encoder: Mapping[str, Any] | torch.nn.Module | None = None,
+        vocabulary: Any = FOLLOW_DATASET,
+        templates: Any = "imagenet80",
+        embeddings: Tensor | str | Path | None = None,
+        logit_scale: float = 50.0,
+        prob_thd: float = 0.0,
+        background_index: int | None = None,
+        area_thd: float | None = None,
+        num_classes: int | None = None,
+        in_index: int = -1,
+        ignore_index: int = 255,
+        loss_decode: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
+        if (text_encoder is None) == (embeddings is None):
+            raise ValueError("CosineSegHead needs either a text_encoder or ready embeddings")
+        self.text_encoder = _build_text_encoder(text_encoder)
+        self.templates = templates
+        self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
+        self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
+        self.area_thd = None if area_thd is None else _in_range("area_thd", area_thd, 0.0, 1.0)
+        self.background_index = background_index
+        self.in_index = in_index
+        self.ignore_index = ignore_index
+        loss = dict(loss_decode or {"type": "CrossEntropyLoss", "avg_non_ignore": True})
+        self.loss_decode = MODELS.build(loss)
+        self.follow_dataset = isinstance(vocabulary, str) and vocabulary == FOLLOW_DATASET
+        self._expected_classes = num_classes
+        self._vocabulary: Vocabulary | None = None
+        self._embeddings_are_given = embeddings is not None
+        self._embeddings: Tensor | None
+        self.query_to_class: Tensor
+        given = None if embeddings is None else F.normalize(_read_embeddings(embeddings), dim=-1)
+        self.register_buffer("_embeddings", given, persistent=False)
+        self.register_buffer("query_to_class", torch.empty(0, dtype=torch.long), persistent=False)
+        if not self.follow_dataset:
+            self.set_vocabulary(vocabulary)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in use; None while one that follows the data set is not known yet."""
+        return self._vocabulary
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes C, if known."""
+        known = self._vocabulary
+        return self._expected_classes if known is None else known.num_classes
+
+    @property
+    def out_channels(self) -> int | None:
+        """Channels of :meth:`predict`: one a class."""
+        return self.num_classes
+
+    def set_vocabulary(self, vocabulary: Any, embeddings: Tensor | None = None) -> None:
+        """Change the classes of the live head.
+
+        Args:
+            vocabulary: a Vocabulary, a list of names, a class file, a data set name or a config.
+            embeddings: (Q, E) of its queries, for a head without text encoder.
+
+        Raises:
+            ValueError: its size contradicts ``num_classes``, ``background_index`` or the ready
+                embeddings.
+        """
+        new = build_vocabulary(vocabulary, templates=self.templates)
+        if new is None:
+            raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
+        expected = self._expected_classes
+        if expected is not None and new.num_classes != expected:
+            raise ValueError(
+                f"the vocabulary has {new.num_classes} classes, num_classes={expected} was asked "
+                "for; correct num_classes or leave it out"
+            )
+        background = self._background(new)
+        if not 0 <= background < new.num_classes:
+            raise ValueError(
+                f"background_index={background} is no class of a vocabulary of {new.num_classes}"
+            )
+        if embeddings is not None:
+            self._embeddings = F.normalize(embeddings.to(self.query_to_class.device), dim=-1)
+        elif not self._embeddings_are_given:
+            self._embeddings = None
+        if self._embeddings is not None and len(self._embeddings) != len(new.queries):
+            raise ValueError(
+                f"{len(self._embeddings)} ready embeddings for {len(new.queries)} queries; pass "
+                "the embeddings of the new queries, or use a text_encoder"
+            )
+        self._vocabulary = new
+        self.query_to_class = torch.tensor(
+            new.query_to_class, dtype=torch.long, device=self.query_to_class.device
+        )
+
+    def embeddings(self) -> Tensor:
+        """Unit text embeddings (Q, E) of the queries, computed at the first call.
+
+        Raises:
+            RuntimeError: no vocabulary has been set.
+        """
+        if self._vocabulary is None:
+            raise RuntimeError(
+                "no class names yet: this head follows the data set; run it with VocabularyHook, "
+                "call set_vocabulary(names), or name a vocabulary in the config"
+            )
+        if self._embeddings is None and self.text_encoder is not None:
+            # An inference tensor could not take part in a later backward pass.
+            with torch.inference_mode(False), torch.no_grad():
+                embedded = self.text_encoder.embed(self._vocabulary).clone()
+                self._embeddings = embedded.to(self.query_to_class.device)
+        if self._embeddings is None:
+            raise RuntimeError("no embeddings for this vocabulary")
+        return self._embeddings
+
+    def rule(self) -> LabelRule:
+        """How the query scores of this head become labels.
+
+        Raises:
+            RuntimeError: no vocabulary has been set.
+        """
+        self.embeddings()
+        vocabulary = self._vocabulary
+        return LabelRule(
+            query_to_class=self.query_to_class,
+            num_classes=vocabulary.num_classes if vocabulary else 0,
+            prob_thd=self.prob_thd,
+            background_index=self._background(vocabulary),
+            area_thd=self.area_thd,
+        )
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Logits float32 (B, Q, h, w) of the backbone's dense map (B, E, h, w).
+
+        Always in float32, under AMP too: at scale 50 the steps of a half-precision cosine are
+        0.012 logits, visible as ties.
+        """
+        features = inputs[self.in_index]
+        embeddings = self.embeddings()
+        if features.shape[1] != embeddings.shape[1]:
+            raise ValueError(
+                f"the map has {features.shape[1]} channels, text embeddings {embeddings.shape[1]}; "
+                "backbone and text encoder must be of one CLIP, and the backbone's out_indices "
+                "must end with 'map'"
+            )
+        with torch.autocast(features.device.type, enabled=False):
+            dtype = torch.promote_types(features.dtype, torch.float32)
+            unit = F.normalize(features.to(dtype), dim=1)
+            weight = (embeddings.to(dtype) * self.logit_scale)[:, :, None, None]
+            return F.conv2d(unit, weight)
+
+    def predict(
+        self, inputs: Sequence[Tensor], batch_img_metas: Sequence[Mapping[str, Any]], test_cfg: Any
+    ) -> Tensor:
+        """Class probabilities (B, C, H, W) at window size, as ``EncoderDecoder`` expects them.
+
+        ``test_cfg`` belongs to ``EncoderDecoder`` and says nothing to a head.
+        """
+        logits = resize(self.forward(inputs), _window_size(batch_img_metas[0]))
+        rule = self.rule()
+        out = torch.stack([class_probabilities(image, rule) for image in logits])
+        if rule.prob_thd > 0:
+            background = out[:, rule.background_index]
+            # Just below the threshold: a probability equal to it must keep its label.
+            floor = torch.nextafter(torch.full_like(background, rule.prob_thd), -background - 1)
+            out[:, rule.background_index] = torch.maximum(background, floor)
+        return out
+
+    def loss(
+        self, inputs: Sequence[Tensor], batch_data_samples: Sequence[SegDataSample], train_cfg: Any
+    ) -> dict[str, Tensor]:
+        """Loss on class scores (the best synonym's logit), for a backbone that is trainable.
+
+        Raises:
+            ValueError: nothing of the features can learn.
+        """
+        if not inputs[self.in_index].requires_grad:
+            raise ValueError(
+                "CosineSegHead learns nothing itself and the backbone is frozen: give the backbone "
+                "trainable=('q', 'v') or ('all',), or test without training"
+            )
+        logits, rule = self.forward(inputs), self.rule()
+        scores = logits.new_full((len(logits), rule.num_classes, *logits.shape[2:]), -torch.inf)
+        index = rule.query_to_class.view(1, -1, 1, 1).expand_as(logits)
+        scores = scores.scatter_reduce(1, index, logits, "amax")
+        labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
+        scores = resize(scores, (int(labels.shape[-2]), int(labels.shape[-1])))
+        target = labels[:, 0].long()
+        value = self.loss_decode(scores, target, ignore_index=self.ignore_index)
+        hit = accuracy(scores, target, ignore_index=self.ignore_index)
+        return {self.loss_decode.loss_name: value, "acc_seg": hit}
+
+    def init_weights(self) -> None:
+        """Load the text encoder's weights; embeddings made with other weights are forgotten."""
+        super().init_weights()
+        self._forget()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._forget()
+
+    def _forget(self) -> None:
+        if not self._embeddings_are_given:
+            self._embeddings = None
+
+    def _background(self, vocabulary: Vocabulary | None) -> int:
+        if self.background_index is not None:
+            return self.background_index
+        own = vocabulary.background_index if vocabulary else None
+        return 0 if own is None else own
+
+
+def _build_text_encoder(module: Mapping[str, Any] | torch.nn.Module | None) -> Any:
+    """Build the text encoder from its config; pass modules and None through.
+
+    mmseg has another ``CLIPTextEncoder`` of its own, so a name is looked up in the root first.
+    """
+    if not isinstance(module, Mapping):
+        return module
+    kind = module.get("type")
+    return MODELS.build({**module, "type": ROOT_MODELS.module_dict.get(kind, kind)})
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}], got {value!r}")
+    return float(value)
+
+
+def _window_size(meta: Mapping[str, Any]) -> tuple[int, int]:
+    """Size in pixels of the window just encoded (mmseg's predict_by_feat).
+
+    In slide mode ``EncoderDecoder`` writes the window's ``torch.Size`` into ``img_shape``.
+    """
+    shape = meta["img_shape"]
+    if not isinstance(shape, torch.Size):
+        shape = meta.get("pad_shape", shape)
+    return int(shape[0]), int(shape[1])
+
+
+def _read_embeddings(source: Tensor | str | Path) -> Tensor:
+    """Ready embeddings (Q, E) float32 from a tensor or a file that holds one."""
+    if not isinstance(source, Tensor):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"no file of text embeddings at {path}")
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            tensors = list(load_file(str(path)).values())
+            source = tensors[0] if len(tensors) == 1 else torch.empty(0)
+        else:
+            source = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(source, Tensor) or source.dim() != 2:
+        raise ValueError("text embeddings must be one tensor of shape (queries, channels)")
+    return source.detach().clone().float()

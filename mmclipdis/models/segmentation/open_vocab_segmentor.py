@@ -1,0 +1,168 @@
+"""Training-free open-vocabulary segmentation: dense CLIP features against class names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.models.segmentation.encoding import (
+    TestSettings,
+    attach_result,
+    encode_windows,
+    image_content,
+    photo_size,
+)
+from mmclipdis.models.segmentation.prediction import (
+    WindowScores,
+    class_probabilities,
+    full_size_scores,
+    labels_from_probabilities,
+    predict_labels,
+)
+
+
+@MODELS.register_module()
+class OpenVocabSegmentor(BaseSegmentor):
+    """A backbone with a dense map in CLIP's joint space and a head that compares it with names.
+
+    Order of operations (ClearCLIP, the published one): windows -> padding to whole patches ->
+    features -> cosines -> bilinear to the window -> padding off -> mean over windows -> bilinear
+    to the photo -> x logit_scale -> softmax over queries -> best synonym of each class -> argmax
+    -> background below the threshold. From the cosine on in float32.
+
+    Different from the reference: windows of an image and of several images are encoded in batches;
+    the last three steps run over chunks of classes, so memory grows with pixels and not with
+    classes x pixels; probabilities are only stored when ``test_cfg.return_probs`` asks for them;
+    images of a batch may differ in size. ``mode='whole'`` is one window as large as the image.
+
+    Args:
+        backbone: config of a backbone whose last output is the dense map, e.g. ``ClearCLIPViT``.
+        decode_head: config of a :class:`CosineSegHead`.
+        data_preprocessor: as in mmseg; CLIP wants RGB with CLIP's mean and std.
+        train_cfg: kept for mmseg's tools; passed on to the head.
+        test_cfg: see :class:`~mmclipdis.models.segmentation.encoding.TestSettings`.
+        init_cfg: as in mmseg.
+
+    Raises:
+        ValueError: bad ``test_cfg``.
+    """
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any],
+        decode_head: Mapping[str, Any],
+        data_preprocessor: Mapping[str, Any] | None = None,
+        train_cfg: Mapping[str, Any] | None = None,
+        test_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.decode_head = MODELS.build(decode_head)
+        self.align_corners = self.decode_head.align_corners
+        self.train_cfg = train_cfg
+        self.test_cfg = test_cfg
+        self._settings()  # a bad test_cfg must fail here, not after the model has been loaded
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes in use, if known."""
+        return self.decode_head.vocabulary  # type: ignore[no-any-return]
+
+    @property
+    def follow_dataset(self) -> bool:
+        """Whether the classes are those of the data set in use."""
+        return bool(self.decode_head.follow_dataset)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes C, if known."""
+        return self.decode_head.num_classes  # type: ignore[no-any-return]
+
+    @property
+    def out_channels(self) -> int | None:
+        """Channels of the class scores, which mmseg's test-time augmentation asks for."""
+        return self.num_classes
+
+    def set_vocabulary(self, vocabulary: Any) -> None:
+        """Change the classes of the live model; see :meth:`CosineSegHead.set_vocabulary`."""
+        self.decode_head.set_vocabulary(vocabulary)
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Backbone outputs of normalised images (B, 3, H, W); the last is the dense map."""
+        return tuple(self.backbone(inputs))
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
+        """Class probabilities (B, C, H, W) at input size, whole images, as one tensor."""
+        size = {"img_shape": torch.Size(inputs.shape[-2:])}
+        return self.decode_head.predict(  # type: ignore[no-any-return]
+            self.extract_feat(inputs), [size] * len(inputs), self.test_cfg
+        )
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of the head, prefixed ``decode.``; only a trainable backbone learns from them."""
+        features = self.extract_feat(inputs)
+        losses = self.decode_head.loss(features, data_samples, self.train_cfg)
+        return {f"decode.{name}": value for name, value in losses.items()}
+
+    @torch.no_grad()
+    def predict(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: Sequence[SegDataSample] | None = None,
+    ) -> list[SegDataSample]:
+        """Label maps at the size of the photos.
+
+        Args:
+            inputs: normalised images, (B, 3, H, W) or a list of (3, H, W) of different sizes.
+            data_samples: their meta information (``ori_shape``, padding, flip); without it the
+                result has the size of the input.
+
+        Returns:
+            One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
+            ``test_cfg.return_probs``, class probabilities ``seg_logits`` (C, H, W).
+
+        Raises:
+            ValueError: an image without pixels, or a window smaller than a patch.
+        """
+        settings, rule = self._settings(), self.decode_head.rule()
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
+        metas = [sample.metainfo for sample in samples]
+        images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
+        for sample, scores, meta, image in zip(
+            samples, self.window_scores(images), metas, images, strict=True
+        ):
+            size = photo_size(meta, image)
+            if settings.return_probs:
+                probabilities = class_probabilities(full_size_scores(scores, size), rule)
+                attach_result(sample, labels_from_probabilities(probabilities, rule), probabilities)
+            else:
+                labels = predict_labels(scores, size, rule, class_chunk=settings.class_chunk)
+                attach_result(sample, labels)
+        return samples
+
+    def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
+        """Logits of all windows of all ``images``, each (3, H, W), at patch resolution."""
+        settings = self._settings()
+        layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
+        patch_size = tuple(self.backbone.patch_size)
+        paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
+        maps = encode_windows(images, layouts, paddings, self._forward, settings.window_batch_size)
+        return [WindowScores(*parts) for parts in zip(maps, layouts, paddings, strict=True)]
+
+    def _forward(
+        self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> Tensor:
+        """Query logits (B, Q, h, w) on the patch grid, no post-processing (``mode='tensor'``)."""
+        return self.decode_head(self.extract_feat(inputs))  # type: ignore[no-any-return]
+
+    def _settings(self) -> TestSettings:
+        """Read ``test_cfg`` anew: tools change it after the model was built."""
+        return TestSettings.from_cfg(self.test_cfg, tuple(self.backbone.patch_size))

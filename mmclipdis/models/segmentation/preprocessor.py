@@ -1,0 +1,38 @@
+"""mmseg's preprocessor without its rule that test images of a batch share one size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
+    """``SegDataPreProcessor`` for test batches of images of several sizes.
+
+    Where all images have one size, and in training, it is mmseg's. Else each image is prepared on
+    its own and ``inputs`` is a list of (3, H, W), which :class:`OpenVocabSegmentor` and CATSeg
+    accept: their windows are batched over images, and nothing is padded. Arguments are those of
+    ``SegDataPreProcessor``.
+    """
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Prepare a batch; ``inputs`` becomes (B, 3, H, W), or a list when sizes differ."""
+        images = data["inputs"]
+        if training or len({tuple(image.shape[1:]) for image in images}) <= 1:
+            return super().forward(data, training)  # type: ignore[no-any-return]
+        samples = data.get("data_samples")
+        prepared = [
+            super(MixedSizeSegDataPreProcessor, self).forward(
+                {"inputs": [image], "data_samples": None if samples is None else [samples[i]]}
+            )
+            for i, image in enumerate(images)
+        ]
+        return {
+            "inputs": [single["inputs"][0] for single in prepared],
+            "data_samples": None
+            if samples is None
+            else [single["data_samples"][0] for single in prepared],
+        }
