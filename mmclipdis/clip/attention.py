@@ -18,7 +18,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from mmclipdis.clip.readout import Readout
@@ -107,8 +107,32 @@ def finish_block(
     elif residual == "cls":
         out = out + x[:, :1]
     if ffn:
-        out = out + block.ls_2(block.mlp(block.ln_2(out)))
+        out = out + block.ls_2(feed_forward(block.mlp, block.ln_2(out)))
     return out
+
+
+def feed_forward(mlp: nn.Module, x: Tensor) -> Tensor:
+    """``mlp(x)``; without gradients QuickGELU overwrites its input, four times as wide as ``x``.
+
+    As an expression of three temporaries it takes an eighth of a CPU's time for a ViT-B/16.
+    """
+    if torch.is_grad_enabled() or not isinstance(mlp, nn.Sequential):
+        return cast(Tensor, mlp(x))
+    for layer in mlp:
+        x = x.mul_((1.702 * x).sigmoid_()) if isinstance(layer, QuickGELU) else layer(x)
+    return x
+
+
+def run_block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """The ordinary block, ``(B, L, D)`` to ``(B, L, D)``.
+
+    Without gradients it runs by the functions above: in eval mode ``nn.MultiheadAttention`` would
+    take a fast path of its own that still writes the ``L x L`` weights.
+    """
+    if torch.is_grad_enabled():
+        return cast(Tensor, block(x))
+    out = attention_output(block, project(block.attn, block.ln_1(x), "qkv"), ("qk",))
+    return finish_block(block, x, out, residual="token", ffn=True)
 
 
 def read_last_block(
@@ -143,7 +167,10 @@ def read_cls(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
 
 
 def run_blocks(
-    blocks: Iterable[nn.Module], x: Tensor, keep: Sequence[int] = (), checkpoint: bool = False
+    blocks: Iterable[ResidualAttentionBlock],
+    x: Tensor,
+    keep: Sequence[int] = (),
+    checkpoint: bool = False,
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Run ordinary blocks; return the last output and those of the blocks in ``keep``."""
     kept: dict[int, Tensor] = {}
@@ -151,7 +178,7 @@ def run_blocks(
         if checkpoint and torch.is_grad_enabled():
             x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
         else:
-            x = block(x)
+            x = run_block(block, x)
         if index in keep:
             kept[index] = x
     return x, kept

@@ -20,6 +20,7 @@ from mmclipdis.clip.attention import (
     project,
     read_cls,
     read_last_block,
+    run_block,
     run_blocks,
 )
 from mmclipdis.clip.features import DenseFeatures, tokens_to_map
@@ -161,7 +162,7 @@ class OpenCLIPViT(nn.Module):
             x, kept = run_blocks(self.blocks[:-1], x, keep, self.grad_checkpointing)
             tokens, extra = read_last_block(last, x, readout, context)
         if self.depth - 1 in keep:
-            kept[self.depth - 1] = last(x)
+            kept[self.depth - 1] = run_block(last, x)
         cls = self.to_joint(read_cls(last, x))[:, 0] if with_cls else None
         return DenseFeatures(
             map=tokens_to_map(self.to_joint(tokens), grid),
@@ -200,14 +201,14 @@ class OpenCLIPViT(nn.Module):
         start = self.depth - readout.blocks
         x, kept = run_blocks(self.blocks[: min(start, self.depth - 1)], x, keep)
         if readout.blocks == 0:
-            return x, kept, self.blocks[-1](x)[:, 1:]
+            return x, kept, run_block(self.blocks[-1], x)[:, 1:]
         path = x[:, 1:]
         for index in range(start, self.depth):
             block: Any = self.blocks[index]
             projected = project(block.attn, block.ln_1(x), Readout(readout.attention).parts)
             path = path + attention_output(block, projected, readout.attention, first_query=1)
             if index < self.depth - 1:
-                x = block(x)
+                x = run_block(block, x)
                 kept.update({index: x} if index in keep else {})
         return x, kept, path
 
