@@ -1,19 +1,36 @@
 """What the mm runners build; importing it registers everything."""
 
 from mmclipdis.models.backbones import (
+    ClearCLIPViT,
     CLIPSurgeryViT,
     CLIPViT,
-    ClearCLIPViT,
     DeCLIPViT,
     MaskCLIPViT,
     SCLIPViT,
 )
+from mmclipdis.models.losses import GatheredBCELoss
+from mmclipdis.models.segmentation import (
+    CATSeg,
+    CATSegHead,
+    CosineSegHead,
+    MixedSizeSegDataPreProcessor,
+    OpenVocabSegmentor,
+)
+from mmclipdis.models.text_encoder import CLIPTextEncoder, build_vocabulary
 
 __all__ = [
+    "CATSeg",
+    "CATSegHead",
     "CLIPSurgeryViT",
+    "CLIPTextEncoder",
     "CLIPViT",
     "ClearCLIPViT",
+    "CosineSegHead",
     "DeCLIPViT",
+    "GatheredBCELoss",
     "MaskCLIPViT",
+    "MixedSizeSegDataPreProcessor",
+    "OpenVocabSegmentor",
     "SCLIPViT",
+    "build_vocabulary",
 ]
