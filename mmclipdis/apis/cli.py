@@ -1,0 +1,171 @@
+"""What the command-line tools share: options, reading configs, and one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mmengine.config import Config, DictAction
+
+import mmclipdis
+
+DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
+PACKAGE = str(Path(mmclipdis.__file__).parent)
+EXIT_CODE = 2
+FILE_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+class UserInputError(ValueError):
+    """The user asked for something that cannot be done; the message says what to do instead."""
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing have in common (those of mmseg)."""
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="settings that replace those of the config, as key=value, for example "
+        "train_dataloader.batch_size=2 or key='[a,b]'",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started the processes of a distributed run",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    parser.add_argument(
+        "--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)"
+    )
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; sets ``LOCAL_RANK`` as mmengine expects it.
+
+    Raises:
+        UserInputError: ``--cfg-options`` has a part without ``=``.
+    """
+    try:
+        args = parser.parse_args(arguments)
+    except ValueError as error:  # DictAction splits at "="
+        raise UserInputError(f"--cfg-options takes key=value pairs ({error}).") from error
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    return args
+
+
+def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
+    """Read the config, put in the options of the command line, and choose the work folder.
+
+    The work folder is ``--work-dir``, or else the config's own, or else ``work_dirs/CONFIG_NAME``.
+
+    Raises:
+        UserInputError: there is no such file, it is not a config, or an entry of ``needs`` is
+            missing.
+    """
+    path = Path(args.config)
+    if not path.is_file():
+        raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}.")
+    try:
+        config = Config.fromfile(path)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserInputError(f"config {args.config!r} cannot be read: {error}.") from error
+    except OSError as error:
+        if "Only py/yml/yaml/json" in str(error):
+            raise UserInputError(f"config {args.config!r} must be a .py file.") from error
+        raise
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    missing = [name for name in needs if config.get(name) is None]
+    if missing:
+        raise UserInputError(
+            f"config {args.config!r} has no {' and no '.join(missing)}; add it, or take it from a "
+            "_base_ file."
+        )
+    config.launcher = args.launcher
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / path.stem)
+    return config
+
+
+def _did_you_mean(path: Path) -> str:
+    folders = [Path("configs"), Path(PACKAGE).parent / "configs"]
+    files = {file for folder in folders for file in folder.rglob("*.py")}
+    names = difflib.get_close_matches(path.name, {file.name for file in files}, n=3, cutoff=0.5)
+    matches = [os.path.relpath(f) for name in names for f in sorted(files) if f.name == name][:3]
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str] | None) -> None:
+    """Run a tool; mistakes of the user become one line and exit code 2, others keep their traceback.
+
+    Mistakes are errors that mmclipdis raises on purpose (``ValueError`` and the like), files that
+    are missing, and names that no registry knows. ``--debug`` or ``MMCLIPDIS_DEBUG=1`` shows the
+    traceback of these, too.
+    """
+    try:
+        main(arguments)
+    except Exception as error:
+        message = user_message(error)
+        if message is None or os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        _exit(message)
+
+
+def _exit(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_CODE)
+
+
+def user_message(error: BaseException) -> str | None:
+    """Return the line to print when the error is the user's to mend, and None when it is a bug."""
+    for cause in _chain(error):
+        place, line, message = _origin(cause)
+        if isinstance(cause, FILE_ERRORS):
+            return message
+        # a "raise" of ours, not a call that failed in our code
+        ours = place.startswith(PACKAGE + os.sep) and line.startswith("raise ")
+        if ours and isinstance(cause, (ValueError, TypeError, RuntimeError, ImportError)):
+            return message
+        # an unknown type, or an argument that it does not take
+        if isinstance(cause, (KeyError, TypeError)) and f"mmengine{os.sep}registry" in place:
+            return message
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and those it came from, the innermost first."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    yield from reversed(chain)
+
+
+def _origin(error: BaseException) -> tuple[str, str, str]:
+    """Return the file that raised the error, the line of code, and the message.
+
+    Errors of data loader workers arrive as text; their last traceback entry counts.
+    """
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if text.startswith("Caught "):
+        entry = r'^\s*File "([^"]+)", line \d+, in .*\n\s*(.*)$'
+        entries = re.findall(entry, text, flags=re.MULTILINE)
+        place, line = entries[-1] if entries else ("", "")
+        return place, line, text.strip().splitlines()[-1].split(": ", 1)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "", "", text
+    return frames[-1].filename, frames[-1].line or "", text

@@ -1,0 +1,281 @@
+"""Training and testing from the command line; ``tools/train.py`` and ``tools/test.py`` call these."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
+
+EXACT_TYPES = {
+    "IterBasedTrainLoop": "ExactIterBasedTrainLoop",
+    "EpochBasedTrainLoop": "ExactEpochBasedTrainLoop",
+    "CheckpointHook": "ExactCheckpointHook",
+}
+REMOTE = re.compile(r"^[\w+.-]+://")
+
+
+def train(arguments: Sequence[str] | None = None) -> Runner:
+    """Train as the command line says and return the runner.
+
+    Raises:
+        UserInputError: the options and the config do not go together.
+    """
+    parser = argparse.ArgumentParser(description="Train a model.")
+    parser.add_argument("config", nargs="?", help="config file")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="continue from the newest checkpoint in the work folder, or from this file",
+    )
+    parser.add_argument("--amp", action="store_true", help="train in mixed precision (GPU)")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs, too")
+    add_common_arguments(parser)
+    args = parse(parser, arguments)
+    if args.config is None and str(args.resume).endswith(".py"):
+        args.config, args.resume = args.resume, "auto"  # "--resume CONFIG", as in mmseg
+    if args.config is None:
+        parser.error("the following arguments are required: config")
+
+    config = read_config(args, ("model", "train_dataloader", "train_cfg", "optim_wrapper"))
+    if args.amp:
+        use_mixed_precision(config)
+    if args.tensorboard:
+        add_tensorboard(config)
+    use_exact_engine(config)
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = find_checkpoint(config.work_dir, args.resume)
+    runner = build_runner(config)
+    runner.train()
+    return runner
+
+
+def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Test as the command line says and return the metrics.
+
+    Without a checkpoint the model's own ``init_weights`` loads the weights; this is how
+    training-free models are tested.
+
+    Raises:
+        UserInputError: the options and the config do not go together, or nothing says where the
+            weights come from.
+    """
+    parser = argparse.ArgumentParser(description="Test (and evaluate) a model.")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint; may be left out when the config "
+                        "says where the weights come from")  # fmt: skip
+    parser.add_argument("--out", help="folder for the predicted label maps")
+    parser.add_argument("--show", action="store_true", help="show predictions in a window")
+    parser.add_argument("--show-dir", help="folder for painted images, inside the work folder")
+    parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each image")
+    parser.add_argument("--tta", action="store_true", help="augment at test time")
+    add_common_arguments(parser)
+    args = parse(parser, arguments)
+
+    config = read_config(args, ("model", "test_dataloader", "test_evaluator", "test_cfg"))
+    config.resume = False
+    config.load_from = args.checkpoint or config.get("load_from")
+    if config.load_from and not REMOTE.match(config.load_from):
+        if not Path(config.load_from).is_file():
+            raise UserInputError(f"checkpoint {config.load_from!r} does not exist.")
+    elif not config.load_from and not any(_pretrained(config.model)):
+        raise UserInputError(
+            f"no weights: give a checkpoint (tools/test.py {args.config} CHECKPOINT), or set "
+            "init_cfg=dict(type='Pretrained', checkpoint=...) in the config."
+        )
+    if args.show or args.show_dir:
+        draw_predictions(config, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        use_tta(config)
+    if args.out is not None:
+        keep_predictions(config, args.out)
+    runner = build_runner(config)
+    if not config.load_from:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.init_weights()
+    return runner.test()
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner; starts the processes' group itself where there is no GPU."""
+    if config.launcher != "none" and get_device() == "cpu":
+        prepare_cpu_processes(config)
+    if "runner_type" in config:
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)
+
+
+def prepare_cpu_processes(config: Config) -> None:
+    """Run a distributed job on CPUs with gloo, which mmengine's own start-up does not allow for.
+
+    Raises:
+        UserInputError: the launcher is not ``pytorch``, or did not start this process.
+    """
+    if config.launcher != "pytorch":
+        raise UserInputError(
+            f"--launcher {config.launcher} needs GPUs, and this machine has none; use "
+            "--launcher pytorch."
+        )
+    if "RANK" not in os.environ:
+        raise UserInputError(
+            "--launcher pytorch needs torchrun to start it; use: tools/dist_train.sh CONFIG GPUS."
+        )
+    environment = config.setdefault("env_cfg", {})
+    environment.setdefault("dist_cfg", {})["backend"] = "gloo"
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    wrapper = config.get("model_wrapper_cfg") or {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": config.get("find_unused_parameters", False),
+    }
+    config.model_wrapper_cfg = {**wrapper, "device_ids": None}
+
+
+def use_mixed_precision(config: Config) -> None:
+    """Replace ``OptimWrapper`` by ``AmpOptimWrapper``.
+
+    Raises:
+        UserInputError: there is no GPU, or the config has another optimiser wrapper.
+    """
+    if get_device() == "cpu":
+        raise UserInputError("--amp needs a GPU, and none is available; leave --amp out.")
+    kind = type_name(config.optim_wrapper)
+    if kind == "AmpOptimWrapper":
+        return
+    if kind != "OptimWrapper":
+        raise UserInputError(f"--amp works with optim_wrapper type 'OptimWrapper', got {kind!r}.")
+    config.optim_wrapper.type = "AmpOptimWrapper"
+    config.optim_wrapper.loss_scale = "dynamic"
+
+
+def add_tensorboard(config: Config) -> None:
+    """Add TensorBoard to the backends of the visualizer.
+
+    Raises:
+        UserInputError: the ``tensorboard`` package is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserInputError("--tensorboard needs a package; run: pip install tensorboard.")
+    visualizer = config.setdefault("visualizer", {"type": "Visualizer"})
+    backends = list(visualizer.get("vis_backends") or [{"type": "LocalVisBackend"}])
+    if not any(type_name(backend) == "TensorboardVisBackend" for backend in backends):
+        backends.append({"type": "TensorboardVisBackend"})
+    visualizer["vis_backends"] = backends
+
+
+def use_exact_engine(config: Config) -> None:
+    """Replace mmengine's train loop and checkpoint hook by those that resume exactly."""
+    loop = config.train_cfg
+    if "type" not in loop:
+        loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
+    loop.type = EXACT_TYPES.get(type_name(loop), loop.type)
+    hooks = config.setdefault("default_hooks", {})
+    if "checkpoint" not in hooks:
+        by_epoch = "Epoch" in type_name(loop)
+        interval = 1 if by_epoch else 1000
+        hooks["checkpoint"] = {"type": "CheckpointHook", "by_epoch": by_epoch, "interval": interval}
+    checkpoint = hooks["checkpoint"]
+    if checkpoint is not None:
+        checkpoint["type"] = EXACT_TYPES.get(type_name(checkpoint), checkpoint["type"])
+
+
+def type_name(config: Any) -> str:
+    """Return the name in ``type``, which is a string (maybe with a scope) or a class."""
+    kind = config.get("type", "")
+    return kind.split(".")[-1] if isinstance(kind, str) else kind.__name__
+
+
+def find_checkpoint(work_dir: str, wanted: str = "auto") -> str:
+    """Return the checkpoint to resume from: the file that is wanted, or with 'auto' the newest.
+
+    Raises:
+        UserInputError: there is none.
+    """
+    if wanted != "auto":
+        if not REMOTE.match(wanted) and not Path(wanted).is_file():
+            raise UserInputError(f"--resume: checkpoint {wanted!r} does not exist.")
+        return wanted
+    folder = Path(work_dir)
+    pointer = folder / "last_checkpoint"
+    if pointer.is_file():
+        last = Path(pointer.read_text().strip())
+        for path in (last, folder / last.name):  # the folder may have been moved
+            if path.is_file():
+                return str(path)
+    saved = [path for path in folder.glob("*.pth") if re.fullmatch(r"(iter|epoch)_\d+", path.stem)]
+    if not saved:
+        raise UserInputError(
+            f"--resume: no checkpoint in {str(folder)!r}; train without --resume first, or name "
+            "one: --resume PATH."
+        )
+    return str(max(saved, key=lambda path: path.stat().st_mtime))
+
+
+def _pretrained(config: Any, key: str = "") -> Iterator[bool]:
+    """Yield True for every part of a model config that says where to load its weights from."""
+    if isinstance(config, dict):
+        if key == "init_cfg" and type_name(config) == "Pretrained":
+            yield True
+        if config.get("pretrained"):
+            yield True
+        for name, value in config.items():
+            yield from _pretrained(value, name)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _pretrained(value, key)
+
+
+def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: float) -> None:
+    """Switch drawing on in the visualisation hook.
+
+    Raises:
+        UserInputError: the config has no such hook.
+    """
+    hook = config.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise UserInputError(
+            "--show and --show-dir need default_hooks.visualization="
+            "dict(type='SegVisualizationHook') in the config."
+        )
+    hook["draw"] = True
+    if show:
+        hook["show"] = True
+        hook["wait_time"] = wait_time
+    if folder:
+        config.visualizer["save_dir"] = folder
+
+
+def use_tta(config: Config) -> None:
+    """Test with the config's ``tta_model`` and ``tta_pipeline``.
+
+    Raises:
+        UserInputError: the config lacks one of them.
+    """
+    missing = [name for name in ("tta_model", "tta_pipeline") if config.get(name) is None]
+    if missing:
+        raise UserInputError(f"--tta needs {' and '.join(missing)} in the config.")
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.model = {**config.tta_model, "module": config.model}
+
+
+def keep_predictions(config: Config, folder: str) -> None:
+    """Let every metric of the test evaluator write its predictions to the folder."""
+    evaluator = config.test_evaluator
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+        metric["output_dir"] = folder

@@ -1,0 +1,117 @@
+"""A stock mmseg model trains, resumes exactly, is tested, and trains on two processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmclipdis.apis.run import test as run_test
+from mmclipdis.apis.run import train as run_train
+from tests.tools.random_data import ROOT, write_task
+
+
+def parameters(path: Path) -> Tensor:
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return torch.cat([value.double().flatten() for value in state.values()])
+
+
+def options(folder: Path, *more: str) -> list[str]:
+    # mmengine keeps visualizers and message hubs by experiment name
+    return ["--work-dir", str(folder), "--cfg-options", f"experiment_name={folder.name}", *more]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def trained(config: Path) -> Path:
+    """Work folder of four iterations with validation."""
+    folder = config.parent / "whole"
+    runner = run_train([str(config), *options(folder)])
+    assert type(runner.train_loop).__name__ == "ExactIterBasedTrainLoop"
+    return folder
+
+
+def test_a_stopped_run_resumes_exactly(config: Path, trained: Path) -> None:
+    folder = config.parent / "parts"
+    run_train([str(config), *options(folder, "train_cfg.max_iters=2")])
+    assert not (folder / "iter_4.pth").exists()
+    runner = run_train([str(config), "--resume", *options(folder, "experiment_name=again")])
+    assert runner.iter == 4
+    first, second = parameters(trained / "iter_4.pth"), parameters(folder / "iter_4.pth")
+    assert float((first - second).abs().max()) == 0.0
+
+
+def test_resume_takes_a_path_and_mmsegs_order_of_arguments(config: Path, trained: Path) -> None:
+    folder = config.parent / "named"
+    start = str(trained / "iter_2.pth")
+    run_train([str(config), "--resume", start, *options(folder)])
+    assert torch.equal(parameters(trained / "iter_4.pth"), parameters(folder / "iter_4.pth"))
+    finished = run_train(["--resume", str(config), *options(folder, "experiment_name=once_more")])
+    assert finished.iter == 4
+
+
+def test_testing_a_checkpoint_gives_metrics_and_label_maps(
+    config: Path, trained: Path, tmp_path: Path
+) -> None:
+    checkpoint = str(trained / "iter_4.pth")
+    arguments = ["--out", str(tmp_path / "out"), "--show-dir", "painted"]
+    work = options(tmp_path / "work", "default_hooks.visualization.interval=2")
+    metrics = run_test([str(config), checkpoint, *arguments, *work])
+    assert 0 <= metrics["mIoU"] <= 100
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{i}.png" for i in range(6)}
+    assert list((tmp_path / "work").rglob("painted/**/*.png"))
+
+
+def test_tensorboard_is_an_option(config: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = config.parent / "board"
+    more = ("train_cfg.max_iters=1", "default_hooks.logger.interval=1")
+    run_train([str(config), "--tensorboard", *options(folder, *more)])
+    assert list(folder.rglob("events.out.tfevents.*"))
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def test_two_processes_equal_one_on_the_joint_batch(tmp_path: Path) -> None:
+    config = write_task(tmp_path / "task", dropout=0.0, flip=0.0)
+    alone = tmp_path / "alone"
+    run_train([str(config), *options(alone, "train_dataloader.batch_size=4")])
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PORT": str(free_port()),
+        "PYTHON": sys.executable,
+    }
+    environment.pop("LOCAL_RANK", None)
+    two = tmp_path / "two"
+    command = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", *options(two)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = parameters(alone / "iter_4.pth"), parameters(two / "iter_4.pth")
+    assert float((first - second).abs().max()) < 1e-5
+    saved = torch.load(two / "iter_4.pth", weights_only=True)
+    assert len(saved["random_states"]) == 2
+
+
+def test_the_joint_batch_matters(config: Path, trained: Path, tmp_path: Path) -> None:
+    """Half of the batch gives other weights, so the test above would notice lost gradients."""
+    task = write_task(tmp_path / "task", dropout=0.0, flip=0.0)
+    for size in (2, 4):
+        run_train([str(task), *options(tmp_path / f"of{size}", f"train_dataloader.batch_size={size}")])
+    half, whole = (parameters(tmp_path / f"of{size}" / "iter_4.pth") for size in (2, 4))
+    assert float((half - whole).abs().max()) > 1e-3
