@@ -1,34 +1,106 @@
-"""Pretrains the tiny CLIP of ShapeScenes on image-caption pairs, exports it, and measures it."""
+"""Pretrains the tiny CLIP of ShapeScenes on image-caption pairs, exports it, and measures it.
+
+Training and export, resumed after an interruption from the work folder::
+
+    python tools/pretrain_shapes_clip.py --work-dir work_dirs/shapes_clip
+
+Zero-shot measures of the shipped weights, written to ``results/shapes_clip.json``::
+
+    python tools/pretrain_shapes_clip.py --evaluate
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 
+from mmclipdis.clip.weights import model_config
 from mmclipdis.shapes.pairs import make_pairs
 from mmclipdis.shapes.pretrain import Recipe, pretrain
+from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, export_run, load_model
+from mmclipdis.shapes.zero_shot import zero_shot
 
-CONFIGS = Path(__file__).parents[1] / 'mmclipdis' / 'clip' / 'model_configs'
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _train(rank: int, folder: Path, pairs_dir: Path, recipe: Recipe, meeting: str) -> None:
+    """One process of the training."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    config = model_config(ARCH)
+    side = config["vision_cfg"]["image_size"]
+    pairs = make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side)
+    if recipe.processes > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=recipe.processes
+        )
+    pretrain(pairs, config, recipe, folder, rank)
+
+
+def _evaluate(weights: Path, out: Path, count: int, seeds: list[int]) -> None:
+    """Measures the weights once a seed and writes the mean as a table."""
+    model = load_model(weights)
+    runs = [zero_shot(model, count, seed) for seed in seeds]
+    metrics = {name: round(sum(r[name] for r in runs) / len(runs), 2) for name in runs[0]}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    table = {
+        "command": shlex.join(["python", "tools/pretrain_shapes_clip.py", *sys.argv[1:]]),
+        "commit": commit,
+        "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}",
+        "seeds": seeds,
+        "rows": [{"name": ARCH, "metrics": metrics}],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(table, indent=2) + "\n")
+    print(json.dumps(metrics))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/shapes_clip'))
-    parser.add_argument('--pairs-dir', type=Path)
-    for name, value in vars(Recipe()).items():
-        parser.add_argument(f'--{name.replace("_", "-")}', type=type(value), default=value)
+    """Reads the command line; trains and exports, or evaluates."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
+    parser.add_argument("--pairs-dir", type=Path, help="default: WORK_DIR/pairs")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_PATH, help="exported file")
+    parser.add_argument("--evaluate", action="store_true", help="measure --weights, do not train")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_clip.json")
+    parser.add_argument("--count", type=int, default=500, help="pictures of a kind and seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of --evaluate")
+    recipe_fields = fields(Recipe)
+    for field in recipe_fields:
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(field.default), default=field.default)
     args = parser.parse_args()
-    cv2.setNumThreads(1)
-    recipe = Recipe(**{name: getattr(args, name) for name in vars(Recipe())})
-    config = json.loads((CONFIGS / 'shapes-tiny.json').read_text())
-    side = config['vision_cfg']['image_size']
-    pairs = make_pairs(args.pairs_dir or args.work_dir / 'pairs', recipe.pairs, seed=recipe.seed, side=side, workers=2)
-    pretrain(pairs, config, recipe, args.work_dir)
+    if args.evaluate:
+        _evaluate(args.weights, args.out, args.count, args.seeds)
+        return
+    try:
+        recipe = Recipe(**{field.name: getattr(args, field.name) for field in recipe_fields})
+    except ValueError as error:
+        parser.error(str(error))
+    pairs_dir = args.pairs_dir or args.work_dir / "pairs"
+    side = model_config(ARCH)["vision_cfg"]["image_size"]
+    make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side, workers=recipe.processes)
+    with tempfile.TemporaryDirectory() as scratch:
+        job = (args.work_dir, pairs_dir, recipe, f"{scratch}/meeting")
+        torch.multiprocessing.spawn(_train, job, nprocs=recipe.processes)
+    export_run(args.work_dir / "last.pt", args.weights)
+    print(zero_shot(load_model(args.weights), count=200, seed=0))
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

@@ -85,15 +85,15 @@ def _wood(h: int, w: int, scale: float, rng: np.random.Generator) -> Array:
 
 
 TEXTURES: dict[str, Texture] = {
-    'grass': _grass,
-    'sand': _sand,
-    'water': _water,
-    'gravel': _gravel,
-    'snow': _snow,
-    'wood': _wood,
+    "grass": _grass,
+    "sand": _sand,
+    "water": _water,
+    "gravel": _gravel,
+    "snow": _snow,
+    "wood": _wood,
 }
 if tuple(TEXTURES) != STUFF:
-    raise RuntimeError('shapes.grounds.TEXTURES must list the stuff of shapes.world in its order')
+    raise RuntimeError("shapes.grounds.TEXTURES must list the stuff of shapes.world in its order")
 
 
 def paint_ground(name: str, h: int, w: int, rng: np.random.Generator) -> Array:

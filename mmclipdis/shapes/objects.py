@@ -169,18 +169,20 @@ def _carrot(u: Array, v: Array, rng: np.random.Generator) -> tuple[Mask, Array]:
 
 
 PAINTERS: dict[str, Painter] = {
-    'apple': _apple,
-    'plum': _plum,
-    'orange': _orange,
-    'watermelon': _watermelon,
-    'banana': _banana,
-    'starfish': _starfish,
-    'kite': _kite,
-    'wheel': _wheel,
-    'mushroom': _mushroom,
-    'fish': _fish,
-    'umbrella': _umbrella,
-    'carrot': _carrot,
+    "apple": _apple,
+    "plum": _plum,
+    "orange": _orange,
+    "watermelon": _watermelon,
+    "banana": _banana,
+    "starfish": _starfish,
+    "kite": _kite,
+    "wheel": _wheel,
+    "mushroom": _mushroom,
+    "fish": _fish,
+    "umbrella": _umbrella,
+    "carrot": _carrot,
 }
 if tuple(PAINTERS) != THINGS:
-    raise RuntimeError('shapes.objects.PAINTERS must list the things of shapes.world in their order')
+    raise RuntimeError(
+        "shapes.objects.PAINTERS must list the things of shapes.world in their order"
+    )

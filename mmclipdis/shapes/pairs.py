@@ -6,22 +6,23 @@ generator never reach the pretraining.
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mmclipdis.shapes.captions import full_caption, partial_caption
-from mmclipdis.shapes.scene import KINDS, Kind, Scene, draw_scene, random_size
+from mmclipdis.shapes.parallel import numbered
+from mmclipdis.shapes.scene import Kind, draw_scene, random_size
+from mmclipdis.shapes.world import CLASSES, STUFF, THINGS
 
 CAPTIONS_PER_IMAGE = 8
-_SHARES = {'scene': 0.5, 'single': 0.15, 'closeup': 0.27, 'ground': 0.08}
+_SHARES = {"scene": 0.45, "single": 0.13, "closeup": 0.12, "subject": 0.22, "ground": 0.08}
 _STREAM = 7_777  # keeps the pictures of pretraining apart from those of the data sets
 
 
@@ -33,11 +34,36 @@ class Pairs:
     captions: list[tuple[str, ...]]
 
 
-def draw_view(rng: np.random.Generator, kind: Kind, side: int) -> tuple[Scene, NDArray[np.uint8]]:
-    """A scene of random size and its picture resized to ``side`` x ``side`` pixels."""
-    low, high, aspect = (18.0, 110.0, 2.0) if kind == 'closeup' else (64.0, 176.0, 1.6)
-    scene = draw_scene(rng, random_size(rng, low, high, aspect), kind)
-    return scene, fit(scene.image, side)
+def draw_view(
+    rng: np.random.Generator, manner: str
+) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
+    """One photograph of any size with the things and the grounds that a caption would name.
+
+    ``subject`` is a scene photographed from near, with one of its objects filling the frame more
+    or less: often blurred, cut off, or with a part of another object in view. The other manners
+    are the kinds of :func:`mmclipdis.shapes.scene.draw_scene`.
+    """
+    if manner != "subject":
+        low, high, aspect = (18.0, 110.0, 2.0) if manner == "closeup" else (64.0, 176.0, 1.6)
+        scene = draw_scene(rng, random_size(rng, low, high, aspect), cast(Kind, manner))
+        return scene.image, scene.things, scene.grounds
+    scene = draw_scene(rng, random_size(rng), "scene")
+    number = int(rng.integers(len(scene.objects))) + 1
+    rows, cols = np.nonzero(scene.instances == number)
+    y, x = _frame(rng, rows, scene.labels.shape[0]), _frame(rng, cols, scene.labels.shape[1])
+    seen = np.bincount(scene.labels[y, x].ravel(), minlength=len(CLASSES))
+    share = seen / seen.sum()
+    subject = CLASSES[scene.objects[number - 1]]
+    things = [n for n in THINGS if n == subject or share[CLASSES.index(n)] > 0.15]
+    grounds = [n for n in STUFF if share[CLASSES.index(n)] > 0.05]
+    return scene.image[y, x], tuple(things), tuple(grounds)
+
+
+def _frame(rng: np.random.Generator, covered: NDArray[np.int64], limit: int) -> slice:
+    """An interval around the covered coordinates, from a little inside to well outside."""
+    low, high = int(covered.min()), int(covered.max()) + 1
+    before, after = rng.uniform(-0.06, 0.3, size=2) * (rng.random() < 0.75) * (high - low)
+    return slice(max(int(low - before), 0), min(int(np.ceil(high + after)), limit))
 
 
 def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -50,16 +76,15 @@ def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def make_pair(index: int, seed: int, side: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Pair number ``index`` of the stream with this seed; independent of all other pairs."""
     rng = np.random.default_rng([_STREAM, seed, index])
-    kind = KINDS[int(rng.choice(len(KINDS), p=[_SHARES[k] for k in KINDS]))]
-    scene, image = draw_view(rng, kind, side)
-    things, grounds = scene.things, scene.grounds
+    manner = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
+    picture, things, grounds = draw_view(rng, manner)
     captions = [full_caption(rng, things, grounds) for _ in range(3)]
-    captions.append(partial_caption(rng, grounds))
+    captions.append(partial_caption(rng, grounds or things))
     while len(captions) < CAPTIONS_PER_IMAGE:
         # Most people name the object, and one of several.
         count = 1 if rng.random() < 0.75 else 2
         captions.append(partial_caption(rng, things or grounds, count))
-    return image, tuple(captions)
+    return fit(picture, side), tuple(captions)
 
 
 def make_pairs(folder: Path, count: int, *, seed: int, side: int, workers: int = 1) -> Pairs:
@@ -67,24 +92,24 @@ def make_pairs(folder: Path, count: int, *, seed: int, side: int, workers: int =
 
     Raises ValueError if ``folder`` holds pairs of other settings.
     """
-    settings = f'{count} {seed} {side}'
-    done, images_at, captions_at = (folder / n for n in ('done', 'images.npy', 'captions.txt'))
+    settings = f"{count} {seed} {side}"
+    done, images_at, captions_at = (folder / n for n in ("done", "images.npy", "captions.txt"))
     if done.exists():
         if done.read_text() != settings:
             raise ValueError(
-                f'{folder} holds pairs of other settings (count seed side: {done.read_text()}, '
-                f'asked for {settings}); name another folder or delete it'
+                f"{folder} holds pairs of other settings (count seed side: {done.read_text()}, "
+                f"asked for {settings}); name another folder or delete it"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        images = open_memmap(images_at, 'w+', np.uint8, (count, side, side, 3))
+        images = open_memmap(images_at, "w+", np.uint8, (count, side, side, 3))
         job = partial(make_pair, seed=seed, side=side)
-        with captions_at.open('w') as out, multiprocessing.Pool(workers) as pool:
-            results = pool.imap(job, range(count), chunksize=64)
-            for index, (image, captions) in enumerate(tqdm(results, 'draw', count)):
+        with captions_at.open("w") as out:
+            results = numbered(job, count, workers=workers, title="draw pairs")
+            for index, (image, captions) in enumerate(results):
                 images[index] = image
-                out.write('\t'.join(captions) + '\n')
+                out.write("\t".join(captions) + "\n")
         images.flush()
         done.write_text(settings)
-    captions_of = [tuple(line.split('\t')) for line in captions_at.read_text().splitlines()]
-    return Pairs(np.load(images_at, mmap_mode='r'), captions_of)
+    captions_of = [tuple(line.split("\t")) for line in captions_at.read_text().splitlines()]
+    return Pairs(np.load(images_at, mmap_mode="r"), captions_of)

@@ -17,8 +17,8 @@ from mmclipdis.shapes.grounds import paint_ground
 from mmclipdis.shapes.objects import PAINTERS
 from mmclipdis.shapes.world import CLASSES, STUFF, THINGS
 
-Kind = Literal['scene', 'single', 'closeup', 'ground']
-KINDS: tuple[Kind, ...] = ('scene', 'single', 'closeup', 'ground')
+Kind = Literal["scene", "single", "closeup", "ground"]
+KINDS: tuple[Kind, ...] = ("scene", "single", "closeup", "ground")
 
 # An object keeps at least this share of its silhouette in sight, and this many pixels, else it is
 # not placed: what is in the annotations and the captions can be seen.
@@ -56,9 +56,7 @@ class Scene:
         return tuple(CLASSES[index] for index in order if counts[index] >= MIN_PIXELS // 4)
 
 
-def draw_scene(
-    rng: np.random.Generator, size: tuple[int, int], kind: Kind = 'scene'
-) -> Scene:
+def draw_scene(rng: np.random.Generator, size: tuple[int, int], kind: Kind = "scene") -> Scene:
     """Draws a scene of ``size`` (height, width) in pixels.
 
     ``scene`` holds 1-5 objects of widely varied scale, ``single`` one object, ``closeup`` one
@@ -66,16 +64,16 @@ def draw_scene(
     side under 12 pixels.
     """
     if kind not in KINDS:
-        raise ValueError(f'unknown kind of scene {kind!r}; choose one of {", ".join(KINDS)}')
+        raise ValueError(f"unknown kind of scene {kind!r}; choose one of {', '.join(KINDS)}")
     height, width = size
     if min(height, width) < 12:
-        raise ValueError(f'a scene needs sides of at least 12 pixels, got {height} x {width}')
+        raise ValueError(f"a scene needs sides of at least 12 pixels, got {height} x {width}")
     canvas, labels = _lay_grounds(rng, height, width, kind)
     instances = np.zeros((height, width), np.uint8)
     objects: list[int] = []
     areas: list[int] = []
     for turn in range(_object_count(rng, kind)):
-        manner: Kind = 'scene' if turn else kind  # what joins a close-up is of ordinary size
+        manner: Kind = "scene" if turn else kind  # what joins a close-up is of ordinary size
         for _attempt in range(8):
             index = int(rng.integers(len(THINGS)))
             if _place(rng, index, manner, canvas, instances, areas):
@@ -90,11 +88,11 @@ def draw_scene(
 
 
 def _object_count(rng: np.random.Generator, kind: Kind) -> int:
-    if kind == 'scene':
+    if kind == "scene":
         return int(rng.choice(5, p=(0.15, 0.25, 0.25, 0.2, 0.15))) + 1
-    if kind == 'closeup':
+    if kind == "closeup":
         return 1 + int(rng.random() < 0.3)
-    return 0 if kind == 'ground' else 1
+    return 0 if kind == "ground" else 1
 
 
 def random_size(
@@ -113,7 +111,7 @@ def _lay_grounds(
     first, second = (int(i) for i in rng.choice(len(STUFF), size=2, replace=False))
     canvas = paint_ground(STUFF[first], height, width, rng)
     labels = np.full((height, width), len(THINGS) + first, np.uint8)
-    if rng.random() < (0.5 if kind in ('scene', 'ground') else 0.25):
+    if rng.random() < (0.5 if kind in ("scene", "ground") else 0.25):
         y, x = np.mgrid[:height, :width].astype(np.float32)
         y, x = y / height - 0.5, x / width - 0.5
         angle = rng.uniform(0, 2 * np.pi)
@@ -137,20 +135,17 @@ def _place(
     """Tries to put one object in front of what is there; False, and nothing changed, if hidden."""
     height, width = instances.shape
     side = min(height, width)
-    low, high = {'closeup': (0.8, 1.35), 'single': (0.22, 0.95)}.get(kind, (0.2, 0.75))
+    low, high = {"closeup": (0.8, 1.35), "single": (0.22, 0.95)}.get(kind, (0.2, 0.75))
     diameter = side * float(np.exp(rng.uniform(np.log(low), np.log(high))))
     radius = max(diameter / 2, 5.0)
-    slack = 0.12 if kind == 'closeup' else 0.75
+    slack = 0.12 if kind == "closeup" else 0.75
     cy, cx = (
         (rng.uniform(radius * slack, n - radius * slack) if n > 2 * radius * slack else n / 2)
-        if kind != 'closeup'
+        if kind != "closeup"
         else n * (0.5 + rng.uniform(-slack, slack))
         for n in (height, width)
     )
-    stretch = 1.0
-    if kind == 'closeup':  # a tight crop follows the object's own frame
-        stretch = (height / width) ** 0.5
-    alpha, rgb, top, left = _paint(rng, index, cy, cx, radius, stretch, height, width)
+    alpha, rgb, top, left = _paint(rng, index, cy, cx, radius, height, width)
     if alpha is None or rgb is None:
         return False
     mask = alpha > 0.5
@@ -177,7 +172,6 @@ def _paint(
     cy: float,
     cx: float,
     radius: float,
-    stretch: float,
     height: int,
     width: int,
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, int, int]:
@@ -185,15 +179,14 @@ def _paint(
     angle = float(rng.uniform(-0.6, 0.6))
     flip = 1.0 if rng.random() < 0.5 else -1.0
     aspect = float(np.exp(rng.uniform(-0.15, 0.15)))
-    bend = 1.0 if stretch == 1.0 else stretch
-    reach_y, reach_x = radius * bend * 1.2, radius / bend * 1.2
-    top, bottom = max(int(cy - reach_y), 0), min(int(cy + reach_y) + 1, height)
-    left, right = max(int(cx - reach_x), 0), min(int(cx + reach_x) + 1, width)
+    reach = radius * 1.2
+    top, bottom = max(int(cy - reach), 0), min(int(cy + reach) + 1, height)
+    left, right = max(int(cx - reach), 0), min(int(cx + reach) + 1, width)
     if bottom - top < 3 or right - left < 3:
         return None, None, top, left
     s = _SUPERSAMPLE
-    y = ((np.arange((bottom - top) * s, dtype=np.float32) + 0.5) / s + top - cy) / (radius * bend)
-    x = ((np.arange((right - left) * s, dtype=np.float32) + 0.5) / s + left - cx) / (radius / bend)
+    y = ((np.arange((bottom - top) * s, dtype=np.float32) + 0.5) / s + top - cy) / radius
+    x = ((np.arange((right - left) * s, dtype=np.float32) + 0.5) / s + left - cx) / radius
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     u = (cos * x[None, :] + sin * y[:, None]) * np.float32(flip * aspect)
     v = (cos * y[:, None] - sin * x[None, :]) * np.float32(1 / aspect)

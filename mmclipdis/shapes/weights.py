@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-CONFIG_DIR = Path(__file__).parents[1] / 'clip' / 'model_configs'
-CONFIG_PATH = CONFIG_DIR / 'shapes-tiny.json'
-WEIGHTS_PATH = CONFIG_DIR / 'shapes-tiny.safetensors'
+from mmclipdis.clip.weights import MODEL_CONFIGS, model_config, read_clip_checkpoint
+
+ARCH = "shapes-tiny"
+WEIGHTS_PATH = MODEL_CONFIGS / f"{ARCH}.safetensors"
 
 
-def export_weights(
-    model: CLIP, ids: Tensor, path: Path, metadata: Mapping[str, str], dtype: torch.dtype
-) -> None:
-    """Writes the state dict of ``model`` in open_clip's names, in ``dtype``.
+def export_run(checkpoint: Path, path: Path) -> None:
+    """Turns the checkpoint of a pretraining run into the shipped form, float16 safetensors.
 
-    ``token_embedding.weight`` ``(V, W)`` becomes ``token_embedding.ids`` ``(V,)`` int64, the ids of
-    its rows in the standard vocabulary, and ``token_embedding.rows`` ``(V, W)``.
+    The names are open_clip's. ``token_embedding.weight`` ``(V, W)`` becomes
+    ``token_embedding.ids`` ``(V,)`` int64, the ids of its rows in the standard vocabulary, and
+    ``token_embedding.rows`` ``(V, W)``. The header tells the recipe and the activation.
+    Raises FileNotFoundError without a checkpoint.
     """
-    state = {
-        name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()
+    run = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = {name: value.to(torch.float16).contiguous() for name, value in run["model"].items()}
+    state["token_embedding.rows"] = state.pop("token_embedding.weight")
+    state["token_embedding.ids"] = run["ids"].to(torch.int64)
+    metadata = {
+        "arch": ARCH,
+        "quick_gelu": str(bool(model_config(ARCH)["quick_gelu"])).lower(),
+        "recipe": run["recipe"],
+        "steps": str(run["step"]),
+        "data": "ShapeScenes image-caption pairs (mmclipdis/shapes/pairs.py)",
+        "made_by": "tools/pretrain_shapes_clip.py",
     }
-    state['token_embedding.rows'] = state.pop('token_embedding.weight')
-    state['token_embedding.ids'] = ids.to(torch.int64)
-    save_file(state, path, metadata=dict(metadata))
+    save_file(state, path, metadata=metadata)
 
 
-def load_model(weights: Path = WEIGHTS_PATH, config: Path = CONFIG_PATH) -> CLIP:
-    """The tiny CLIP with its weights, over the whole standard vocabulary; tokens that no
-    pretraining caption contained have embedding zero. In eval mode, float32.
+def load_model(weights: Path = WEIGHTS_PATH) -> CLIP:
+    """The tiny CLIP, both towers, in eval mode and float32.
+
+    Raises FileNotFoundError or ValueError as ``mmclipdis.clip.weights.read_clip_checkpoint``.
     """
-    settings = json.loads(config.read_text())
-    state = {name: value for name, value in load_file(weights).items()}
-    ids, rows = state.pop('token_embedding.ids'), state.pop('token_embedding.rows')
-    table = torch.zeros(settings['text_cfg']['vocab_size'], rows.shape[1])
-    table[ids] = rows.float()
-    state['token_embedding.weight'] = table
+    config = model_config(ARCH)
     model = CLIP(
-        settings['embed_dim'],
-        settings['vision_cfg'],
-        settings['text_cfg'],
-        quick_gelu=settings['quick_gelu'],
+        config["embed_dim"],
+        config["vision_cfg"],
+        config["text_cfg"],
+        quick_gelu=config["quick_gelu"],
     )
-    model.load_state_dict(state)
+    state = read_clip_checkpoint(ARCH, weights).state_dict
+    model.load_state_dict({name: value.float() for name, value in state.items()})
     return model.eval()

@@ -7,24 +7,24 @@ class index plus one, because COCO reserves 0.
 from __future__ import annotations
 
 THINGS: tuple[str, ...] = (
-    'apple',
-    'plum',
-    'orange',
-    'watermelon',
-    'banana',
-    'starfish',
-    'kite',
-    'wheel',
-    'mushroom',
-    'fish',
-    'umbrella',
-    'carrot',
+    "apple",
+    "plum",
+    "orange",
+    "watermelon",
+    "banana",
+    "starfish",
+    "kite",
+    "wheel",
+    "mushroom",
+    "fish",
+    "umbrella",
+    "carrot",
 )
-STUFF: tuple[str, ...] = ('grass', 'sand', 'water', 'gravel', 'snow', 'wood')
+STUFF: tuple[str, ...] = ("grass", "sand", "water", "gravel", "snow", "wood")
 CLASSES: tuple[str, ...] = THINGS + STUFF
 
 # Named in the captions the tiny CLIP was pretrained on, but never given to segmentation training.
-NOVEL: tuple[str, ...] = ('watermelon', 'kite', 'mushroom', 'snow', 'wood')
+NOVEL: tuple[str, ...] = ("watermelon", "kite", "mushroom", "snow", "wood")
 BASE: tuple[str, ...] = tuple(name for name in CLASSES if name not in NOVEL)
 
 # Drawing colours of the label maps (RGB), chosen to be told apart, not to imitate the objects.
@@ -50,10 +50,10 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 )
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    'base': BASE,
-    'novel': NOVEL,
-    'things': THINGS,
-    'stuff': STUFF,
+    "base": BASE,
+    "novel": NOVEL,
+    "things": THINGS,
+    "stuff": STUFF,
 }
 
 

@@ -44,9 +44,9 @@ def image_embeddings(model: CLIP, pictures: Sequence[NDArray[np.uint8]], batch: 
 
 def average_precision(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     """Mean of the precisions at the ranks of the positives; NaN when there is no positive."""
-    ranked = truth[np.argsort(-scores, kind='stable')]
+    ranked = truth[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-    return float(precision[ranked].mean()) if ranked.any() else float('nan')
+    return float(precision[ranked].mean()) if ranked.any() else float("nan")
 
 
 def draw_scenes(count: int, seed: int, *, single: bool) -> list[Scene]:
@@ -54,7 +54,7 @@ def draw_scenes(count: int, seed: int, *, single: bool) -> list[Scene]:
     scenes: list[Scene] = []
     for index in range(100 * count):
         rng = np.random.default_rng([_STREAM, seed, int(single), index])
-        scene = draw_scene(rng, random_size(rng), 'single' if single else 'scene')
+        scene = draw_scene(rng, random_size(rng), "single" if single else "scene")
         if len(scene.things) == 1 if single else len(scene.things) >= 2:
             scenes.append(scene)
         if len(scenes) == count:
@@ -79,7 +79,7 @@ def zero_shot(model: CLIP, count: int, seed: int, progress: bool = True) -> dict
     ``multi_object_mAP``: mean over things of the average precision with which the picture-text
     cosine ranks the multi-object pictures.
     """
-    with tqdm(total=3, desc='zero-shot', disable=not progress) as bar:
+    with tqdm(total=3, desc="zero-shot", disable=not progress) as bar:
         text = class_embeddings(model, THINGS)
         bar.update()
         singles = draw_scenes(count, seed, single=True)
@@ -96,7 +96,7 @@ def zero_shot(model: CLIP, count: int, seed: int, progress: bool = True) -> dict
         precisions = [average_precision(scores[:, c], truth[:, c]) for c in range(len(THINGS))]
         bar.update()
     return {
-        'single_object_accuracy': 100 * float(single),
-        'tight_crop_accuracy': 100 * float(crop),
-        'multi_object_mAP': 100 * float(np.nanmean(precisions)),
+        "single_object_accuracy": 100 * float(single),
+        "tight_crop_accuracy": 100 * float(crop),
+        "multi_object_mAP": 100 * float(np.nanmean(precisions)),
     }

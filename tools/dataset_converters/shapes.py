@@ -1,0 +1,35 @@
+"""Draws ShapeScenes into a folder, in COCO layout.
+
+Example::
+
+    python tools/dataset_converters/shapes.py data/shapes --train 600 --val 200 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmclipdis.shapes.coco import Settings, write_dataset
+
+
+def main() -> None:
+    """Reads the command line and writes the data set."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--train", type=int, default=600, help="images of the training split")
+    parser.add_argument("--val", type=int, default=200, help="images of the validation split")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
+    args = parser.parse_args()
+    settings = Settings(args.train, args.val, args.seed)
+    try:
+        written = write_dataset(args.out, settings, overwrite=args.overwrite, workers=args.workers)
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))
+    print(f"{args.out}: {'written' if written else 'already complete'}, {settings}")
+
+
+if __name__ == "__main__":
+    main()
