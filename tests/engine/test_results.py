@@ -21,7 +21,8 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path):
     table = read_results(path)
     assert table["rows"] == rows
     assert (table["command"], table["seeds"]) == ("make demo", [0, 1])
-    assert "torch" in table["machine"] and table["commit"]
+    assert "torch" in table["machine"]
+    assert table["commit"]
     assert [file.name for file in path.parent.iterdir()] == ["table.json"]
 
 

@@ -1,0 +1,194 @@
+"""Writes the tables of README.md and docs/*.md from results/*.json.
+
+    python tools/make_tables.py            # write them
+    python tools/make_tables.py --check    # exit 1 if a page and the results have drifted apart
+
+A table stands between two comments, each on a line of its own::
+
+    <!-- table: results/benchmarks.json measured target rows="last block*" title=Claim -->
+    <!-- /table -->
+
+After the file come the metrics wanted as columns, in that order; without any, all of them. Options:
+``rows=`` patterns (``*`` and ``?``) of row names, separated by ``|``; ``title=`` head of the first
+column. A row that has none of the columns is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from mmclipdis.engine.results import read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = ("rows", "title")
+OPEN = re.compile(r"^<!-- table: (?P<spec>.+?) -->$")
+CLOSE = "<!-- /table -->"
+
+#: End (or start) of a metric's name -> its unit in the head of a column, its number format.
+FORMATS: tuple[tuple[str, str, str], ...] = (
+    (r"_per_second$", "/s", "significant"),
+    (r"(^|_)seconds$", "s", ".1f"),
+    (r"_ms$", "ms", "significant"),
+    (r"_mb$", "MB", ",.0f"),
+    (r"_percent$", "%", ".1f"),
+    (r"^(mIoU|mAP|AP|mAcc|aAcc)", "", ".1f"),
+)
+
+
+def head(metric: str) -> str:
+    """Head of the column of ``metric``: ``peak_mb`` is "peak (MB)", ``mIoU_base`` "mIoU base"."""
+    for pattern, unit, _ in FORMATS:
+        if re.search(pattern, metric):
+            word = metric if pattern.startswith("^") else re.sub(pattern, "", metric)
+            text = word.replace("_", " ")
+            if not unit:
+                return text
+            if unit.startswith("/"):
+                return f"{text} {unit}"
+            return f"{text} ({unit})" if text else metric.strip("_")
+    return metric.replace("_", " ")
+
+
+def number(metric: str, value: Any) -> str:
+    """``value`` as it stands in a cell: a text, a number, or mean ± spread; "-" for None."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    style = next((style for pattern, _, style in FORMATS if re.search(pattern, metric)), "")
+    if isinstance(value, Mapping):
+        return f"{_format(value['mean'], style)} ± {_format(value['std'], style)}"
+    return _format(value, style)
+
+
+def _format(value: float, style: str) -> str:
+    if isinstance(value, int) and style in ("", "significant"):
+        return f"{value:,}"
+    if style and style != "significant":
+        return f"{value:{style}}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = f"{value:#.3g}"  # three significant digits, trailing zeros too
+    return digits.rstrip(".") if "e" not in digits else f"{value:.3g}"
+
+
+def make_table(spec: str, root: Path) -> list[str]:
+    """Lines of the Markdown table that a marker's ``spec`` asks for.
+
+    Raises:
+        FileNotFoundError: for a results file that does not exist.
+        ValueError: for an unknown option or metric, or if no row is left.
+    """
+    path, columns, options = _parse(spec)
+    rows = read_results(root / path)["rows"]
+    patterns = options.get("rows", "*").split("|")
+    rows = [r for r in rows if any(fnmatchcase(r["name"], pattern) for pattern in patterns)]
+    known = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
+    unknown = [column for column in columns if column not in known]
+    if unknown:
+        raise ValueError(f"no row of {path} has the metrics {unknown}; there are {known}")
+    columns = columns or known
+    rows = [row for row in rows if any(column in row["metrics"] for column in columns)]
+    if not rows:
+        raise ValueError(f"no row of {path} fits rows={options.get('rows', '*')!r}")
+    lines = [[options.get("title", ""), *(head(column) for column in columns)]]
+    lines.append(["---", *["---:"] * len(columns)])
+    for row in rows:
+        cells = (number(column, row["metrics"].get(column)) for column in columns)
+        lines.append([row["name"], *cells])
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _parse(spec: str) -> tuple[str, list[str], dict[str, str]]:
+    path, *words = shlex.split(spec)
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise ValueError(f"unknown option(s) {unknown} in the marker {spec!r}; known: {OPTIONS}")
+    return path, [word for word in words if "=" not in word], options
+
+
+def fill(text: str, root: Path, name: str) -> str:
+    """``text`` of the page ``name`` with every table made anew; the rest is not touched.
+
+    Raises:
+        FileNotFoundError, ValueError: with page and line of the marker that cannot be served.
+    """
+    lines = text.splitlines()
+    out: list[str] = []
+    index = 0
+    while index < len(lines):
+        out.append(lines[index])
+        match = OPEN.match(lines[index])
+        index += 1
+        if match is None:
+            continue
+        where = f"{name}:{index}"
+        if CLOSE not in lines[index:]:
+            raise ValueError(f"{where}: table without {CLOSE}")
+        end = lines.index(CLOSE, index)
+        if any(OPEN.match(line) for line in lines[index:end]):
+            raise ValueError(f"{where}: table without {CLOSE} before the next one")
+        try:
+            table = make_table(match["spec"], root)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{where}: {error}") from None
+        out += ["", *table, ""]
+        index = end
+    return "\n".join(out) + ("\n" if text.endswith("\n") else "")
+
+
+def pages(root: Path) -> list[Path]:
+    """README.md and the pages in docs, as far as they exist."""
+    readme = [root / "README.md"] if (root / "README.md").is_file() else []
+    return readme + sorted((root / "docs").glob("**/*.md"))
+
+
+def drift(root: Path, write: bool) -> list[str]:
+    """Differences between pages and results, as lines of a diff; mended if ``write``."""
+    differences: list[str] = []
+    for page in pages(root):
+        name = str(page.relative_to(root))
+        old = page.read_text(encoding="utf-8")
+        new = fill(old, root, name)
+        if new == old:
+            continue
+        options: dict[str, Any] = {"lineterm": "", "n": 0}
+        differences += difflib.unified_diff(
+            old.splitlines(), new.splitlines(), name, f"{name} from results", **options
+        )
+        if write:
+            page.write_text(new, encoding="utf-8")
+    return differences
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 on drift")
+    parser.add_argument("--root", type=Path, default=ROOT, help="repository")
+    args = parser.parse_args(arguments)
+    try:
+        differences = drift(args.root, write=not args.check)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"tables: {error}", file=sys.stderr)
+        return 1
+    if args.check and differences:
+        print("\n".join(differences))
+        print("tables and results/*.json have drifted apart; run `make tables`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
