@@ -153,7 +153,12 @@ def _batch(
 
 
 def pretrain(
-    pairs: Pairs, config: dict[str, object], recipe: Recipe, folder: Path, rank: int = 0
+    pairs: Pairs,
+    config: dict[str, object],
+    recipe: Recipe,
+    folder: Path,
+    rank: int = 0,
+    save_every: int = 250,
 ) -> None:
     """Runs the recipe into ``folder/last.pt``, from where it also resumes.
 
@@ -194,7 +199,7 @@ def pretrain(
             model.logit_scale.clamp_(max=math.log(100))
         if step % 50 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp():.1f}")
-        if rank == 0 and ((step + 1) % 250 == 0 or step + 1 == recipe.steps):
+        if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == recipe.steps):
             _save(model, captions, optimiser, recipe, folder, step + 1)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mmclipdis.shapes.pairs import fit
-from mmclipdis.shapes.pretrain import normalise
+from mmclipdis.shapes.pretrain import encode_text, normalise
 from mmclipdis.shapes.scene import Scene, draw_scene, random_size
 from mmclipdis.shapes.world import THINGS
 
@@ -27,7 +27,9 @@ def class_embeddings(model: CLIP, names: Sequence[str]) -> Tensor:
     for name in names:
         prompts = [template(name) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
         with torch.inference_mode():
-            rows.append(F.normalize(model.encode_text(open_clip.tokenize(prompts)), dim=-1).mean(0))
+            rows.append(
+                F.normalize(encode_text(model, open_clip.tokenize(prompts)), dim=-1).mean(0)
+            )
     return F.normalize(torch.stack(rows), dim=-1)
 
 

@@ -14,7 +14,9 @@ import mmclipdis  # noqa: F401  (registers)
 from mmclipdis.shapes.coco import Settings, write_dataset
 from mmclipdis.shapes.world import BASE, CLASSES, GROUPS, NOVEL, PALETTE
 
-PIPELINE = [{"type": f"mmseg.{t}"} for t in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")]
+PIPELINE = [
+    {"type": f"mmseg.{t}"} for t in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")
+]
 
 
 @pytest.fixture(scope="module")
