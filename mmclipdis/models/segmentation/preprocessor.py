@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.registry import MODELS
 from mmseg.models.data_preprocessor import SegDataPreProcessor
-from mmseg.registry import MODELS
 
 
 @MODELS.register_module()
@@ -15,7 +15,8 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
     Where all images have one size, and in training, it is mmseg's. Else each image is prepared on
     its own and ``inputs`` is a list of (3, H, W), which :class:`OpenVocabSegmentor` and CATSeg
     accept: their windows are batched over images, and nothing is padded. Arguments are those of
-    ``SegDataPreProcessor``.
+    ``SegDataPreProcessor``. Registered in mmengine's root, where ``BaseModel`` looks whatever
+    the default scope.
     """
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+# COCO-Stuff 164k, val2017: 171 classes, 5,000 photos; label maps *_labelTrainIds.png as in mmseg.
+# Short side 448 px, long side at most 2,048, the aspect kept (ClearCLIP); labels keep their size.
+test_pipeline = [
+    dict(type="LoadReadableImage"),
+    dict(type="Resize", scale=(2048, 448), keep_ratio=True),
+    dict(type="LoadReadableAnnotations"),
+    dict(type="PackSegInputs"),
+]
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="COCOStuffDataset",
+        data_root="data/coco_stuff164k/",
+        data_prefix=dict(img_path="images/val2017", seg_map_path="annotations/val2017"),
+        pipeline=test_pipeline,
+    ),
+)
+val_dataloader = test_dataloader
+test_evaluator = dict(type="OpenVocabIoUMetric", iou_metrics=["mIoU"])
+val_evaluator = test_evaluator
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")

@@ -1,0 +1,8 @@
+# ClearCLIP, OpenAI ViT-B/16, PASCAL VOC 2012 without background (20 classes). Not run here.
+# Published: 80.9 mIoU (ClearCLIP paper, its protocol).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc20.py",
+    "../_base_/models/clearclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="voc20"))

@@ -1,0 +1,8 @@
+# ClearCLIP, OpenAI ViT-L/14, ADE20K (150 classes). Not run here.
+# Published: 15.0 mIoU (ClearCLIP paper, its protocol).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/models/clearclip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="ade20k"))

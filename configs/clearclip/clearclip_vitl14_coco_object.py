@@ -1,0 +1,8 @@
+# ClearCLIP, OpenAI ViT-L/14, COCO-Object (80 things and background). Not run here.
+# No published number for this backbone with background.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_object.py",
+    "../_base_/models/clearclip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="coco_object", prob_thd=0.4))

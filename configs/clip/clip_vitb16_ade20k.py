@@ -1,0 +1,8 @@
+# CLIP, OpenAI ViT-B/16, ADE20K (150 classes). Not run here.
+# Published: 2.1 mIoU (ClearCLIP paper, its protocol).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/models/clip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="ade20k"))

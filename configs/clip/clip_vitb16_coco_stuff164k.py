@@ -1,0 +1,8 @@
+# CLIP, OpenAI ViT-B/16, COCO-Stuff 164k (171 classes). Not run here.
+# Published: 4.4 mIoU (ClearCLIP paper, its protocol).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_stuff164k.py",
+    "../_base_/models/clip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="coco_stuff164k"))

@@ -1,0 +1,9 @@
+# CLIP, OpenAI ViT-L/14, PASCAL Context with background (60 classes). Not run here.
+# No published number for this backbone with background.
+# The threshold that was used is not published: 0, tune it on training photos.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context60.py",
+    "../_base_/models/clip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="context60", prob_thd=0.0))

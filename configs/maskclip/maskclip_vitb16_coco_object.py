@@ -1,0 +1,10 @@
+# MaskCLIP, OpenAI ViT-B/16, COCO-Object (80 things and background). Not run here.
+# Published: 20.6 mIoU (TCL paper under its own protocol, quoted by ClearCLIP); the protocol
+# here is ClearCLIP's.
+# The threshold that was used is not published: 0, tune it on training photos.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_object.py",
+    "../_base_/models/maskclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="coco_object", prob_thd=0.0))

@@ -1,0 +1,10 @@
+# MaskCLIP, OpenAI ViT-B/16, PASCAL VOC 2012 with background (21 classes). Not run here.
+# Published: 38.8 mIoU (TCL paper under its own protocol, quoted by ClearCLIP); the protocol
+# here is ClearCLIP's.
+# The threshold that was used is not published: 0, tune it on training photos.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc21.py",
+    "../_base_/models/maskclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="voc21", prob_thd=0.0))

@@ -1,0 +1,9 @@
+# MaskCLIP, OpenAI ViT-L/14, Cityscapes (19 classes). Not run here.
+# Published: 10.1 mIoU (ClearCLIP paper, its protocol).
+# Windows at the native 224 px, not overlapping.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/cityscapes.py",
+    "../_base_/models/maskclip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="cityscapes"), test_cfg=dict(crop_size=(224, 224)))

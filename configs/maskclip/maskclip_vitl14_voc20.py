@@ -1,0 +1,8 @@
+# MaskCLIP, OpenAI ViT-L/14, PASCAL VOC 2012 without background (20 classes). Not run here.
+# Published: 30.1 mIoU (ClearCLIP paper, its protocol).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc20.py",
+    "../_base_/models/maskclip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="voc20"))

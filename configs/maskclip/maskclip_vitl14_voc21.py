@@ -1,0 +1,9 @@
+# MaskCLIP, OpenAI ViT-L/14, PASCAL VOC 2012 with background (21 classes). Not run here.
+# No published number for this backbone with background.
+# The threshold that was used is not published: 0, tune it on training photos.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc21.py",
+    "../_base_/models/maskclip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="voc21", prob_thd=0.0))

@@ -1,0 +1,118 @@
+"""Every training-free config builds, predicts, and has the published protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
+
+from mmclipdis.models.segmentation import OpenVocabSegmentor
+
+from ...tiny import tiny_arch
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+METHODS = {
+    "clip": "CLIPViT",
+    "maskclip": "MaskCLIPViT",
+    "sclip": "SCLIPViT",
+    "clearclip": "ClearCLIPViT",
+}
+ARCHS = {"vitb16": "ViT-B-16-quickgelu", "vitl14": "ViT-L-14-quickgelu"}
+
+# Short side, crop, stride, logit scale, threshold; queries of ClearCLIP's and SCLIP's class files.
+CLEARCLIP = {
+    "voc21": (448, 448, 224, 50, 0.5, 21),
+    "context60": (448, 448, 224, 50, 0.15, 60),
+    "coco_object": (448, 448, 224, 50, 0.4, 81),
+    "voc20": (448, 448, 224, 50, 0, 20),
+    "context59": (448, 448, 224, 50, 0, 59),
+    "coco_stuff164k": (448, 448, 224, 50, 0, 171),
+    "cityscapes": (448, 224, 224, 50, 0, 19),
+    "ade20k": (448, 448, 224, 50, 0, 150),
+}
+SCLIP = {
+    "voc21": (336, 224, 112, 65, 0.1, 56),
+    "context60": (336, 224, 112, 50, 0.1, 60),
+    "coco_object": (336, 224, 112, 50, 0.1, 113),
+    "voc20": (336, 224, 112, 40, 0, 30),
+    "context59": (336, 224, 112, 40, 0, 59),
+    "coco_stuff164k": (448, 224, 112, 40, 0, 171),
+    "cityscapes": (560, 224, 112, 40, 0, 19),
+    "ade20k": (336, 224, 112, 40, 0, 150),
+}
+NO_THRESHOLD = {name: (*row[:4], 0, row[5]) for name, row in CLEARCLIP.items()}
+PROTOCOLS = {
+    "clearclip": CLEARCLIP,
+    "sclip": SCLIP,
+    "maskclip": NO_THRESHOLD,
+    "clip": {**NO_THRESHOLD, "voc21": (*CLEARCLIP["voc21"][:4], 0.2, 21)},
+}
+ALL = [(m, a, b) for m in METHODS for a in ARCHS for b in CLEARCLIP]
+
+
+def load(method: str, arch: str, benchmark: str) -> Config:
+    return Config.fromfile(CONFIGS / method / f"{method}_{arch}_{benchmark}.py")
+
+
+def shrink(config: Config) -> dict[str, Any]:
+    """The config's model with a tiny CLIP, random weights and one template."""
+    model = config.model.to_dict()
+    arch = tiny_arch()
+    arch["text_cfg"] = {**arch["text_cfg"], "vocab_size": 49408, "context_length": 77}
+    for part in (model["backbone"], model["decode_head"]["text_encoder"]):
+        part.update(arch=arch, init_cfg=None)
+    model["decode_head"]["text_encoder"].update(cache_dir=False, progress=False)
+    model["decode_head"]["templates"] = "single"
+    return model
+
+
+def test_there_is_one_config_for_every_combination() -> None:
+    found = {p.stem for m in METHODS for p in (CONFIGS / m).glob("*.py")}
+    assert found == {f"{m}_{a}_{b}" for m, a, b in ALL}
+
+
+@pytest.mark.parametrize("benchmark", CLEARCLIP)
+@pytest.mark.parametrize("method", METHODS)
+def test_config_builds_with_the_published_protocol(method: str, benchmark: str) -> None:
+    config = load(method, "vitb16", benchmark)
+    short, crop, stride, scale, threshold, queries = PROTOCOLS[method][benchmark]
+    assert config.model.backbone.type == METHODS[method]
+    assert config.model.test_cfg.crop_size == (crop, crop)
+    assert config.model.test_cfg.stride == (stride, stride)
+    for loader in (config.test_dataloader, config.val_dataloader):
+        assert loader.dataset.pipeline[1].scale == (2048, short)
+    model = MODELS.build(shrink(config))
+    assert isinstance(model, OpenVocabSegmentor)
+    assert (model.decode_head.logit_scale, model.decode_head.prob_thd) == (scale, threshold)
+    area = 0.1 if (method, benchmark) == ("sclip", "voc21") else None
+    assert model.decode_head.area_thd == area
+    assert len(model.vocabulary.queries) == queries
+    dataset = DATASETS.get(config.test_dataloader.dataset.type)
+    assert model.num_classes == len(dataset.METAINFO["classes"])
+
+
+@pytest.mark.parametrize("benchmark", CLEARCLIP)
+@pytest.mark.parametrize("method", METHODS)
+def test_both_backbones_share_the_protocol(method: str, benchmark: str) -> None:
+    configs = {arch: load(method, arch, benchmark).to_dict() for arch in ARCHS}
+    for arch, name in ARCHS.items():
+        model = configs[arch]["model"]
+        parts = [model["backbone"], model["decode_head"]["text_encoder"], configs[arch].pop("clip")]
+        assert [part.pop("arch") for part in parts] == [name] * 3
+    assert configs["vitb16"] == configs["vitl14"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_config_predicts(method: str) -> None:
+    torch.manual_seed(0)
+    model = MODELS.build(shrink(load(method, "vitb16", "voc21"))).eval()
+    photos = [torch.randint(0, 256, (3, 96, 130), dtype=torch.uint8) for _ in range(2)]
+    batch = model.data_preprocessor({"inputs": photos, "data_samples": None})
+    for result in model.predict(batch["inputs"]):
+        labels = result.pred_sem_seg.data
+        assert labels.shape == (1, 96, 130)
+        assert 0 <= int(labels.min()) <= int(labels.max()) < 21
