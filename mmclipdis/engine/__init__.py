@@ -6,6 +6,7 @@ from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
 from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoint
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
+from mmclipdis.engine.vocabulary_hook import VocabularyHook
 
 __all__ = [
     "ExactCheckpointHook",
@@ -14,5 +15,6 @@ __all__ = [
     "NonFiniteGuard",
     "NonFiniteLossError",
     "UnsafeCheckpointError",
+    "VocabularyHook",
     "read_checkpoint",
 ]

@@ -108,12 +108,11 @@ def _set_classes(model: nn.Module, classes: tuple[str, ...]) -> None:
             part.set_vocabulary(classes)
 
 
-def _parts_with_vocabulary(model: nn.Module) -> Iterator[Any]:
+def _parts_with_vocabulary(model: Any) -> Iterator[Any]:
     """The outermost modules that have a vocabulary: a segmentor, or a head in a stock segmentor."""
-    if is_model_wrapper(model):
-        model = model.module
-    if hasattr(model, "set_vocabulary") and hasattr(model, "follow_dataset"):
-        yield model
+    module = model.module if is_model_wrapper(model) else model
+    if hasattr(module, "set_vocabulary") and hasattr(module, "follow_dataset"):
+        yield module
         return
-    for child in model.children():
+    for child in module.children():
         yield from _parts_with_vocabulary(child)

@@ -43,6 +43,8 @@ class CLIPTextEncoder(BaseModule):
         ValueError: for an unknown arch or trainable part, or a tower that is not causal.
     """
 
+    _is_init: bool  # mmengine's mark that init_weights() has run
+
     def __init__(
         self,
         arch: Arch = "ViT-B-16-quickgelu",

@@ -1,0 +1,20 @@
+"""What all tests share: no test reads or writes the user's cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Text embeddings of the tests, and of the processes they start, go to a temporary place."""
+    before = os.environ.get("MMCLIPDIS_CACHE")
+    os.environ["MMCLIPDIS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["MMCLIPDIS_CACHE"]
+    else:
+        os.environ["MMCLIPDIS_CACHE"] = before
