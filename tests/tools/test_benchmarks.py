@@ -1,0 +1,167 @@
+"""The benchmarks measure what they say: turns, ratios, allocated bytes, counted FLOPs."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmclipdis.clip.readout import READOUTS
+from mmclipdis.clip.text import TextTower
+from mmclipdis.clip.towers import build_image_tower, build_text_transformer
+from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.engine.results import read_results
+from tests.tiny import tiny_arch
+
+FOLDER = Path(__file__).resolve().parents[2] / "tools" / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a benchmark as its own command would."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+@pytest.fixture
+def bench(load):
+    return load("bench")
+
+
+def test_cases_take_turns_and_every_other_round_runs_backwards(bench):
+    calls = []
+    cases = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    times = bench.interleave(cases, rounds=3, warmup=1)
+    assert "".join(calls) == "baabbaab"
+    assert {name: len(seconds) for name, seconds in times.seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_ratio_compares_within_a_round(bench):
+    """The second round is ten times as slow throughout, which no ratio may show."""
+    ticks = accumulate([0, 2, 0, 1, 0, 10, 0, 20, 0, 4, 0, 2])
+    times = bench.interleave({"a": int, "b": int}, rounds=3, warmup=0, clock=lambda: next(ticks))
+    assert times.seconds == {"a": (2, 20, 4), "b": (1, 10, 2)}
+    assert times.ratio("a", "b") == 2
+    assert times.median("a") == 4
+
+
+@pytest.mark.parametrize(("cases", "rounds"), [({}, 1), ({"a": int}, 0)])
+def test_nothing_to_time_is_an_error(bench, cases, rounds):
+    with pytest.raises(ValueError, match="nothing to time"):
+        bench.interleave(cases, rounds)
+
+
+def test_peak_memory_counts_what_is_held_at_once(bench):
+    outside = torch.zeros(1_000_000)
+
+    def case():
+        first = outside + 1  # 4 MB
+        second = first + 1  # 8 MB
+        del first
+        return second * 2  # 8 MB again
+
+    assert bench.peak_mb(case) == pytest.approx(8, abs=0.01)
+
+
+def test_peak_memory_sees_the_backward_pass(bench):
+    weight = torch.ones(1_000_000, requires_grad=True)
+    assert bench.peak_mb(lambda: (weight.exp() * 3).sum().backward()) >= 8
+
+
+@pytest.mark.parametrize(
+    ("measured", "bounds", "holds", "target"),
+    [
+        (1.6, {"at_least": 1.6}, True, "≥ 1.6"),
+        (1.59, {"at_least": 1.6}, False, "≥ 1.6"),
+        (50.0, {"at_most": 50}, True, "≤ 50"),
+        (50.1, {"at_most": 50}, False, "≤ 50"),
+    ],
+)
+def test_a_claim_holds_on_its_side_of_the_bound(bench, measured, bounds, holds, target):
+    claim = bench.Claim("x", measured, **bounds)
+    assert (claim.holds, claim.target) == (holds, target)
+
+
+def test_reports_are_merged_into_the_results_only_when_asked(bench, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "benchmarks.json")
+    rows = [{"name": "row", "metrics": {"time_ms": 1.23456}}]
+    claims = [bench.Claim("claim", 2.0, at_least=3)]
+    bench.report(SimpleNamespace(write=False), rows, claims)
+    assert not bench.RESULTS.exists()
+    bench.report(SimpleNamespace(write=True), rows, claims)
+    assert read_results(bench.RESULTS)["rows"] == [
+        {"name": "row", "metrics": {"time_ms": 1.235}},
+        {"name": "claim", "metrics": {"measured": 2.0, "target": "≥ 3"}},
+    ]
+    assert "MISSED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["vanilla", "clearclip", "maskclip", "declip"])
+def test_flops_are_those_of_the_formula(load, name):
+    tower = build_image_tower(tiny_arch()).eval()
+    readout, width, layers = READOUTS[name], 64, 3
+    patches, tokens = 16, 17
+    block = 12 * tokens * width**2 + 2 * tokens**2 * width
+    parts, softmaxes = len(readout.parts), sum(t != "identity" for t in readout.attention)
+    last = parts * tokens * width**2 + patches * width**2 * (1 + 8 * readout.ffn)
+    last += softmaxes * 2 * patches * tokens * width
+    stem, projection = patches * 3 * 16 * 16 * width, patches * width * 32
+    expected = 2 * (stem + (layers - 1) * block + last + projection)
+    got = load("dense_features").matmul_flops(tower, torch.randn(1, 3, 64, 64), readout)
+    assert got == expected
+
+
+def test_dense_features_are_measured_for_every_readout(load):
+    module = load("dense_features")
+    tower = build_image_tower(tiny_arch(layers=6)).eval()
+    images = torch.randn(3, 3, 64, 64)
+    with torch.inference_mode():
+        rows, claims = module.readout_rows(tower, images, 1, time.perf_counter)
+        more, window_claims = module.window_rows(
+            tower, images, READOUTS["clearclip"], 1, time.perf_counter
+        )
+    assert {f"readout {name}" for name in READOUTS} < {row["name"] for row in rows}
+    by_name = {row["name"]: row["metrics"] for row in rows + more}
+    assert by_name["readout clearclip"]["peak_mb"] <= by_name["readout vanilla"]["peak_mb"]
+    assert by_name["3 windows one by one"]["peak_mb"] < by_name["3 windows batched"]["peak_mb"]
+    assert [claim.at_most or claim.at_least for claim in claims + window_claims] == [
+        0.75,
+        0.75,
+        1.6,
+    ]
+
+
+def test_text_is_measured_cold_and_cached(load):
+    module = load("text_embedding")
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    arch = {**tiny_arch(), "text_cfg": text}
+    tower = TextTower(build_text_transformer(arch)).eval().requires_grad_(False)
+    vocabulary = Vocabulary.from_names(["cat", "dog"], "single")
+    rows, claims = module.cold_rows(tower, vocabulary, 1, 8, time.perf_counter)
+    more, cached = module.cached_rows(tower, vocabulary, 1, time.perf_counter)
+    assert len(rows) == 3
+    assert len(more) == 1
+    assert [claim.target for claim in claims + cached] == ["≥ 6", "≤ 50", "≤ 50"]
+
+
+def test_labels_in_chunks_take_less_memory_than_the_full_tensor(load):
+    rows = load("segmentor").memory_rows((224, 224), (64,))
+    chunks, full = (row["metrics"]["peak_mb"] for row in rows)
+    assert chunks < 0.7 * full
+
+
+def test_the_plain_segmentor_gives_the_same_labels(load):
+    module = load("segmentor")
+    torch.manual_seed(0)
+    model = module.build(tiny_arch(), crop=64, stride=32)
+    with torch.inference_mode():
+        rows = module.speed_rows(model, torch.randn(3, 96, 128), 1, time.perf_counter)
+    assert [row["name"] for row in rows] == [
+        f"segmentor, 6 windows, {name}" for name in ("batched", "one by one", "plain form")
+    ]
+    assert rows[2]["metrics"]["speedup"] == 1

@@ -1,0 +1,199 @@
+"""What the benchmarks share: interleaved timing, peak memory, claims with a target, writing.
+
+A machine that does other things, or changes its clock, makes times of different minutes
+incomparable. So the cases of a benchmark take turns, round by round, and what is reported is the
+median over the rounds of the *ratio within a round*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mmclipdis.engine.results import ROOT, write_results
+
+RESULTS = ROOT / "results" / "benchmarks.json"
+Case = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of every case in every round: ``{case: (round 0, round 1, ...)}``."""
+
+    seconds: Mapping[str, tuple[float, ...]]
+
+    def median(self, case: str) -> float:
+        """Median seconds of ``case``."""
+        return statistics.median(self.seconds[case])
+
+    def ratio(self, case: str, other: str) -> float:
+        """Median over the rounds of seconds of ``case`` / seconds of ``other``."""
+        pairs = zip(self.seconds[case], self.seconds[other], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+
+def interleave(
+    cases: Mapping[str, Case],
+    rounds: int,
+    *,
+    warmup: int = 1,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timings:
+    """Time ``cases`` in turn, ``rounds`` times, after ``warmup`` untimed rounds.
+
+    Every other round goes through them backwards, so that none is always the one after another.
+
+    Raises:
+        ValueError: for no case or no round.
+    """
+    if not cases or rounds < 1:
+        raise ValueError(f"nothing to time: {len(cases)} cases in {rounds} rounds")
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(-warmup, rounds):
+        order = list(cases) if number % 2 == 0 else list(cases)[::-1]
+        for name in order:
+            elapsed = _time(cases[name], device, clock)
+            if number >= 0:
+                seconds[name].append(elapsed)
+    return Timings({name: tuple(values) for name, values in seconds.items()})
+
+
+def _time(case: Case, device: str, clock: Callable[[], float]) -> float:
+    is_cuda = torch.device(device).type == "cuda"
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    start = clock()
+    result = case()
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    elapsed = clock() - start
+    del result  # freeing it is not part of the next case
+    return elapsed
+
+
+def peak_mb(case: Case, device: str = "cpu") -> float:
+    """Most MB (1e6 bytes) of tensors that ``case`` holds at once beyond those that exist before.
+
+    From the record of every allocation, so the number is the same in every run. Scratch memory
+    that a matrix library keeps for itself is not in it.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        case()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as run:
+        case()
+    if run.profiler is None or run.profiler.kineto_results is None:
+        raise RuntimeError("this PyTorch was built without the profiler (kineto)")
+    events = [e for e in run.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 1e6
+
+
+def matmul_case(size: int = 2048, device: str = "cpu") -> tuple[Case, float]:
+    """A product of two square fp32 matrices, the machine's own rate, and its FLOPs."""
+    left, right = torch.randn(2, size, size, device=device)
+    return lambda: left @ right, 2.0 * size**3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A number that has to be on one side of a bound, both of them inclusive.
+
+    Attributes:
+        name: What is measured, with its unit unless it is a ratio.
+        measured: The value.
+        at_least: Lower bound, or None.
+        at_most: Upper bound, or None.
+    """
+
+    name: str
+    measured: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value keeps its bounds."""
+        low = -float("inf") if self.at_least is None else self.at_least
+        high = float("inf") if self.at_most is None else self.at_most
+        return low <= self.measured <= high
+
+    @property
+    def target(self) -> str:
+        """The bounds as text, ``≥ 1.6``."""
+        bounds = (("≥", self.at_least), ("≤", self.at_most))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+    def row(self) -> dict[str, Any]:
+        """Row of a results file."""
+        return {"name": self.name, "metrics": {"measured": self.measured, "target": self.target}}
+
+
+def make_parser(doc: str, rounds: int) -> argparse.ArgumentParser:
+    """Command line with the options of every benchmark: rounds, threads, clock, write."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds of all cases")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="'cpu' counts this process's processor time: with --threads 1, ratios that hold "
+        "still on a machine that others use as well",
+    )
+    parser.add_argument("--write", action="store_true", help=f"merge the rows into {RESULTS.name}")
+    return parser
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """The clock that ``--clock`` names; applies ``--threads``."""
+    torch.set_num_threads(args.threads)
+    return time.process_time if args.clock == "cpu" else time.perf_counter
+
+
+def report(
+    args: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    claims: Iterable[Claim] = (),
+    *,
+    seeds: Sequence[int] = (0,),
+    device: str = "cpu",
+) -> None:
+    """Print rows and claims; with ``--write`` merge them into ``results/benchmarks.json``."""
+    claims = list(claims)
+    width = max(len(item) for item in [*(row["name"] for row in rows), *(c.name for c in claims)])
+    for row in rows:
+        values = [f"{name} {_round(value)}" for name, value in row["metrics"].items()]
+        print(f"{row['name']:{width}}  {'  '.join(values)}")
+    for claim in claims:
+        verdict = "holds" if claim.holds else "MISSED"
+        print(f"{claim.name:{width}}  {claim.measured:.3g}  target {claim.target}  {verdict}")
+    if args.write:
+        everything = [*rows, *(claim.row() for claim in claims)]
+        rounded = [{**row, "metrics": _rounded(row["metrics"])} for row in everything]
+        write_results(RESULTS, rounded, seeds=seeds, merge=True, device=device)
+        print(f"merged into {RESULTS}")
+
+
+def _rounded(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _round(value) for name, value in metrics.items()}
+
+
+def _round(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
