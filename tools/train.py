@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a model: ``tools/train.py CONFIG [--work-dir DIR] [--resume] [--amp] [--cfg-options ...]``."""
+"""Train a model: ``tools/train.py CONFIG [--work-dir DIR] [--resume] [--amp] ...``."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     """
     path = Path(args.config)
     if not path.is_file():
-        raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}.")
+        raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}")
     try:
         config = Config.fromfile(path)
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -102,18 +102,18 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
 
 def _did_you_mean(path: Path) -> str:
     folders = [Path("configs"), Path(PACKAGE).parent / "configs"]
-    files = {file for folder in folders for file in folder.rglob("*.py")}
+    files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
     names = difflib.get_close_matches(path.name, {file.name for file in files}, n=3, cutoff=0.5)
     matches = [os.path.relpath(f) for name in names for f in sorted(files) if f.name == name][:3]
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+    return f"; did you mean {' or '.join(matches)}?" if matches else "."
 
 
 def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str] | None) -> None:
-    """Run a tool; mistakes of the user become one line and exit code 2, others keep their traceback.
+    """Run a tool; mistakes of the user become one line and exit code 2.
 
     Mistakes are errors that mmclipdis raises on purpose (``ValueError`` and the like), files that
-    are missing, and names that no registry knows. ``--debug`` or ``MMCLIPDIS_DEBUG=1`` shows the
-    traceback of these, too.
+    are missing, and names that no registry knows. All other errors keep their traceback, and with
+    ``--debug`` or ``MMCLIPDIS_DEBUG=1`` these do, too.
     """
     try:
         main(arguments)
@@ -146,12 +146,10 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and those it came from, the innermost first."""
-    chain = []
+    """Yield the error, then what it was raised from."""
     while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    yield from reversed(chain)
+        yield error
+        error = error.__cause__
 
 
 def _origin(error: BaseException) -> tuple[str, str, str]:

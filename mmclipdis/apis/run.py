@@ -1,4 +1,4 @@
-"""Training and testing from the command line; ``tools/train.py`` and ``tools/test.py`` call these."""
+"""What ``tools/train.py`` and ``tools/test.py`` do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXACT_TYPES = {
 REMOTE = re.compile(r"^[\w+.-]+://")
 
 
-def train(arguments: Sequence[str] | None = None) -> Runner:
+def train(arguments: Sequence[str] | None) -> Runner:
     """Train as the command line says and return the runner.
 
     Raises:
@@ -65,7 +65,7 @@ def train(arguments: Sequence[str] | None = None) -> Runner:
     return runner
 
 
-def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
+def test(arguments: Sequence[str] | None) -> dict[str, float]:
     """Test as the command line says and return the metrics.
 
     Without a checkpoint the model's own ``init_weights`` loads the weights; this is how
@@ -81,13 +81,15 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
                         "says where the weights come from")  # fmt: skip
     parser.add_argument("--out", help="folder for the predicted label maps")
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
-    parser.add_argument("--show-dir", help="folder for painted images, inside the work folder")
+    parser.add_argument("--show-dir", help="folder for painted images")
     parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each image")
     parser.add_argument("--tta", action="store_true", help="augment at test time")
     add_common_arguments(parser)
     args = parse(parser, arguments)
 
     config = read_config(args, ("model", "test_dataloader", "test_evaluator", "test_cfg"))
+    for name in ("train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler"):
+        config[name] = None  # a config may bring training data without a schedule to train by
     config.resume = False
     config.load_from = args.checkpoint or config.get("load_from")
     if config.load_from and not REMOTE.match(config.load_from):
@@ -135,8 +137,8 @@ def prepare_cpu_processes(config: Config) -> None:
         raise UserInputError(
             "--launcher pytorch needs torchrun to start it; use: tools/dist_train.sh CONFIG GPUS."
         )
-    environment = config.setdefault("env_cfg", {})
-    environment.setdefault("dist_cfg", {})["backend"] = "gloo"
+    environment = dict(config.get("env_cfg", {}))
+    config.env_cfg = {**environment, "dist_cfg": {"backend": "gloo"}}
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     wrapper = config.get("model_wrapper_cfg") or {
@@ -172,7 +174,9 @@ def add_tensorboard(config: Config) -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise UserInputError("--tensorboard needs a package; run: pip install tensorboard.")
-    visualizer = config.setdefault("visualizer", {"type": "Visualizer"})
+    if config.get("visualizer") is None:
+        config.visualizer = {"type": "Visualizer"}
+    visualizer = config.visualizer
     backends = list(visualizer.get("vis_backends") or [{"type": "LocalVisBackend"}])
     if not any(type_name(backend) == "TensorboardVisBackend" for backend in backends):
         backends.append({"type": "TensorboardVisBackend"})
@@ -185,7 +189,9 @@ def use_exact_engine(config: Config) -> None:
     if "type" not in loop:
         loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
     loop.type = EXACT_TYPES.get(type_name(loop), loop.type)
-    hooks = config.setdefault("default_hooks", {})
+    if config.get("default_hooks") is None:
+        config.default_hooks = {}
+    hooks = config.default_hooks
     if "checkpoint" not in hooks:
         by_epoch = "Epoch" in type_name(loop)
         interval = 1 if by_epoch else 1000

@@ -14,7 +14,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmclipdis.engine import checkpoint_io as _checkpoint_io  # noqa: F401  (registers its backend)
-from mmclipdis.engine.plain import pack_message_hub, to_plain, unpack_message_hub, without_odd_values
+from mmclipdis.engine.plain import (
+    pack_message_hub,
+    to_plain,
+    unpack_message_hub,
+    without_odd_values,
+)
 from mmclipdis.engine.random_state import get_random_state, set_random_state
 
 RANDOM_STATES = "random_states"
@@ -57,6 +62,9 @@ class ExactCheckpointHook(CheckpointHook):
       ``ExactIterBasedTrainLoop`` or ``ExactEpochBasedTrainLoop`` a resumed run equals an
       uninterrupted one to the last bit on the same machine and number of ranks.
     """
+
+    backend_args: dict[str, Any] | None
+    file_backend: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

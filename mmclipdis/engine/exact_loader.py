@@ -104,9 +104,10 @@ class ExactDataLoader(DataLoader):
     def __init__(self, loader: DataLoader, seed: int, rank: int, endless: bool) -> None:
         generator = torch.Generator()
         generator.manual_seed(seed)  # or else starting an epoch draws from the model's generator
+        self.batches = PositionedBatches(loader.batch_sampler, endless)
         super().__init__(
             SeededDataset(loader.dataset, seed, rank),
-            batch_sampler=PositionedBatches(loader.batch_sampler, endless),
+            batch_sampler=self.batches,
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
@@ -120,10 +121,10 @@ class ExactDataLoader(DataLoader):
         self.__dict__["batch_size"] = loader.batch_size  # mmengine scales rates by it
         self.skip = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for _ in range(self.skip):
             yield None
-        self.batch_sampler.start = self.skip
+        self.batches.start = self.skip
         yield from super().__iter__()
 
 

@@ -97,7 +97,7 @@ class ExactEpochBasedTrainLoop(_ExactLoop, EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """Train one epoch."""
-        self.dataloader.batch_sampler.first_position = self._epoch * len(self.dataloader)
+        self.dataloader.batches.first_position = self._epoch * len(self.dataloader)
         super().run_epoch()
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:

@@ -56,7 +56,7 @@ class NonFiniteGuard(Hook):
 
 def _losses(outputs: dict[str, Any]) -> dict[str, float]:
     return {
-        name: float(value.sum()) if isinstance(value, torch.Tensor) else float(value)
+        name: float(value.detach().sum()) if isinstance(value, torch.Tensor) else float(value)
         for name, value in outputs.items()
         if "loss" in name
     }

@@ -35,14 +35,14 @@ def to_plain(value: Any, name: str = "value") -> Any:
         return to_plain(value.item(), name)
     if isinstance(value, PurePath):
         return str(value)
-    for kind in (int, float, str, bytes):
-        if isinstance(value, kind):
-            return kind(value)
+    for scalar in (int, float, str, bytes):
+        if isinstance(value, scalar):
+            return scalar(value)  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {to_plain(k, name): to_plain(v, f"{name}.{k}") for k, v in value.items()}
-    for kind in (list, tuple, set):
-        if isinstance(value, kind):
-            return kind(to_plain(item, f"{name}[{i}]") for i, item in enumerate(value))
+    for container in (list, tuple, set):
+        if isinstance(value, container):
+            return container(to_plain(item, f"{name}[{i}]") for i, item in enumerate(value))
     raise TypeError(
         f"{name} is a {type(value).__module__}.{type(value).__qualname__}; checkpoints hold only "
         "tensors, numbers, strings and containers of them."

@@ -14,12 +14,12 @@ import torch
 def get_random_state() -> dict[str, Any]:
     """Return the states of Python, NumPy, torch and (when in use) the current GPU as plain data."""
     version, python, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
         "python": [version, torch.tensor(python, dtype=torch.int64), gauss],
         "numpy": [
             str(name),
-            torch.from_numpy(keys.astype(np.int64)),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
             int(position),
             int(has_gauss),
             float(cached),

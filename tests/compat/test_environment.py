@@ -79,9 +79,7 @@ def test_wrong_mmengine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("missing", ["torch", "torchvision", "mmengine", "mmcv"])
-def test_missing_package_is_one_import_error(
-    missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_one_import_error(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # a None entry makes Python raise ModuleNotFoundError, as for a package that is not there
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(IncompatibleEnvironmentError, match="which is not installed") as error:

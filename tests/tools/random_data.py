@@ -55,9 +55,7 @@ log_level = "WARNING"
 """
 
 
-def write_task(
-    folder: Path, *, count: int = 6, dropout: float = 0.1, flip: float = 0.5
-) -> Path:
+def write_task(folder: Path, *, count: int = 6, dropout: float = 0.1, flip: float = 0.5) -> Path:
     """Write images, labels and the config; return the config."""
     generator = np.random.default_rng(0)
     for name in ("images", "labels"):

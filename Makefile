@@ -1,0 +1,47 @@
+# make demo   generate data, train and test on it, and print one table
+# make test   run the tests
+# make lint   check style and types
+# make tables regenerate the tables of README.md and docs/ from results/
+# Each sets up .venv by itself when needed. Variables:
+#   PYTHON=python3.12     the Python to set it up with (3.10 or newer)
+#   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch
+#   TESTS="tests/clip"    what make test runs
+
+PYTHON ?= python3
+PIP_ARGS ?=
+TESTS ?= tests
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint format tables install clean
+
+demo: $(READY)
+	$(BIN)/python tools/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+tables: $(READY)
+	$(BIN)/python tools/make_tables.py
+
+install: $(READY)
+
+$(READY): constraints.txt setup.py
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[lite,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
