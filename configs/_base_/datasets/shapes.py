@@ -49,3 +49,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type="OpenVocabIoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
