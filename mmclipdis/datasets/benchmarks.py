@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from mmseg.datasets import (
     BaseSegDataset,
@@ -56,7 +56,7 @@ class PascalVOC20Dataset(_FilesThere):
         **kwargs: those of ``BaseSegDataset``.
     """
 
-    METAINFO = {
+    METAINFO: ClassVar[dict[str, Any]] = {
         "classes": PascalVOCDataset.METAINFO["classes"][1:],
         "palette": [
             _VOC20_COLOURS.get(name, colour)
@@ -98,7 +98,7 @@ class COCOObjectDataset(_FilesThere):
         **kwargs: those of ``BaseSegDataset``.
     """
 
-    METAINFO = {
+    METAINFO: ClassVar[dict[str, Any]] = {
         "classes": ("background", *COCOStuffDataset.METAINFO["classes"][:80]),
         "palette": [[0, 0, 0], *COCOStuffDataset.METAINFO["palette"][:80]],
     }

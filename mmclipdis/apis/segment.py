@@ -1,0 +1,257 @@
+"""Segment photos by names that are typed in: free-text open-vocabulary segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import DATASETS, MODELS
+from PIL import Image
+from torch import nn
+
+from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+from mmclipdis.visualization import blend, class_palette, draw_sheet
+
+#: A file, or an RGB picture uint8 (H, W, 3), or a Pillow image.
+Photo = str | Path | np.ndarray | Image.Image
+#: Class names, each with or without synonyms, or one string with commas between them.
+Names = str | Sequence[str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one photo.
+
+    Attributes:
+        labels: class index of each pixel, int64 (H, W), at the size of the photo.
+        names: class names; ``names[labels[y, x]]`` is what is at row y, column x.
+        photo: RGB uint8 (H, W, 3).
+        path: file of the photo, if it came from one.
+    """
+
+    labels: np.ndarray
+    names: tuple[str, ...]
+    photo: np.ndarray
+    path: Path | None = None
+
+    def shares(self) -> dict[str, float]:
+        """Share of the pixels, in [0, 1], of each class that was found, largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+        order = np.argsort(-counts, kind="stable")
+        return {self.names[i]: float(counts[i]) for i in order if counts[i] > 0}
+
+    def save(self, path: str | Path, opacity: float = 0.6) -> Path:
+        """Write photo, overlay and label map side by side, with a legend; return the path."""
+        palette = class_palette(len(self.names))
+        row = [self.photo, blend(self.photo, self.labels, palette, opacity), self.labels]
+        titles = ["photo", "overlay", "classes"]
+        return draw_sheet([row], titles, self.names, palette, path, cell_height=360)
+
+
+class OpenVocabSegInferencer:
+    """A loaded segmentor that takes photos and names.
+
+    Example::
+
+        inferencer = OpenVocabSegInferencer("configs/clearclip/clearclip_vitb16_voc20.py")
+        result = inferencer("street.jpg", ["road", "tree", ["car", "van"], "sky"])[0]
+        result.shares(), result.save("street_segmented.png")
+
+    Args:
+        model: config file, config, or a built segmentor (then its weights are taken as they are).
+        checkpoint: trained weights; without it the weights that the config's ``init_cfg`` name.
+        device: ``'cuda'``, ``'cpu'``, ...; None for a GPU if there is one.
+        cfg_options: settings that replace those of the config.
+        pipeline: test pipeline for a built segmentor without config; None keeps photos as they are.
+
+    Raises:
+        FileNotFoundError: no such config or checkpoint.
+        ValueError: the model takes no vocabulary.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Config | nn.Module,
+        checkpoint: str | Path | None = None,
+        device: str | torch.device | None = None,
+        cfg_options: Mapping[str, Any] | None = None,
+        pipeline: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        if isinstance(model, nn.Module):
+            config = getattr(model, "cfg", None)
+            init_default_scope("mmseg")
+        else:
+            config = _read_config(model, cfg_options)
+            model = build_model(config, checkpoint)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device).eval()
+        self.vocabulary_owner = _vocabulary_owner(self.model)
+        self.config = config
+        self._dataset_names = _dataset_names(config)
+        given = list(pipeline) if pipeline is not None else _pipeline_of(config)
+        self._prepare = Compose(_for_loaded_photos(given))
+
+    def __call__(
+        self,
+        photos: Photo | Sequence[Photo],
+        names: Names | None = None,
+        *,
+        batch_size: int = 1,
+        out_dir: str | Path | None = None,
+    ) -> list[Segmentation]:
+        """Segment photos.
+
+        Args:
+            photos: one or several files, RGB arrays or Pillow images.
+            names: class names; None keeps the model's vocabulary, or takes the classes of the
+                config's data set.
+            batch_size: photos whose windows are encoded together.
+            out_dir: also write each result as a picture with a legend into this folder.
+
+        Returns:
+            One result a photo, in order.
+
+        Raises:
+            FileNotFoundError, ValueError: a photo that cannot be read, or bad names.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self._set_names(names)
+        listed = [photos] if isinstance(photos, (str, Path, np.ndarray, Image.Image)) else photos
+        results = [
+            result
+            for start in range(0, len(listed), batch_size)
+            for result in self._segment(listed[start : start + batch_size])
+        ]
+        if out_dir is not None:
+            for i, result in enumerate(results):
+                stem = result.path.stem if result.path else "photo"
+                result.save(Path(out_dir) / f"{i:04d}_{stem}.png")
+        return results
+
+    def _set_names(self, names: Names | None) -> None:
+        if isinstance(names, str):
+            names = [name.strip() for name in names.split(",") if name.strip()]
+        if names is None and self.vocabulary_owner.vocabulary is None:
+            names = self._dataset_names
+        if names is not None:
+            self.vocabulary_owner.set_vocabulary(list(names))
+        elif self.vocabulary_owner.vocabulary is None:
+            raise ValueError("no class names: pass names=['cat', 'dog', ...]")
+
+    def _segment(self, photos: Sequence[Photo]) -> Iterator[Segmentation]:
+        pictures = [read_photo(photo) for photo in photos]
+        # mmseg's steps take BGR.
+        prepared = [self._prepare({"img": picture[..., ::-1].copy()}) for picture in pictures]
+        sizes = {tuple(item["inputs"].shape) for item in prepared}
+        if len(sizes) > 1 and not isinstance(
+            self.model.data_preprocessor, MixedSizeSegDataPreProcessor
+        ):
+            for photo in photos:
+                yield from self._segment([photo])
+            return
+        batch = {key: [item[key] for item in prepared] for key in ("inputs", "data_samples")}
+        with torch.no_grad():
+            samples = self.model.test_step(batch)
+        names = tuple(self.vocabulary_owner.vocabulary.class_names)
+        for photo, picture, sample in zip(photos, pictures, samples, strict=True):
+            labels = sample.pred_sem_seg.data[0].long().cpu().numpy()
+            path = Path(photo) if isinstance(photo, (str, Path)) else None
+            yield Segmentation(labels, names, picture, path)
+
+
+def segment(
+    photo: Photo,
+    names: Names,
+    model: str | Path | Config | nn.Module | OpenVocabSegInferencer,
+    **kwargs: Any,
+) -> Segmentation:
+    """Segment one photo by free-text names; see :class:`OpenVocabSegInferencer`.
+
+    ``kwargs`` are those of the inferencer. For several photos build the inferencer once.
+    """
+    if not isinstance(model, OpenVocabSegInferencer):
+        model = OpenVocabSegInferencer(model, **kwargs)
+    return model(photo, names)[0]
+
+
+def read_photo(photo: Photo) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a file (turned as its EXIF tag says), array or Pillow image.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, no image, or no pixels.
+    """
+    if isinstance(photo, (str, Path)):
+        loaded = LoadReadableImage().transform({"img_path": str(photo)})
+        return np.ascontiguousarray((loaded or {})["img"][..., ::-1])
+    picture = np.asarray(photo.convert("RGB") if isinstance(photo, Image.Image) else photo)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(
+            f"a photo must be RGB uint8 (H, W, 3), got {picture.dtype} {picture.shape}"
+        )
+    if 0 in picture.shape:
+        raise ValueError(f"a photo without pixels: {picture.shape}")
+    return picture
+
+
+def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Module:
+    """Build the config's model with its weights: CLIP's from ``init_cfg``, then the checkpoint's.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+    """
+    init_default_scope(config.get("default_scope", "mmseg"))
+    model: nn.Module = MODELS.build(config.model)
+    model.init_weights()
+    if checkpoint is not None:
+        if not Path(checkpoint).is_file():
+            raise FileNotFoundError(f"no checkpoint at {checkpoint}")
+        load_checkpoint(model, str(checkpoint), map_location="cpu")
+    return model
+
+
+def _read_config(config: str | Path | Config, options: Mapping[str, Any] | None) -> Config:
+    if not isinstance(config, Config):
+        if not Path(config).is_file():
+            raise FileNotFoundError(f"no config at {config}")
+        config = Config.fromfile(config)
+    if options:
+        config.merge_from_dict(dict(options))
+    return config
+
+
+def _vocabulary_owner(model: nn.Module) -> Any:
+    """The segmentor, or the head of a stock segmentor, that takes class names."""
+    for part in (model, getattr(model, "decode_head", None)):
+        if hasattr(part, "set_vocabulary"):
+            return part
+    raise ValueError(f"{type(model).__name__} has fixed classes: it takes no names")
+
+
+def _dataset_names(config: Any) -> tuple[str, ...] | None:
+    """Classes of the config's test data set, if it has one."""
+    dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
+    own = dataset.get("metainfo", {}).get("classes")
+    found = DATASETS.get(dataset["type"]) if isinstance(dataset.get("type"), str) else None
+    return own or (found.METAINFO.get("classes") if found is not None else None)
+
+
+def _pipeline_of(config: Any) -> list[Mapping[str, Any]]:
+    """The config's test pipeline; photos as they are where there is none."""
+    dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
+    return list(dataset.get("pipeline", [{"type": "PackSegInputs"}]))
+
+
+def _for_loaded_photos(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The pipeline for photos that are loaded already, without labels."""
+    kept = [dict(step) for step in pipeline if "Load" not in str(step["type"])]
+    return [{"type": "LoadImageFromNDArray"}, *kept]

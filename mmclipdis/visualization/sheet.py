@@ -1,0 +1,203 @@
+"""Sheets of photos and label maps side by side, with a legend that can be read."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = Sequence[int]
+
+MARGIN = 8
+TEXT_COLOUR, PAPER = (20, 20, 20), (255, 255, 255)
+IGNORED = (225, 225, 225)
+#: Hues a golden angle apart stay far from each other however many there are.
+_GOLDEN = 0.618033988749895
+
+
+def class_palette(num_classes: int) -> list[tuple[int, int, int]]:
+    """Distinct RGB colours, 0-255, the same for a class index every time."""
+    colours = []
+    for i in range(num_classes):
+        saturation, value = (0.75, 0.95) if i % 2 == 0 else (0.95, 0.65)
+        rgb = colorsys.hsv_to_rgb((0.02 + i * _GOLDEN) % 1, saturation, value)
+        colours.append((round(rgb[0] * 255), round(rgb[1] * 255), round(rgb[2] * 255)))
+    return colours
+
+
+def colour_labels(
+    labels: np.ndarray, palette: Sequence[Colour], ignore_index: int = 255
+) -> np.ndarray:
+    """Paint a label map (H, W) with RGB colours, uint8 (H, W, 3); ignored pixels are light grey.
+
+    Raises:
+        ValueError: a label without a colour.
+    """
+    labels = np.asarray(labels)
+    ignored = labels == ignore_index
+    known = np.where(ignored, 0, labels)
+    if known.size and (known.min() < 0 or known.max() >= len(palette)):
+        raise ValueError(
+            f"labels go from {known.min()} to {known.max()}, the palette has {len(palette)} colours"
+        )
+    picture = np.asarray(palette, dtype=np.uint8)[known]
+    picture[ignored] = IGNORED
+    return picture
+
+
+def blend(
+    photo: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], opacity: float = 0.6
+) -> np.ndarray:
+    """Lay the colours of a label map (H, W) over its RGB photo (H, W, 3), uint8.
+
+    Raises:
+        ValueError: sizes differ or the opacity is not in [0, 1].
+    """
+    if photo.shape[:2] != labels.shape:
+        raise ValueError(f"photo has {photo.shape[:2]} pixels, labels {labels.shape}")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must be in [0, 1], got {opacity}")
+    mixed = (1 - opacity) * photo + opacity * colour_labels(labels, palette).astype(float)
+    return mixed.round().astype(np.uint8)
+
+
+def compose_sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    palette: Sequence[Colour],
+    *,
+    cell_height: int = 180,
+    ignore_index: int = 255,
+) -> Image.Image:
+    """Arrange pictures in rows and columns, with column titles and a legend below.
+
+    Args:
+        rows: one row an image; a cell is an RGB picture, uint8 (H, W, 3), or a label map, integers
+            (H, W), which is painted. Cells may differ in size; they are scaled to one height.
+        titles: one a column.
+        class_names: of the label maps; the legend shows the classes that occur in any of them.
+        palette: RGB colours, 0-255, of the classes.
+        cell_height: height of a row in pixels.
+        ignore_index: label that is painted light grey.
+
+    Raises:
+        ValueError: nothing to show, rows of another length than the titles, fewer colours than
+            names, or a cell that is neither picture nor label map.
+    """
+    if not rows or not titles:
+        raise ValueError("a sheet needs at least one row and one column")
+    if any(len(row) != len(titles) for row in rows):
+        lengths = [len(row) for row in rows]
+        raise ValueError(f"{len(titles)} titles, but rows have {lengths} cells")
+    if len(palette) < len(class_names):
+        raise ValueError(f"{len(palette)} colours for {len(class_names)} classes")
+    cells = [[_cell(c, palette, cell_height, ignore_index) for c in row] for row in rows]
+    title_font, legend_font = _font(cell_height // 12), _font(cell_height // 14)
+    widths = [
+        max(*(row[j].width for row in cells), _text_width(title, title_font))
+        for j, title in enumerate(titles)
+    ]
+    width = sum(widths) + MARGIN * (len(widths) + 1)
+    header = _line_height(title_font) + MARGIN
+    legend = _legend(_present(rows, class_names, ignore_index), palette, legend_font, width)
+    height = header + len(rows) * (cell_height + MARGIN) + legend.height + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    x = MARGIN
+    for j, title in enumerate(titles):
+        draw.text((x, MARGIN // 2), title, fill=TEXT_COLOUR, font=title_font)
+        for i, row in enumerate(cells):
+            sheet.paste(row[j], (x, header + i * (cell_height + MARGIN)))
+        x += widths[j] + MARGIN
+    sheet.paste(legend, (0, height - legend.height))
+    return sheet
+
+
+def draw_sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    palette: Sequence[Colour],
+    path: str | Path,
+    *,
+    cell_height: int = 180,
+    ignore_index: int = 255,
+) -> Path:
+    """Write the sheet of :func:`compose_sheet` to ``path`` and return it."""
+    sheet = compose_sheet(
+        rows, titles, class_names, palette, cell_height=cell_height, ignore_index=ignore_index
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path
+
+
+def _cell(
+    cell: np.ndarray, palette: Sequence[Colour], height: int, ignore_index: int
+) -> Image.Image:
+    """Return a picture or label map as an image ``height`` pixels high."""
+    array = np.asarray(cell)
+    if array.ndim == 2:
+        picture, method = colour_labels(array, palette, ignore_index), Image.Resampling.NEAREST
+    elif array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
+        picture, method = array, Image.Resampling.BICUBIC
+    else:
+        raise ValueError(
+            "a cell must be a picture, uint8 (H, W, 3), or a label map (H, W), got "
+            f"{array.dtype} {array.shape}"
+        )
+    width = max(round(picture.shape[1] * height / picture.shape[0]), 1)
+    return Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), method)
+
+
+def _present(
+    rows: Sequence[Sequence[np.ndarray]], class_names: Sequence[str], ignore_index: int
+) -> list[tuple[int, str]]:
+    """Index and name of the classes that occur in the label maps."""
+    maps = [np.asarray(cell) for row in rows for cell in row if np.asarray(cell).ndim == 2]
+    found = sorted({int(value) for labels in maps for value in np.unique(labels)})
+    return [(i, class_names[i]) for i in found if i != ignore_index and i < len(class_names)]
+
+
+def _legend(
+    entries: Sequence[tuple[int, str]],
+    palette: Sequence[Colour],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: int,
+) -> Image.Image:
+    """Draw swatches with names, as many a line as fit into ``width`` pixels."""
+    line = _line_height(font) + MARGIN
+    positions, x, y = [], MARGIN, 0
+    for _, name in entries:
+        needed = line + _text_width(name, font) + MARGIN
+        if x > MARGIN and x + needed > width:
+            x, y = MARGIN, y + line
+        positions.append((x, y))
+        x += needed
+    legend = Image.new("RGB", (width, y + line if entries else 0), PAPER)
+    draw = ImageDraw.Draw(legend)
+    for (index, name), (left, top) in zip(entries, positions, strict=True):
+        side = line - MARGIN
+        box = (left, top, left + side, top + side)
+        draw.rectangle(box, fill=tuple(palette[index]), outline=TEXT_COLOUR)
+        draw.text((left + line, top), name, fill=TEXT_COLOUR, font=font)
+    return legend
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, so that sheets look alike everywhere."""
+    return ImageFont.load_default(size=max(size, 11))
+
+
+def _text_width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return int(np.ceil(font.getlength(text)))
+
+
+def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    box = font.getbbox("Ag")
+    return int(box[3] - min(box[1], 0)) + 2
