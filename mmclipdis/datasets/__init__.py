@@ -1,6 +1,7 @@
 """Data sets and transforms that the mm stack lacks; importing it registers them."""
 
 from mmclipdis.datasets.benchmarks import COCOObjectDataset, PascalVOC20Dataset
+from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
 from mmclipdis.datasets.loading import LoadReadableAnnotations, LoadReadableImage
 from mmclipdis.datasets.shapes import ShapeScenesDataset
 
@@ -9,5 +10,6 @@ __all__ = [
     "LoadReadableAnnotations",
     "LoadReadableImage",
     "PascalVOC20Dataset",
+    "ResizeShortestEdgePIL",
     "ShapeScenesDataset",
 ]

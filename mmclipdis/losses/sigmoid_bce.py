@@ -48,7 +48,7 @@ def gathered_bce(
     labels = labels.long()
     valid = labels != ignore_index
     index = labels.masked_fill(~valid, 0)
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < classes):
+    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < classes):
         wrong = int(index.max()) if int(index.max()) >= classes else int(index.min())
         raise ValueError(
             f"Label {wrong} in the data, but the vocabulary has {classes} classes (0 to "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,7 +103,8 @@ class CATSeg(BaseSegmentor):
         self.guidance_indices = tuple(guidance_indices)
         self.templates = templates
         self.train_cfg, self.test_cfg = train_cfg, test_cfg
-        CATSegTestSettings.from_cfg(test_cfg)  # a bad one must fail now, not after training
+        self._validating = False
+        self._settings()  # a bad test_cfg must fail now, not after training
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == FOLLOW_DATASET
         self._vocabulary: Vocabulary | None = None
         self._tokens: tuple[str, Tensor] | None = None
@@ -215,7 +217,7 @@ class CATSeg(BaseSegmentor):
         Raises:
             ValueError: An image without pixels, or no vocabulary.
         """
-        settings = CATSegTestSettings.from_cfg(self.test_cfg)
+        settings = self._settings()
         samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
         metas = [sample.metainfo for sample in samples]
         images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
@@ -232,6 +234,22 @@ class CATSeg(BaseSegmentor):
                 )
                 attach_result(sample, best.index)
         return samples
+
+    def val_step(self, data: Any) -> list[SegDataSample]:
+        """Validation during training, with the views of ``test_cfg.val_mode``."""
+        self._validating = True
+        try:
+            results: list[SegDataSample] = super().val_step(data)
+        finally:
+            self._validating = False
+        return results
+
+    def _settings(self) -> CATSegTestSettings:
+        """Read ``test_cfg`` anew: tools change it after the model was built."""
+        settings = CATSegTestSettings.from_cfg(self.test_cfg)
+        if self._validating and settings.val_mode is not None:
+            return replace(settings, mode=settings.val_mode)
+        return settings
 
     def view_scores(
         self, images: Sequence[Tensor], settings: CATSegTestSettings

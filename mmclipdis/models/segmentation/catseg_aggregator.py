@@ -207,7 +207,7 @@ class CATSegAggregator(nn.Module):
         return self._in_chunks(decode, maps)
 
     def _in_chunks(self, function: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-        """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``class_chunk`` classes a time."""
+        """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``class_chunk`` at a time."""
         parts = maps.split(self.class_chunk or maps.shape[1], dim=1)
         full = self.recompute == "full"
         outputs = [recomputed(function, part, when=full) for part in parts]

@@ -273,7 +273,7 @@ def _expected_shapes(ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _arch(ours: Mapping[str, Tensor], image: str, text: str) -> dict:
-    """open_clip config of the towers in a checkpoint, from shapes."""
+    """open_clip config of the towers in a checkpoint, from shapes (which heads do not change)."""
     width, _, patch, _ = ours[image + "conv1.weight"].shape
     grid = math.isqrt(len(ours[image + "positional_embedding"]) - 1)
     context, text_width = ours[text + "positional_embedding"].shape
@@ -284,14 +284,14 @@ def _arch(ours: Mapping[str, Tensor], image: str, text: str) -> dict:
             "image_size": grid * patch,
             "patch_size": patch,
             "width": width,
-            "head_width": 64,
+            "head_width": width,
             "layers": _count(ours, image + "transformer.resblocks."),
         },
         "text_cfg": {
             "context_length": context,
             "vocab_size": len(ours[text + "token_embedding.weight"]),
             "width": text_width,
-            "heads": max(1, text_width // 64),
+            "heads": 1,
             "layers": _count(ours, text + "transformer.resblocks."),
         },
     }

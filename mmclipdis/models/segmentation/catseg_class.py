@@ -170,11 +170,13 @@ class ClassAggregation(nn.Module):
 
     def _padding(self, classes: int) -> tuple[Tensor | float, Tensor | float]:
         """What ``pad_len - classes`` identical padding tokens add to the two sums."""
-        if self.padding_tokens is None or self.padding_guidance is None or classes >= self.pad_len:
+        if self.padding_tokens is None or self.padding_guidance is None:
             return 0.0, 0.0
+        # Unused tokens count zero times, but stay in the graph: DDP stops on parameters without
+        # gradient.
+        count = max(self.pad_len - classes, 0)
         _, term = self.attn.text_terms(self.padding_guidance.unsqueeze(1))
         kv, k_sum = self.attn.summarise(self.norm1(self.padding_tokens.unsqueeze(1)), term)
-        count = self.pad_len - classes
         return count * kv, count * k_sum
 
 

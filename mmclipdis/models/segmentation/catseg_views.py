@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from mmclipdis.models.segmentation.windows import (
     slide_windows,
 )
 
+Mode = Literal["whole", "slide", "slide_with_global"]
+MODES = get_args(Mode)
+
 
 @dataclass(frozen=True)
 class CATSegTestSettings:
@@ -27,6 +30,8 @@ class CATSegTestSettings:
         mode: ``'whole'``, one view; ``'slide'``, windows over the image resized to ``size``;
             ``'slide_with_global'``, those and the whole image as one more view, half and half
             (the reported numbers).
+        val_mode: Mode for validation during training (``val_step``); None for ``mode``. The
+            released code validates on whole images and reports sliding windows.
         size: Size (height, width) in pixels that the image is resized to, ignoring its aspect,
             before windows are cut.
         crop_size: Window (height, width) in pixels.
@@ -36,7 +41,8 @@ class CATSegTestSettings:
         return_probs: Also return class probabilities (T, H, W) as ``seg_logits``.
     """
 
-    mode: Literal["whole", "slide", "slide_with_global"] = "whole"
+    mode: Mode = "whole"
+    val_mode: Mode | None = None
     size: Size = (640, 640)
     crop_size: Size = (384, 384)
     stride: Size = (256, 256)
@@ -60,9 +66,10 @@ class CATSegTestSettings:
             if name in cfg:
                 cfg[name] = tuple(cfg[name])
         settings = cls(**cfg)
-        modes = ("whole", "slide", "slide_with_global")
-        if settings.mode not in modes:
-            raise ValueError(f"test_cfg.mode must be one of {modes}, got {settings.mode!r}")
+        for name in ("mode", "val_mode"):
+            value = getattr(settings, name)
+            if value not in MODES and not (name == "val_mode" and value is None):
+                raise ValueError(f"test_cfg.{name} must be one of {MODES}, got {value!r}")
         for name in ("window_batch_size", "class_chunk"):
             if getattr(settings, name) < 1:
                 raise ValueError(f"test_cfg.{name} must be at least 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import MMDistributedDataParallel
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -102,6 +103,24 @@ def test_an_optimiser_step_moves_nothing_that_is_frozen():
         assert torch.equal(before[name], parameter) == (not parameter.requires_grad), name
 
 
+@pytest.mark.parametrize("pad_len", [2, 8])
+def test_ddp_finds_no_unused_parameter(pad_len, tmp_path):
+    """DDP stops in the second iteration if a parameter got no gradient in the first."""
+    head = {"type": "CATSegHead", "guidance_dims": (8, 4)}
+    head["aggregator"] = {**AGGREGATOR, "pad_len": pad_len}
+    model = build(decode_head=head).train()
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        wrapped = MMDistributedDataParallel(model)
+        for _ in range(2):
+            losses = wrapped(torch.randn(1, 3, 48, 48), [sample(48, 48)], mode="loss")
+            losses["decode.loss_bce"].backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
 def test_the_loss_is_that_of_upsampled_logits():
     model = build(vocabulary=list(NAMES)).eval()
     data = sample(40, 56)
@@ -128,7 +147,8 @@ def test_predicts_label_maps_at_photo_size_for_images_of_several_sizes(mode):
     for image, data, result in zip(images, samples, results, strict=True):
         alone = model([image], [data.clone()], mode="predict")[0]
         assert alone.seg_logits.data.shape[0] == len(NAMES)
-        assert (alone.seg_logits.data >= 0).all() and (alone.seg_logits.data <= 1).all()
+        assert (alone.seg_logits.data >= 0).all()
+        assert (alone.seg_logits.data <= 1).all()
         agreement = (alone.pred_sem_seg.data == result.pred_sem_seg.data).double().mean()
         assert agreement > 0.999  # ties by rounding
 
@@ -163,7 +183,8 @@ def test_golden_windows_cover_one_two_or_four_times():
     assert windows.starts == ((0, 0), (0, 256), (256, 0), (256, 256))
     counts = coverage(windows, torch.device("cpu"), torch.float32)
     levels, pixels = counts.unique(return_counts=True)
-    assert levels.tolist() == [1, 2, 4] and pixels.tolist() == [262_144, 131_072, 16_384]
+    assert levels.tolist() == [1, 2, 4]
+    assert pixels.tolist() == [262_144, 131_072, 16_384]
     assert counts.sum() == 589_824
     row = counts[0].tolist()
     assert row == [1] * 256 + [2] * 128 + [1] * 256
@@ -204,7 +225,8 @@ def test_the_vocabulary_can_change_at_run_time():
     assert first.shape[1] == 4
     model.set_vocabulary(["road", "sky"])
     second = model(image, mode="tensor")
-    assert second.shape[1] == 2 and model.num_classes == 2
+    assert second.shape[1] == 2
+    assert model.num_classes == 2
     model.set_vocabulary(list(NAMES))
     torch.testing.assert_close(model(image, mode="tensor"), first)
 
@@ -232,7 +254,8 @@ def test_cached_embeddings_follow_the_weights():
 
 def test_a_model_that_follows_its_data_waits_for_the_names():
     model = build(vocabulary="dataset")
-    assert model.follow_dataset and model.vocabulary is None
+    assert model.follow_dataset
+    assert model.vocabulary is None
     with pytest.raises(ValueError, match="does not know its classes"):
         model(torch.randn(1, 3, 48, 48), mode="tensor")
     model.set_vocabulary(NAMES)
@@ -257,10 +280,10 @@ def test_bad_settings_are_named(options, message):
 
 
 def test_more_labels_than_classes_is_an_error():
+    model = build()
+    data = sample(48, 48)
+    data.gt_sem_seg.data[0, 0, 0] = 6
     with pytest.raises(ValueError, match="Label 6 in the data"):
-        model = build()
-        data = sample(48, 48)
-        data.gt_sem_seg.data[0, 0, 0] = 6
         model(torch.randn(1, 3, 48, 48), [data], mode="loss")
 
 

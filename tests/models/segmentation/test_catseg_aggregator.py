@@ -171,7 +171,8 @@ def assert_same(model, forward, other, inputs):
             continue
         if "blocks" in name and name.endswith("attn.k.bias"):
             # A key bias adds the same number to a row of logits: its gradient is rounding only.
-            assert grads[name].norm() < 1e-9 * scale and grad.norm() < 1e-9 * scale
+            assert grads[name].norm() < 1e-9 * scale
+            assert grad.norm() < 1e-9 * scale
             continue
         error = (grads[name] - grad).norm() / (grad.norm() + 1e-12 * scale)
         assert error < 1e-8, f"{name}: relative gradient error {error}"
@@ -206,7 +207,8 @@ def test_any_grid_is_partitioned_once_and_runs(grid):
         tokens = torch.cat([g.flatten() for g in window_groups(grid, 4, shifted)])
         assert tokens.sort().values.tolist() == list(range(grid[0] * grid[1]))
     logits = tiny()(*tiny_inputs(grid=grid))
-    assert logits.shape == (2, 5, 4 * grid[0], 4 * grid[1]) and logits.isfinite().all()
+    assert logits.shape == (2, 5, 4 * grid[0], 4 * grid[1])
+    assert logits.isfinite().all()
 
 
 def test_tokens_of_different_windows_do_not_see_each_other():
@@ -222,7 +224,8 @@ def test_tokens_of_different_windows_do_not_see_each_other():
     after = block(changed, guide, 4, True, False)
     same = (before == after).all(dim=-1)[0, 0]
     assert not same[:2, :2].any()
-    assert same[2:].all() and same[:, 2:].all()
+    assert same[2:].all()
+    assert same[:, 2:].all()
 
 
 @pytest.mark.parametrize("options", [{}, {"max_classes": 3}])

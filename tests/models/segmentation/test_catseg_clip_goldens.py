@@ -210,4 +210,5 @@ def test_golden_learning_rate_and_decay_groups():
         encoder = not name_of[key].startswith("decode_head")
         assert rate == pytest.approx(2e-6 if encoder else 2e-4), name_of[key]
         assert decay == pytest.approx(0.0 if key in norms else 1e-4), name_of[key]
-    assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["eps"] == 1e-8
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    assert optimizer.defaults["eps"] == 1e-8
