@@ -93,7 +93,7 @@ class OpenVocabSegInferencer:
             config = _read_config(model, cfg_options)
             model = build_model(config, checkpoint)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device).eval()
+        self.model: Any = model.to(self.device).eval()
         self.vocabulary_owner = _vocabulary_owner(self.model)
         self.config = config
         self._dataset_names = _dataset_names(config)
@@ -203,14 +203,14 @@ def read_photo(photo: Photo) -> np.ndarray:
     return picture
 
 
-def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Module:
+def build_model(config: Config, checkpoint: str | Path | None = None) -> Any:
     """Build the config's model with its weights: CLIP's from ``init_cfg``, then the checkpoint's.
 
     Raises:
         FileNotFoundError: no such checkpoint.
     """
     init_default_scope(config.get("default_scope", "mmseg"))
-    model: nn.Module = MODELS.build(config.model)
+    model: Any = MODELS.build(config.model)
     model.init_weights()
     if checkpoint is not None:
         if not Path(checkpoint).is_file():
