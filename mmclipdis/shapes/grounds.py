@@ -17,7 +17,8 @@ def _noise(h: int, w: int, cell: tuple[float, float], rng: np.random.Generator) 
     """Smooth noise ``(h, w)`` of zero mean; ``cell`` is its grain (down, across) in pixels."""
     rows, cols = max(2, int(h / cell[0]) + 2), max(2, int(w / cell[1]) + 2)
     coarse = rng.standard_normal((rows, cols), dtype=np.float32)
-    return cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(smooth, dtype=np.float32)
 
 
 def _tint(base: Array, shade: Array) -> Array:
@@ -48,7 +49,7 @@ def _water(h: int, w: int, scale: float, rng: np.random.Generator) -> Array:
     y = np.arange(h, dtype=np.float32)[:, None]
     swell = _noise(h, w, (8 * scale, 16 * scale), rng)
     waves = np.sin(y / (1.5 * scale) + 2.2 * swell + rng.uniform(0, 6))
-    rgb = _tint(_colour(rng, 208, 0.7, 0.65), 1 + 0.16 * waves)
+    rgb = _tint(_colour(rng, 208, 0.7, 0.65), (1 + 0.16 * waves).astype(np.float32))
     rgb[waves > 0.93] += 45
     return rgb
 

@@ -45,7 +45,7 @@ def _fill(u: Array, colour: Array) -> Array:
 def _round_shade(u: Array, v: Array, rgb: Array) -> Array:
     """A soft highlight at the upper left, so that round things look round."""
     light = 1.12 - 0.42 * ((u + 0.3) ** 2 + (v + 0.3) ** 2)
-    return rgb * np.clip(light, 0.55, 1.25)[..., None]
+    return np.asarray(rgb * np.clip(light, 0.55, 1.25)[..., None], dtype=np.float32)
 
 
 def _apple(u: Array, v: Array, rng: np.random.Generator) -> tuple[Mask, Array]:

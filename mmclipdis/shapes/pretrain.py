@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ class Recipe:
     """
 
     pairs: int = 24_000
-    steps: int = 3_000
+    steps: int = 2_200
     batch: int = 128
     processes: int = 2
     lr: float = 1e-3
@@ -114,12 +116,12 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: Tenso
     return (rows.mean() + columns.mean()) / 2
 
 
-def build_model(config: dict[str, object], vocabulary: int, patch_dropout: float = 0.0) -> CLIP:
+def build_model(config: Mapping[str, Any], vocabulary: int, patch_dropout: float = 0.0) -> CLIP:
     """open_clip's CLIP of a model config, over a vocabulary of the given size."""
-    vision = {**config["vision_cfg"], "patch_dropout": patch_dropout}  # type: ignore[dict-item]
-    text = {**config["text_cfg"], "vocab_size": vocabulary}  # type: ignore[dict-item]
+    vision = {**config["vision_cfg"], "patch_dropout": patch_dropout}
+    text = {**config["text_cfg"], "vocab_size": vocabulary}
     return CLIP(
-        embed_dim=int(config["embed_dim"]),  # type: ignore[call-overload]
+        embed_dim=int(config["embed_dim"]),
         vision_cfg=vision,
         text_cfg=text,
         quick_gelu=bool(config["quick_gelu"]),
@@ -154,7 +156,7 @@ def _batch(
 
 def pretrain(
     pairs: Pairs,
-    config: dict[str, object],
+    config: Mapping[str, Any],
     recipe: Recipe,
     folder: Path,
     rank: int = 0,
@@ -169,11 +171,12 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     model = build_model(config, len(captions.ids), recipe.patch_dropout)
     parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim >= 2]},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim >= 2]},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ],
+        groups,
         lr=recipe.lr,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,

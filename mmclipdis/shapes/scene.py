@@ -56,6 +56,15 @@ class Scene:
         return tuple(CLASSES[index] for index in order if counts[index] >= MIN_PIXELS // 4)
 
 
+@dataclass(frozen=True)
+class _Sprite:
+    """Coverage ``(n, m)`` in 0-1 and colours ``(n, m, 3)`` of an object, and their place."""
+
+    alpha: NDArray[np.float32]
+    rgb: NDArray[np.float32]
+    where: tuple[slice, slice]
+
+
 def draw_scene(rng: np.random.Generator, size: tuple[int, int], kind: Kind = "scene") -> Scene:
     """Draws a scene of ``size`` (height, width) in pixels.
 
@@ -96,7 +105,7 @@ def _object_count(rng: np.random.Generator, kind: Kind) -> int:
 
 
 def random_size(
-    rng: np.random.Generator, low: int = 96, high: int = 160, aspect: float = 1.5
+    rng: np.random.Generator, low: float = 96, high: float = 160, aspect: float = 1.5
 ) -> tuple[int, int]:
     """A random (height, width): mean side in [low, high] pixels, side ratio up to ``aspect``."""
     side = rng.uniform(low, high)
@@ -145,12 +154,12 @@ def _place(
         else n * (0.5 + rng.uniform(-slack, slack))
         for n in (height, width)
     )
-    alpha, rgb, top, left = _paint(rng, index, cy, cx, radius, height, width)
-    if alpha is None or rgb is None:
+    sprite = _paint(rng, index, (cy, cx), radius, (height, width))
+    if sprite is None:
         return False
-    mask = alpha > 0.5
+    mask = sprite.alpha > 0.5
     area = int(mask.sum())
-    window = instances[top : top + alpha.shape[0], left : left + alpha.shape[1]]
+    window = instances[sprite.where]
     if area < min(MIN_PIXELS, 0.15 * height * width):
         return False
     covered = np.bincount(window[mask], minlength=len(areas) + 1)
@@ -159,8 +168,8 @@ def _place(
         left_over = total[number] - covered[number]
         if left_over < max(MIN_VISIBLE * original, MIN_PIXELS):
             return False
-    spot = canvas[top : top + alpha.shape[0], left : left + alpha.shape[1]]
-    spot += alpha[..., None] * (rgb - spot)
+    spot = canvas[sprite.where]
+    spot += sprite.alpha[..., None] * (sprite.rgb - spot)
     areas.append(area)
     window[mask] = len(areas)
     return True
@@ -169,13 +178,12 @@ def _place(
 def _paint(
     rng: np.random.Generator,
     index: int,
-    cy: float,
-    cx: float,
+    centre: tuple[float, float],
     radius: float,
-    height: int,
-    width: int,
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, int, int]:
-    """Antialiased coverage and colours of one object on its part of the canvas."""
+    size: tuple[int, int],
+) -> _Sprite | None:
+    """One object on its part of the canvas, antialiased; None if next to nothing is inside."""
+    (cy, cx), (height, width) = centre, size
     angle = float(rng.uniform(-0.6, 0.6))
     flip = 1.0 if rng.random() < 0.5 else -1.0
     aspect = float(np.exp(rng.uniform(-0.15, 0.15)))
@@ -183,7 +191,7 @@ def _paint(
     top, bottom = max(int(cy - reach), 0), min(int(cy + reach) + 1, height)
     left, right = max(int(cx - reach), 0), min(int(cx + reach) + 1, width)
     if bottom - top < 3 or right - left < 3:
-        return None, None, top, left
+        return None
     s = _SUPERSAMPLE
     y = ((np.arange((bottom - top) * s, dtype=np.float32) + 0.5) / s + top - cy) / radius
     x = ((np.arange((right - left) * s, dtype=np.float32) + 0.5) / s + left - cx) / radius
@@ -191,10 +199,11 @@ def _paint(
     u = (cos * x[None, :] + sin * y[:, None]) * np.float32(flip * aspect)
     v = (cos * y[:, None] - sin * x[None, :]) * np.float32(1 / aspect)
     inside, rgb = PAINTERS[THINGS[index]](u, v, rng)
-    inside = inside.astype(np.float32)
+    weight = inside.astype(np.float32)
     rgb = np.clip(rgb * np.float32(rng.uniform(0.88, 1.12)), 0, 255).astype(np.float32)
     shape = (right - left, bottom - top)
-    alpha = cv2.resize(inside, shape, interpolation=cv2.INTER_AREA)
-    colour = cv2.resize(rgb * inside[..., None], shape, interpolation=cv2.INTER_AREA)
-    colour /= np.maximum(alpha, 1e-3)[..., None]
-    return alpha, colour, top, left
+    alpha = cv2.resize(weight, shape, interpolation=cv2.INTER_AREA)
+    colour = cv2.resize(rgb * weight[..., None], shape, interpolation=cv2.INTER_AREA)
+    colour = colour / np.maximum(alpha, 1e-3)[..., None]
+    where = (slice(top, bottom), slice(left, right))
+    return _Sprite(np.asarray(alpha, np.float32), np.asarray(colour, np.float32), where)

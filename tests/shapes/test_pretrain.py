@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     rates = [learning_rate(step, recipe) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[10] == 1.0 and rates[100] == pytest.approx(0)
     assert rates[55] == pytest.approx(0.5)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(
