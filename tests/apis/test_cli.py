@@ -186,7 +186,7 @@ def test_stock_loops_and_hooks_become_exact() -> None:
 
 def test_unknown_types_and_arguments_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     line = failure(lambda _: MODELS.build({"type": "ClearClipVit"}), [], capsys)
-    assert "ClearClipVit is not in the mmengine::model registry" in line
+    assert line.startswith("ClearClipVit is not in the ")
     guard = {"type": "NonFiniteGuard", "interval": 3}
     line = failure(lambda _: HOOKS.build(guard), [], capsys)
     assert "NonFiniteGuard" in line

@@ -45,7 +45,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.05, momentum=0.9))
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.5, momentum=0.9))
 param_scheduler = [dict(type="PolyLR", power=0.9, begin=0, end=4, by_epoch=False)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=4, val_interval=2)
 val_cfg = dict(type="ValLoop")
