@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import mmclipdis  # noqa: F401  (first: mmseg and mmdet need what it puts in place of mmcv._ext)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
