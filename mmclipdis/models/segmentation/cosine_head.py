@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, resize
+from mmclipdis.models.segmentation.ready_embeddings import read_embeddings
 from mmclipdis.models.text_encoder import build_vocabulary
 
 FOLLOW_DATASET = "dataset"
@@ -99,7 +100,7 @@ class CosineSegHead(BaseModule):
         self._embeddings_are_given = embeddings is not None
         self._embeddings: Tensor | None
         self.query_to_class: Tensor
-        given = None if embeddings is None else F.normalize(_read_embeddings(embeddings), dim=-1)
+        given = None if embeddings is None else F.normalize(read_embeddings(embeddings), dim=-1)
         self.register_buffer("_embeddings", given, persistent=False)
         self.register_buffer("query_to_class", torch.empty(0, dtype=torch.long), persistent=False)
         if not self.follow_dataset:
@@ -303,21 +304,3 @@ def _window_size(meta: Mapping[str, Any]) -> tuple[int, int]:
     if not isinstance(shape, torch.Size):
         shape = meta.get("pad_shape", shape)
     return int(shape[0]), int(shape[1])
-
-
-def _read_embeddings(source: Tensor | str | Path) -> Tensor:
-    """Ready embeddings (Q, E) float32 from a tensor or a file that holds one."""
-    if not isinstance(source, Tensor):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file of text embeddings at {path}")
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors = list(load_file(str(path)).values())
-            source = tensors[0] if len(tensors) == 1 else torch.empty(0)
-        else:
-            source = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(source, Tensor) or source.dim() != 2:
-        raise ValueError("text embeddings must be one tensor of shape (queries, channels)")
-    return source.detach().clone().float()
