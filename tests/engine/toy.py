@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
             "work_dir": str(work_dir),
             "randomness": {"seed": 3},
             "log_level": "WARNING",
-            "experiment_name": work_dir.name + str(random.getrandbits(60)),
+            "experiment_name": work_dir.name + uuid.uuid4().hex,
         }
     )
     for key, value in changes.items():

@@ -1,0 +1,81 @@
+"""Checkpoints are read without running what they contain."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import _load_checkpoint
+from safetensors.torch import save_file
+
+from mmclipdis.engine import UnsafeCheckpointError, read_checkpoint
+
+
+class Harmful:
+    """Pickles into a call; loading it unsafely would create the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_stock_mmengine_checkpoints_are_read_safely(tmp_path: Path) -> None:
+    hub = MessageHub("stock")
+    hub.update_scalar("train/loss", 2.5)
+    hub.update_info("score", np.float64(0.25))
+    torch.save({"state_dict": {"w": torch.ones(2)}, "message_hub": hub.state_dict()},
+               tmp_path / "iter.pth")  # fmt: skip
+    methods = dict(HistoryBuffer._statistics_methods)
+    checkpoint = read_checkpoint(tmp_path / "iter.pth")
+    history = checkpoint["message_hub"]["log_scalars"]["train/loss"]
+    assert isinstance(history, HistoryBuffer) and history.data[0].tolist() == [2.5]
+    assert checkpoint["message_hub"]["runtime_info"]["score"] == 0.25
+    assert HistoryBuffer._statistics_methods == methods
+    MessageHub("other").load_state_dict(checkpoint["message_hub"])
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "harmful.pth"
+    torch.save({"state_dict": Harmful(tmp_path / "broken_in")}, path)
+    with pytest.raises(UnsafeCheckpointError, match="could run code.*re-save its weights") as error:
+        read_checkpoint(path)
+    assert "mkdir" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "broken_in").exists()
+
+
+def test_the_error_names_foreign_classes(tmp_path: Path) -> None:
+    torch.save({"args": argparse.Namespace(lr=1)}, tmp_path / "foreign.pth")
+    with pytest.raises(UnsafeCheckpointError, match=r"\(argparse\.Namespace\)"):
+        read_checkpoint(tmp_path / "foreign.pth")
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    save_file({"w": torch.arange(3.0)}, tmp_path / "weights.safetensors")
+    state = read_checkpoint(tmp_path / "weights.safetensors")["state_dict"]
+    assert torch.equal(state["w"], torch.arange(3.0))
+
+
+def test_a_cut_file_is_one_clear_error(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(1000)}}, tmp_path / "cut.pth")
+    data = (tmp_path / "cut.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnsafeCheckpointError, match="cannot be read.*cut short"):
+        read_checkpoint(tmp_path / "cut.pth")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing.pth' does not exist"):
+        read_checkpoint(tmp_path / "nothing.pth")
+
+
+def test_mmengine_loads_through_the_safe_reader(tmp_path: Path) -> None:
+    torch.save({"state_dict": Harmful(tmp_path / "broken_in")}, tmp_path / "harmful.pth")
+    with pytest.raises(UnsafeCheckpointError):
+        _load_checkpoint(str(tmp_path / "harmful.pth"))
