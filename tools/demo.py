@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """The whole road in one command: draw a world, test four readouts, train CAT-Seg, compare.
 
-    python tools/demo.py            # work_dirs/demo/: logs, checkpoint, sheet.png
-    python tools/demo.py --write    # and results/shapes_segmentation.json, which the README shows
+python tools/demo.py            # work_dirs/demo/: logs, checkpoint, sheet.png
+python tools/demo.py --write    # and results/shapes_segmentation.json, which the README shows
 """
 
 from __future__ import annotations

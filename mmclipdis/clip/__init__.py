@@ -1,1 +1,1 @@
-"""CLIP itself: towers, readouts, positions, weights, text. Imports torch and open_clip, never mm*."""
+"""CLIP itself: towers, readouts, positions, weights, text. Imports no mm package."""

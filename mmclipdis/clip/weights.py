@@ -57,7 +57,7 @@ def model_config(arch: Arch) -> dict[str, Any]:
         ValueError: for an unknown name (with the closest ones) or an incomplete config.
     """
     if isinstance(arch, Mapping):
-        config = {key: value for key, value in arch.items()}
+        config = dict(arch)
         missing = [k for k in ("embed_dim", "vision_cfg", "text_cfg") if k not in config]
         if missing:
             raise ValueError(f"arch dict lacks {missing}; it has {sorted(config)}")
@@ -151,7 +151,7 @@ def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor
 
     Handles wrappers (``state_dict``, ``model``, ``module``), the prefix ``module.``, prefixes of a
     whole model (``backbone.tower.visual...``), CustomTextCLIP's ``text.``, split q/k/v and compact
-    token embeddings (``token_embedding.ids`` and ``.rows``; all other rows are as at initialisation).
+    token embeddings (``token_embedding.ids`` and ``.rows``; other rows are as at initialisation).
 
     Raises:
         ValueError: if it is no CLIP checkpoint, or holds two towers of a kind.

@@ -16,13 +16,12 @@ from mmclipdis.models.segmentation import (
     MixedSizeSegDataPreProcessor,
     OpenVocabSegmentor,
 )
-from mmclipdis.models.text_encoder import CLIPTextEncoder, build_vocabulary
+from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
     "CATSeg",
     "CATSegHead",
     "CLIPSurgeryViT",
-    "CLIPTextEncoder",
     "CLIPViT",
     "ClearCLIPViT",
     "CosineSegHead",
@@ -30,6 +29,7 @@ __all__ = [
     "GatheredBCELoss",
     "MaskCLIPViT",
     "MixedSizeSegDataPreProcessor",
+    "OpenCLIPTextEncoder",
     "OpenVocabSegmentor",
     "SCLIPViT",
     "build_vocabulary",

@@ -51,6 +51,8 @@ class CLIPViT(BaseModule):
         ValueError: for an unknown arch, readout, position rule, trainable part or output.
     """
 
+    _is_init: bool  # mmengine's mark that init_weights() has run
+
     def __init__(
         self,
         arch: Arch = "ViT-B-16-quickgelu",

@@ -25,8 +25,10 @@ _OPTIONS = ("background_index", "background_names", "first_only", "allow_duplica
 
 
 @MODELS.register_module()
-class CLIPTextEncoder(BaseModule):
+class OpenCLIPTextEncoder(BaseModule):
     """CLIP's text tower with its tokenizer and a cache of class embeddings.
+
+    (mmseg has a frozen ``CLIPTextEncoder`` of its own, hence the longer name.)
 
     Args:
         arch: open_clip config name or dict; the same as the image encoder's.

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from safetensors.torch import save_file
 
 from mmclipdis.clip.vocabulary import Vocabulary
-from mmclipdis.models.text_encoder import CLIPTextEncoder, build_vocabulary
+from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 from tests.tiny import tiny_arch
 
 
@@ -21,14 +21,14 @@ def words_arch() -> dict[str, Any]:
     return arch
 
 
-def build(**options: Any) -> CLIPTextEncoder:
-    cfg = dict(type="CLIPTextEncoder", arch=words_arch(), cache_dir=False, progress=False)
+def build(**options: Any) -> OpenCLIPTextEncoder:
+    cfg = dict(type="OpenCLIPTextEncoder", arch=words_arch(), cache_dir=False, progress=False)
     return MODELS.build({**cfg, **options})
 
 
 def test_is_built_from_the_root_registry_and_frozen_by_default() -> None:
     encoder = build()
-    assert isinstance(encoder, CLIPTextEncoder)
+    assert isinstance(encoder, OpenCLIPTextEncoder)
     assert (encoder.embed_dim, encoder.context_length) == (32, 16)
     assert not any(p.requires_grad for p in encoder.parameters())
 

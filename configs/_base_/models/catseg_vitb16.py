@@ -17,7 +17,7 @@ model = dict(
     ),
     # Value-only last block with the CLS residual; positions are resized to the 24 x 24 grid.
     image_encoder=dict(type="CLIPViT", readout="catseg", positions="size", **clip),
-    text_encoder=dict(type="CLIPTextEncoder", **clip),
+    text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
     templates="catseg",  # "A photo of a {} in the scene"
     clip_size=(384, 384),
     guidance_indices=(3, 7),

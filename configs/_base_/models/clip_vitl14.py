@@ -18,7 +18,7 @@ model = dict(
     backbone=dict(type="CLIPViT", **clip),
     decode_head=dict(
         type="CosineSegHead",
-        text_encoder=dict(type="CLIPTextEncoder", **clip),
+        text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
         templates="imagenet80",
         logit_scale=50.0,
     ),

@@ -11,7 +11,7 @@ model = dict(
     backbone=dict(type="CLIPViT", **clip),
     decode_head=dict(
         type="CosineSegHead",
-        text_encoder=dict(type="CLIPTextEncoder", **clip),
+        text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
         vocabulary="dataset",
         templates="imagenet80",
     ),

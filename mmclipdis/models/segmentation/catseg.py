@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -54,7 +53,7 @@ class CATSeg(BaseSegmentor):
     Args:
         image_encoder: Config of an encoder with ``dense(images, intermediates=...)``, such as
             ``CLIPViT`` (``readout='catseg'``) or ``DeCLIPViT``.
-        text_encoder: Config of a ``CLIPTextEncoder``.
+        text_encoder: Config of a ``OpenCLIPTextEncoder``.
         decode_head: Config of a :class:`CATSegHead`; ``embed_dim`` and ``width`` are taken from
             the image encoder.
         vocabulary: ``'dataset'`` to take the classes of the data in use, for training and for
@@ -91,8 +90,8 @@ class CATSeg(BaseSegmentor):
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.image_encoder = _build_ours(image_encoder)
-        self.text_encoder = _build_ours(text_encoder)
+        self.image_encoder = MODELS.build(image_encoder)
+        self.text_encoder = MODELS.build(text_encoder)
         if self.image_encoder.embed_dim != self.text_encoder.embed_dim:
             raise ValueError(
                 f"Image embeddings have {self.image_encoder.embed_dim} channels, text embeddings "
@@ -289,13 +288,6 @@ class CATSeg(BaseSegmentor):
             prompts = [text for texts in vocabulary.prompts() for text in texts]
             self._tokens = (key, self.text_encoder.tokenize(prompts))
         return self._tokens[1]
-
-
-def _build_ours(config: Mapping[str, Any]) -> Any:
-    """Build an encoder; a name is looked up in the root first, since mmseg has a
-    ``CLIPTextEncoder`` of its own."""
-    kind = config.get("type")
-    return MODELS.build({**config, "type": ROOT_MODELS.module_dict.get(kind, kind)})
 
 
 def _head_for(encoder: Any, decode_head: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmseg.models.losses import accuracy
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -38,8 +37,9 @@ class CosineSegHead(BaseModule):
     the text encoder, and are computed when first needed.
 
     Args:
-        text_encoder: config of a :class:`~mmclipdis.models.text_encoder.CLIPTextEncoder`, or the
-            module; None if ``embeddings`` are given.
+        text_encoder: config of an
+            :class:`~mmclipdis.models.text_encoder.OpenCLIPTextEncoder`, or the module; None if
+            ``embeddings`` are given.
         vocabulary: ``'dataset'`` to take the classes of the data set in use (``VocabularyHook`` or
             :meth:`set_vocabulary` names them), or anything that
             :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads.
@@ -84,7 +84,9 @@ class CosineSegHead(BaseModule):
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         if (text_encoder is None) == (embeddings is None):
             raise ValueError("CosineSegHead needs either a text_encoder or ready embeddings")
-        self.text_encoder = _build_text_encoder(text_encoder)
+        self.text_encoder: Any = text_encoder
+        if isinstance(text_encoder, Mapping):
+            self.text_encoder = MODELS.build(text_encoder)
         self.templates = templates
         self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
@@ -276,17 +278,6 @@ class CosineSegHead(BaseModule):
             return self.background_index
         own = vocabulary.background_index if vocabulary else None
         return 0 if own is None else own
-
-
-def _build_text_encoder(module: Mapping[str, Any] | torch.nn.Module | None) -> Any:
-    """Build the text encoder from its config; pass modules and None through.
-
-    mmseg has another ``CLIPTextEncoder`` of its own, so a name is looked up in the root first.
-    """
-    if not isinstance(module, Mapping):
-        return module
-    kind = module.get("type")
-    return MODELS.build({**module, "type": ROOT_MODELS.module_dict.get(kind, kind)})
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:

@@ -52,7 +52,7 @@ def build(**options):
     config = {
         "type": "CATSeg",
         "image_encoder": {"type": "CLIPViT", "arch": ARCH, "readout": "catseg", "trainable": QV},
-        "text_encoder": {"type": "CLIPTextEncoder", "arch": ARCH, "trainable": QV},
+        "text_encoder": {"type": "OpenCLIPTextEncoder", "arch": ARCH, "trainable": QV},
         "decode_head": {"type": "CATSegHead", "guidance_dims": (8, 4), "aggregator": AGGREGATOR},
         "vocabulary": list(NAMES),
         "clip_size": (48, 48),
@@ -271,7 +271,10 @@ def test_a_model_that_follows_its_data_waits_for_the_names():
         ({"test_cfg": {"mode": "whole", "stirde": (1, 1)}}, "stirde"),
         ({"test_cfg": {"class_chunk": 0}}, "class_chunk"),
         ({"decode_head": {"type": "CATSegHead", "embed_dim": 7}}, "embed_dim"),
-        ({"text_encoder": {"type": "CLIPTextEncoder", "arch": {**ARCH, "embed_dim": 8}}}, "arch"),
+        (
+            {"text_encoder": {"type": "OpenCLIPTextEncoder", "arch": {**ARCH, "embed_dim": 8}}},
+            "arch",
+        ),
     ],
 )
 def test_bad_settings_are_named(options, message):

@@ -173,7 +173,7 @@ def tiny_segmentor(**options):
             "readout": "catseg",
             "trainable": ("q", "v"),
         },
-        "text_encoder": {"type": "CLIPTextEncoder", "arch": arch, "trainable": ("q", "v")},
+        "text_encoder": {"type": "OpenCLIPTextEncoder", "arch": arch, "trainable": ("q", "v")},
     }
     return build(**{**settings, **options})
 
@@ -206,7 +206,7 @@ def test_a_converted_aggregator_gives_the_golden_logits():
 
 
 def test_weights_of_a_frozen_encoder_convert_too(official):
-    frozen = {"type": "CLIPTextEncoder", "arch": ARCH}
+    frozen = {"type": "OpenCLIPTextEncoder", "arch": ARCH}
     model = build(text_encoder=frozen)
     assert any(name.endswith("in_proj_weight") for name in model.state_dict())
     back, _ = to_official(model.state_dict())

@@ -32,7 +32,7 @@ def text_cfg(**kwargs: Any) -> dict[str, Any]:
     arch = tiny_arch()
     arch["text_cfg"] = {**arch["text_cfg"], "vocab_size": 49408, "context_length": 77}
     return {
-        "type": "CLIPTextEncoder",
+        "type": "OpenCLIPTextEncoder",
         "arch": arch,
         "cache_dir": False,
         "progress": False,
