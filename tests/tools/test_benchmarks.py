@@ -160,8 +160,8 @@ def test_the_plain_segmentor_gives_the_same_labels(load):
     torch.manual_seed(0)
     model = module.build(tiny_arch(), crop=64, stride=32)
     with torch.inference_mode():
-        rows = module.speed_rows(model, torch.randn(3, 96, 128), 1, time.perf_counter)
+        rows, claims = module.speed_rows(model, torch.randn(3, 96, 128), 1, time.perf_counter)
     assert [row["name"] for row in rows] == [
         f"segmentor, 6 windows, {name}" for name in ("batched", "one by one", "plain form")
     ]
-    assert rows[2]["metrics"]["speedup"] == 1
+    assert claims[1].measured < 0.5

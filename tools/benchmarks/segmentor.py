@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench import clock_of, interleave, make_parser, peak_mb, report
+from bench import Claim, clock_of, interleave, make_parser, peak_mb, report
 from torch import Tensor
 
 from mmclipdis.clip.vocabulary import Vocabulary
@@ -75,7 +75,7 @@ def plain_labels(model: OpenVocabSegmentor, image: Tensor) -> Tensor:
 
 def speed_rows(
     model: OpenVocabSegmentor, image: Tensor, rounds: int, clock: Any
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[Claim]]:
     """Images a second and peak memory of the three ways, after checking that they agree."""
 
     def segment(batch_size: int) -> Tensor:
@@ -92,16 +92,22 @@ def speed_rows(
         raise RuntimeError(f"only {agreement:.2%} of the labels agree with the plain form")
     times = interleave(cases, rounds, clock=clock)
     windows = slide_windows(tuple(image.shape[-2:]), *crop_and_stride(model))
-    return [
+    title = f"segmentor, {len(windows)} windows"
+    rows: list[dict[str, Any]] = [
         {
-            "name": f"segmentor, {len(windows)} windows, {name}",
+            "name": f"{title}, {name}",
             "metrics": {
                 "images_per_second": 1 / times.median(name),
                 "peak_mb": peak_mb(case),
-                "speedup": times.ratio("plain form", name),
             },
         }
         for name, case in cases.items()
+    ]
+    speed = times.ratio("plain form", "batched")
+    memory = rows[0]["metrics"]["peak_mb"] / rows[2]["metrics"]["peak_mb"]
+    return rows, [
+        Claim(f"{title}, batched / plain form, speed", speed, at_least=1.6),
+        Claim(f"{title}, batched / plain form, memory", memory, at_most=0.5),
     ]
 
 
@@ -139,9 +145,9 @@ def main() -> None:
     size = (args.size[0], args.size[1])
     model = build(args.arch, crop=224, stride=112)
     with torch.inference_mode():
-        rows = speed_rows(model, torch.randn(3, *size), args.rounds, clock)
+        rows, claims = speed_rows(model, torch.randn(3, *size), args.rounds, clock)
         rows += memory_rows(size, tuple(args.classes))
-    report(args, rows)
+    report(args, rows, claims)
 
 
 if __name__ == "__main__":

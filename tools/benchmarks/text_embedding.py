@@ -23,16 +23,20 @@ from mmclipdis.clip.embedding_cache import MemoryCache
 from mmclipdis.clip.text import TextTower, build_text_tower, embed_vocabulary
 from mmclipdis.clip.vocabulary import Vocabulary
 
-FULL = 77
+FULL = 77  # context length of CLIP
+PART = 4
 
 
 def cold_rows(
     tower: TextTower, vocabulary: Vocabulary, rounds: int, batch_size: int, clock: Any
 ) -> tuple[list[dict[str, Any]], list[Claim]]:
-    """Embeddings of ``vocabulary`` computed in the three ways."""
+    """Embeddings of ``vocabulary`` computed in the three ways, in prompts a second.
+
+    At 77 tokens every prompt costs the same, so one in ``PART`` of them stands for all.
+    """
     sentences = [sentence for group in vocabulary.prompts() for sentence in group]
-    padded = torch.zeros(len(sentences), FULL, dtype=torch.long)
-    tokens = tower.tokenize(sentences)
+    tokens = tower.tokenize(sentences[::PART])
+    padded = torch.zeros(len(tokens), FULL, dtype=torch.long)
     padded[:, : tokens.shape[1]] = tokens
     batches = padded.split(batch_size)
 
@@ -48,14 +52,16 @@ def cold_rows(
         "77 tokens, open_clip": lambda: [tower.text(batch) for batch in batches],
     }
     times = interleave(cases, rounds, warmup=0, clock=clock)
+    count = {name: len(sentences) if name == "tokens cut" else len(padded) for name in cases}
     rows = [
         {
             "name": f"prompts, {name}",
-            "metrics": {"prompts_per_second": len(sentences) / times.median(name)},
+            "metrics": {"prompts_per_second": count[name] / times.median(name)},
         }
         for name in cases
     ]
-    gain = times.ratio("77 tokens", "tokens cut")
+    share = count["77 tokens"] / count["tokens cut"]
+    gain = times.ratio("77 tokens", "tokens cut") / share
     return rows, [Claim("prompts cold, tokens cut / 77 tokens, speed", gain, at_least=6)]
 
 
@@ -95,7 +101,7 @@ def main() -> None:
     """Read the command line, measure, report."""
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--arch", default="ViT-B-16-quickgelu")
-    parser.add_argument("--classes", type=int, default=4, help="classes encoded cold")
+    parser.add_argument("--classes", type=int, default=8, help="classes encoded cold")
     parser.add_argument("--batch-size", type=int, default=256, help="prompts a batch")
     parser.add_argument(
         "--cached-templates", default="single", help="templates of the cached vocabulary"
