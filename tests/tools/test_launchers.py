@@ -1,0 +1,66 @@
+"""The shell launchers hand their arguments on, and explain themselves when some are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": "echo", **variables}
+    command = ["bash", str(TOOLS / script), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh", "slurm_test.sh"]
+)
+def test_usage_is_shown_when_arguments_are_missing(script: str) -> None:
+    result = launch(script, "one")
+    assert result.returncode == 2
+    assert f"usage: tools/{script}" in result.stderr
+
+
+def test_dist_train_hands_options_on_unsplit() -> None:
+    result = launch("dist_train.sh", "c.py", "3", "--cfg-options", "a=b c", PORT="123", NNODES="2")
+    line = result.stdout.strip()
+    assert line.startswith("-m torch.distributed.run --nnodes=2 --node_rank=0")
+    assert "--master_port=123 --nproc_per_node=3" in line
+    assert line.endswith("tools/train.py c.py --launcher pytorch --cfg-options a=b c")
+
+
+def test_dist_test_with_and_without_a_checkpoint() -> None:
+    with_one = launch("dist_test.sh", "c.py", "w.pth", "2", "--tta").stdout.strip()
+    assert with_one.endswith("tools/test.py c.py w.pth --launcher pytorch --tta")
+    without = launch("dist_test.sh", "c.py", "", "2").stdout.strip()
+    assert without.endswith("tools/test.py c.py --launcher pytorch")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        (
+            "slurm_train.sh",
+            ("part", "job", "c.py", "--amp"),
+            "train.py c.py --launcher slurm --amp",
+        ),
+        ("slurm_test.sh", ("part", "job", "c.py", "w.pth"), "test.py c.py w.pth --launcher slurm"),
+        ("slurm_test.sh", ("part", "job", "c.py", ""), "test.py c.py --launcher slurm"),
+    ],
+)
+def test_slurm_scripts_call_srun(
+    script: str, arguments: tuple[str, ...], expected: str, tmp_path: Path
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    line = launch(script, *arguments, GPUS="16", SRUN_ARGS="-x bad", PATH=path).stdout.strip()
+    assert line.startswith("-p part --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8")
+    assert "-x bad echo -u" in line
+    assert line.endswith(expected)
