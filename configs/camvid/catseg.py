@@ -28,17 +28,17 @@ dataset = dict(
     ignore_index=ignore,
 )
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadReadableImage"),
+    dict(type="LoadReadableAnnotations"),
     dict(type="RandomResize", scale=(320, 240), ratio_range=(0.8, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(192, 192), ignore_index=ignore),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadReadableImage"),
     dict(type="Resize", scale=(320, 240), keep_ratio=True),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(

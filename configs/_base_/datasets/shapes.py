@@ -11,16 +11,16 @@ data_root = "data/shapes/"
 crop_size = (128, 128)
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadReadableImage"),
+    dict(type="LoadReadableAnnotations"),
     dict(type="RandomResize", scale=(160, 160), ratio_range=(0.8, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
+    dict(type="LoadReadableImage"),
+    dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
