@@ -63,11 +63,12 @@ class CATSegAggregator(nn.Module):
             the logits of the others are :data:`DROPPED_LOGIT`. ``None`` keeps all.
         train_pool: Side of the pooling before class aggregation in training.
         test_pool: The same in evaluation (the published numbers use 1).
-        class_chunk: Classes processed at once where classes do not interact; ``None`` for all.
-            Bounds the memory of inference and, with ``recompute='full'``, of training.
+        class_chunk: Classes processed at once where classes do not interact; ``None`` for all. The
+            result does not depend on it. Bounds the memory; small tensors are also faster on a CPU.
         recompute: Activations computed again in the backward pass instead of stored: ``'none'``,
-            ``'cheap'`` (MLP hidden layers and normalised decoder maps: about half of the memory
-            for little time) or ``'full'`` (everything but the class maps between modules).
+            ``'cheap'`` (MLP hidden layers of the spatial blocks, and the decoder of each chunk:
+            half of the memory for little time) or ``'full'`` (all but the class maps between
+            modules).
 
     Raises:
         ValueError: Dimensions that do not fit together, or an unknown ``recompute``.
@@ -87,7 +88,7 @@ class CATSegAggregator(nn.Module):
         max_classes: int | None = 256,
         train_pool: int = 2,
         test_pool: int = 1,
-        class_chunk: int | None = None,
+        class_chunk: int | None = 24,
         recompute: Recompute = "cheap",
     ) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ class CATSegAggregator(nn.Module):
             maps = self.cost_embedding(part.flatten(0, 1).unsqueeze(1))
             return channels_last(maps, len(part)).contiguous()
 
-        return self._in_chunks(convolve, cost)
+        return self._in_chunks(convolve, cost, recompute=False)
 
     def aggregate(self, maps: Tensor, image: Tensor, text: Tensor) -> Tensor:
         """All aggregation layers on class maps ``(B, T, h, w, dim)``.
@@ -188,7 +189,7 @@ class CATSegAggregator(nn.Module):
         cheap = self.recompute == "cheap"
         for layer in cast(list[AggregatorLayer], self.layers):
             spatial = partial(layer.spatial, guidance=appearance, recompute=cheap)
-            maps = self._in_chunks(spatial, maps)
+            maps = self._in_chunks(spatial, maps, recompute=full)
             maps = layer.classes(maps, text, pool, self.class_chunk, full)
         return maps
 
@@ -201,16 +202,17 @@ class CATSegAggregator(nn.Module):
         terms = self.decoder.guidance_terms(projected)
 
         def decode(part: Tensor) -> Tensor:
-            logits = self.decoder(channels_first(part), terms, self.recompute == "cheap")
+            logits = self.decoder(channels_first(part), terms)
             return logits.squeeze(1).unflatten(0, (len(part), -1))
 
-        return self._in_chunks(decode, maps)
+        return self._in_chunks(decode, maps, recompute=self.recompute != "none")
 
-    def _in_chunks(self, function: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+    def _in_chunks(
+        self, function: Callable[[Tensor], Tensor], maps: Tensor, recompute: bool
+    ) -> Tensor:
         """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``class_chunk`` at a time."""
         parts = maps.split(self.class_chunk or maps.shape[1], dim=1)
-        full = self.recompute == "full"
-        outputs = [recomputed(function, part, when=full) for part in parts]
+        outputs = [recomputed(function, part, when=recompute) for part in parts]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 
     def _check_inputs(self, image: Tensor, text: Tensor, guidance: Sequence[Tensor]) -> None:

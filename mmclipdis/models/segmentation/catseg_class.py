@@ -116,7 +116,7 @@ class ClassAggregation(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = ClassAttention(dim, guidance_dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, mlp_ratio * dim, F.relu)
+        self.mlp = Mlp(dim, mlp_ratio * dim, torch.relu_)
         self.padding_tokens: nn.Parameter | None = None
         self.padding_guidance: nn.Parameter | None = None
         if pad_len > 0:

@@ -19,8 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmclipdis.models.segmentation.catseg_common import recomputed
-
 
 def _group_norm(channels: int) -> nn.GroupNorm:
     groups = max(1, channels // 16)
@@ -81,8 +79,8 @@ class DecoderStage(nn.Module):
         bias = self.up.bias.view(1, -1, 1, 1).expand(batch, -1, height, width)
         return self.conv1(torch.cat([bias, guidance], dim=1)).unsqueeze(1)
 
-    def first(self, maps: Tensor, term: Tensor) -> Tensor:
-        """Up-sampling and first convolution.
+    def forward(self, maps: Tensor, term: Tensor) -> Tensor:
+        """Decode.
 
         Args:
             maps: Class maps ``(B T, in_dim, h, w)``, sorted by image.
@@ -93,15 +91,9 @@ class DecoderStage(nn.Module):
         """
         weight = compose_up_conv(self.up.weight, self.conv1.weight[:, : self.up.out_channels])
         x = F.conv_transpose2d(maps, weight, stride=2, padding=1)
-        return (x.unflatten(0, (term.shape[0], -1)) + term).flatten(0, 1)
-
-    def second(self, x: Tensor) -> Tensor:
-        """First GroupNorm and ReLU, second convolution."""
-        return self.conv2(F.relu(self.norm1(x)))
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Second GroupNorm and ReLU; apart, so that the consumer can recompute it."""
-        return F.relu(self.norm2(x))
+        x = (x.unflatten(0, (term.shape[0], -1)) + term).flatten(0, 1)
+        x = self.conv2(F.relu(self.norm1(x), inplace=True))
+        return F.relu(self.norm2(x), inplace=True)
 
 
 class Decoder(nn.Module):
@@ -123,31 +115,19 @@ class Decoder(nn.Module):
 
     def guidance_terms(self, guidance: Sequence[Tensor]) -> list[Tensor]:
         """:meth:`DecoderStage.guidance_term` of every stage."""
-        return [self._stage(i).guidance_term(g) for i, g in enumerate(guidance)]
+        stages = cast(list[DecoderStage], self.stages)
+        return [stage.guidance_term(g) for stage, g in zip(stages, guidance, strict=True)]
 
-    def forward(self, maps: Tensor, terms: Sequence[Tensor], recompute: bool = False) -> Tensor:
+    def forward(self, maps: Tensor, terms: Sequence[Tensor]) -> Tensor:
         """Decode class maps.
 
         Args:
             maps: ``(B T, dim, h, w)``, sorted by image.
             terms: :meth:`guidance_terms`.
-            recompute: Recompute normalised activations in the backward pass.
 
         Returns:
             Logits ``(B T, 1, 2^n h, 2^n w)`` after n stages.
         """
-        x = self._stage(0).first(maps, terms[0])
-        for i in range(len(self.stages)):
-            if i > 0:
-                x = recomputed(self._first, i, x, terms[i], when=recompute)
-            x = recomputed(self._stage(i).second, x, when=recompute)
-        return recomputed(self._head, x, when=recompute)
-
-    def _stage(self, number: int) -> DecoderStage:
-        return cast(DecoderStage, self.stages[number])
-
-    def _first(self, number: int, x: Tensor, term: Tensor) -> Tensor:
-        return self._stage(number).first(self._stage(number - 1).activate(x), term)
-
-    def _head(self, x: Tensor) -> Tensor:
-        return self.head(self._stage(-1).activate(x))
+        for stage, term in zip(self.stages, terms, strict=True):
+            maps = stage(maps, term)
+        return self.head(maps)
