@@ -79,8 +79,9 @@ def evaluate(config: str, args: argparse.Namespace, checkpoint: str = "") -> dic
     options += ["--cfg-options", f"test_dataloader.dataset.data_root={args.data}"]
     print("$ python tools/test.py", *options, flush=True)
     started = time.perf_counter()
-    metrics = test([str(ROOT / path), *options[1:]])
+    metrics = test([str(ROOT / path), *options[1:], "log_level=WARNING"])
     seconds = time.perf_counter() - started
+    print("  ", ", ".join(f"{key} {metrics[key]:.1f}" for key in METRICS), flush=True)
     return {**{key: float(metrics[key]) for key in METRICS}, "seconds": seconds}
 
 

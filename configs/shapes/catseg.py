@@ -61,4 +61,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=20),
     dict(type="CosineAnnealingLR", T_max=230, begin=20, end=250, eta_min=0, by_epoch=False),
 ]
-train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=250, val_interval=1000)  # no validation
+train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=250, val_interval=250)

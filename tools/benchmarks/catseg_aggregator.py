@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import resource
 import statistics
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench import Claim, report
 from torch import Tensor
 
 from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--write", action="store_true", help="merge into results/benchmarks.json")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     rows = []
@@ -112,8 +112,17 @@ def main() -> None:
             f"x{ratios[0]:.2f} time, x{ratios[1]:.2f} memory",
             flush=True,
         )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    by_name = {row["name"]: row for row in rows}
+    claims = []
+    if "plain" in by_name and "fast" in by_name:
+        for what, key in (("time", "seconds"), ("memory", "MiB")):
+            ratio = by_name["fast"][key] / by_name["plain"][key]
+            claims.append(Claim(f"CAT-Seg aggregator, fast / plain, {what}", ratio, at_most=0.5))
+    table = [
+        {"name": f"CAT-Seg aggregator, {row.pop('name')}", "metrics": row}
+        for row in map(dict, rows)
+    ]
+    report(args, table, claims)
 
 
 if __name__ == "__main__":
