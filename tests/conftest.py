@@ -1,4 +1,4 @@
-"""What all tests share: no test reads or writes the user's cache."""
+"""What all tests share: no test touches the user's cache or another test's registry scope."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from mmengine.registry import DefaultScope
 
 import mmclipdis  # noqa: F401  (first: mmseg and mmdet need what it puts in place of mmcv._ext)
 
@@ -20,3 +21,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["MMCLIPDIS_CACHE"]
     else:
         os.environ["MMCLIPDIS_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def own_scope() -> Iterator[None]:
+    """A test that works in mmdet's scope must not leave it to the next one."""
+    scopes = DefaultScope._instance_dict
+    before = dict(scopes)
+    yield
+    scopes.clear()
+    scopes.update(before)
