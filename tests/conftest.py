@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from mmengine.registry import DefaultScope
@@ -23,11 +24,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["MMCLIPDIS_CACHE"] = before
 
 
-@pytest.fixture(autouse=True)
-def own_scope() -> Iterator[None]:
-    """A test that works in mmdet's scope must not leave it to the next one."""
+@contextmanager
+def _scopes_kept() -> Iterator[None]:
     scopes = DefaultScope._instance_dict
     before = dict(scopes)
     yield
     scopes.clear()
     scopes.update(before)
+
+
+@pytest.fixture(autouse=True)
+def own_scope() -> Iterator[None]:
+    """A test that works in mmdet's scope must not leave it to the next one."""
+    with _scopes_kept():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module_scope() -> Iterator[None]:
+    """Nor may what a module's fixtures set up outlive the module."""
+    with _scopes_kept():
+        yield

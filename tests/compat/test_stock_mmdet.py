@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 
 
 @pytest.fixture
-def mmdet_scope() -> Iterator[None]:
+def mmdet_scope() -> None:
     DefaultScope.get_instance("test-stock-mmdet", scope_name="mmdet")
-    yield
-    DefaultScope.get_instance("after-stock-mmdet", scope_name="mmseg")
 
 
 def faster_rcnn() -> Any:

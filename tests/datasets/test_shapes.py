@@ -15,7 +15,7 @@ from mmclipdis.shapes.coco import Settings, write_dataset
 from mmclipdis.shapes.world import BASE, CLASSES, GROUPS, NOVEL, PALETTE
 
 PIPELINE = [
-    {"type": f"mmseg.{t}"} for t in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")
+    {"type": t} for t in ("LoadImageFromFile", "mmseg.LoadAnnotations", "mmseg.PackSegInputs")
 ]
 
 

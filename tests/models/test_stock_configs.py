@@ -28,8 +28,6 @@ def tiny_vit(**kwargs):
 @pytest.fixture
 def scope(request):
     DefaultScope.get_instance(f"stock-{request.node.name}", scope_name=request.param)
-    yield
-    DefaultScope.get_instance("after-stock", scope_name="mmseg")
 
 
 def seg_batch(height=64, width=96, classes=5):
