@@ -116,7 +116,7 @@ class ExactDataLoader(DataLoader):
             multiprocessing_context=loader.multiprocessing_context,
             generator=generator,
             prefetch_factor=loader.prefetch_factor,
-            persistent_workers=loader.persistent_workers,
+            persistent_workers=loader.persistent_workers and not endless,  # nothing to come back to
         )
         self.__dict__["batch_size"] = loader.batch_size  # mmengine scales rates by it
         self.skip = 0
@@ -126,6 +126,10 @@ class ExactDataLoader(DataLoader):
             yield None
         self.batches.start = self.skip
         yield from super().__iter__()
+
+    def stop_workers(self) -> None:
+        """End persistent workers now; garbage collection would wait five seconds for each."""
+        self._iterator = None
 
 
 def exact_data_loader(loader: DataLoader, seed: int, rank: int, endless: bool) -> ExactDataLoader:

@@ -71,7 +71,10 @@ class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
         self._follow_seed(self.runner)
         self.dataloader.skip = self._iter
         self.dataloader_iterator = iter(self.dataloader)
-        return super().run()
+        try:
+            return super().run()
+        finally:
+            self.dataloader_iterator.close()
 
     def run_iter(self, data_batch: Sequence[dict]) -> None:
         """Train one batch; the first after a resume starts from the saved random state."""
@@ -93,7 +96,10 @@ class ExactEpochBasedTrainLoop(_ExactLoop, EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         """Train from the current epoch to the last."""
         self._follow_seed(self.runner)
-        return super().run()
+        try:
+            return super().run()
+        finally:
+            self.dataloader.stop_workers()
 
     def run_epoch(self) -> None:
         """Train one epoch."""
