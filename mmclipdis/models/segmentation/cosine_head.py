@@ -15,6 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, resize
 from mmclipdis.models.segmentation.ready_embeddings import read_embeddings
 from mmclipdis.models.text_encoder import build_vocabulary
@@ -242,7 +243,7 @@ class CosineSegHead(BaseModule):
         """Loss on class scores (the best synonym's logit), for a backbone that is trainable.
 
         Raises:
-            ValueError: nothing of the features can learn.
+            ValueError: nothing of the features can learn, or a label is no class.
         """
         if not inputs[self.in_index].requires_grad:
             raise ValueError(
@@ -256,6 +257,8 @@ class CosineSegHead(BaseModule):
         labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
         scores = resize(scores, (int(labels.shape[-2]), int(labels.shape[-1])))
         target = labels[:, 0].long()
+        paths = [sample.get("seg_map_path") for sample in batch_data_samples]
+        check_labels(target, rule.num_classes, self.ignore_index, paths)
         value = self.loss_decode(scores, target, ignore_index=self.ignore_index)
         hit = accuracy(scores, target, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: value, "acc_seg": hit}

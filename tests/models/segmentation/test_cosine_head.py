@@ -143,6 +143,14 @@ def test_loss_of_a_frozen_model_says_what_to_train() -> None:
         make_head().loss((torch.randn(1, 4, 4, 4),), [], None)
 
 
+def test_a_label_that_is_no_class_is_named_with_its_file() -> None:
+    samples = samples_with_labels(torch.full((1, 4, 4), 4))
+    samples[0].set_metainfo({"seg_map_path": "labels/a.png"})
+    features = torch.randn(1, 4, 4, 4, requires_grad=True)
+    with pytest.raises(ValueError, match=r"labels/a\.png has 4; with 4 classes"):
+        make_head().loss((features,), samples, None)
+
+
 def test_follows_the_data_set_until_told() -> None:
     head = make_head(vocabulary="dataset")
     assert head.follow_dataset
