@@ -154,12 +154,20 @@ def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor
     token embeddings (``token_embedding.ids`` and ``.rows``; other rows are as at initialisation).
 
     Raises:
-        ValueError: if it is no CLIP checkpoint, or holds two towers of a kind.
+        ValueError: if it is no CLIP checkpoint, one of an EVA or timm tower, or holds two towers of
+            a kind.
     """
     for wrapper in ("state_dict", "model", "module"):
         if isinstance(raw.get(wrapper), Mapping):
             raw = raw[wrapper]
     tensors = {k.removeprefix("module."): v for k, v in raw.items() if isinstance(v, Tensor)}
+    # By its text tower alone such a file would load, into blocks with another activation.
+    if any("visual.blocks." in key or "visual.trunk." in key for key in tensors):
+        raise ValueError(
+            f"{source!r} is of an EVA-CLIP (or another tower of timm), which is not supported; "
+            "take weights of an OpenAI-style ViT, such as checkpoint='openai' with "
+            "arch='ViT-B-16-quickgelu'"
+        )
     out: dict[str, Tensor] = {}
     anchors = {
         "visual.": ("visual.conv1.weight",),
@@ -170,9 +178,8 @@ def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor
         if prefix is not None:
             out.update(_take(tensors, prefix, target))
     if not out:
-        kind = "an EVA-CLIP" if any("visual.blocks." in key for key in tensors) else "no CLIP"
         raise ValueError(
-            f"{source!r} holds {kind} checkpoint: expected 'visual.conv1.weight' or "
+            f"{source!r} holds no CLIP checkpoint: expected 'visual.conv1.weight' or "
             f"'token_embedding.weight', found {sorted(tensors)[:3] or 'no tensors'}"
         )
     return _fuse_qkv(_expand_token_embedding(out))
