@@ -59,8 +59,8 @@ class CosineSegHead(BaseModule):
         loss_decode: config of the loss on class scores when a trainable backbone is fine-tuned.
 
     Raises:
-        ValueError: neither or both of ``text_encoder`` and ``embeddings``, or shapes, counts and
-            thresholds that contradict each other.
+        ValueError: neither or both of ``text_encoder`` and ``embeddings``, a text encoder with
+            trainable weights, or shapes, counts and thresholds that contradict each other.
     """
 
     #: Bilinear resizing uses half-pixel centres, as all reference codes do.
@@ -88,6 +88,13 @@ class CosineSegHead(BaseModule):
         self.text_encoder: Any = text_encoder
         if isinstance(text_encoder, Mapping):
             self.text_encoder = MODELS.build(text_encoder)
+        if text_encoder is not None and any(
+            p.requires_grad for p in self.text_encoder.parameters()
+        ):
+            raise ValueError(
+                "CosineSegHead takes class embeddings as constants and would not train its "
+                "text_encoder: give it trainable=(), and train the backbone"
+            )
         self.templates = templates
         self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)

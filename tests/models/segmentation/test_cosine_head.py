@@ -225,6 +225,11 @@ def test_contradictions_are_refused(kwargs: dict[str, Any], message: str) -> Non
         make_head(**kwargs)
 
 
+def test_a_text_encoder_that_would_not_be_trained_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"would not train its text_encoder: .*trainable=\(\)"):
+        CosineSegHead(text_encoder=text_cfg(trainable=("q", "v")), vocabulary=NAMES)
+
+
 def test_missing_file_and_wrong_width_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
         make_head(embeddings=tmp_path / "nothing.pt")
