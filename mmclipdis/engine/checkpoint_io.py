@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as stock
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -133,5 +137,70 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return read_checkpoint(filename, map_location)
 
 
-CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
+def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """mmengine's loader of URLs: download into torch's cache, then :func:`read_checkpoint`.
+
+    mmengine's own unpickles whatever the server sends. The main process downloads first.
+
+    Raises:
+        FileNotFoundError: the download failed.
+        UnsafeCheckpointError: as :func:`read_checkpoint`.
+    """
+    try:
+        if is_main_process():
+            _download(filename)
+    finally:
+        barrier()
+    return read_checkpoint(_download(filename), map_location)
+
+
+def _download(url: str) -> Path:
+    """Return the file in ``torch.hub``'s cache, downloaded if it is not there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(url).path)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
+        except OSError as error:  # urllib's errors are of this kind
+            raise FileNotFoundError(
+                f"cannot download checkpoint {url} ({error}); download it by other means and give "
+                "the file."
+            ) from error
+    return path
+
+
+def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """mmengine's loader of names such as ``torchvision://resnet50``; reads what it gets safely.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    scheme, name = filename.split("://", 1)
+    if scheme in ("torchvision", "modelzoo"):
+        places = stock.get_torchvision_models()
+    elif scheme == "mmcls":
+        places = stock.get_mmcls_models()
+    else:
+        places = stock.get_external_models()
+        name = stock.get_deprecated_model_names().get(name, name)
+    if name not in places:
+        near = difflib.get_close_matches(name, places)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise ValueError(f"checkpoint {filename!r}: {scheme} has no model {name!r}{hint}")
+    if not places[name].startswith(("http://", "https://")):  # open_mmlab.json may name files
+        return read_checkpoint(Path(stock._get_mmengine_home()) / places[name], map_location)
+    checkpoint = load_from_http(places[name], map_location)
+    return stock._process_mmcls_checkpoint(checkpoint) if scheme == "mmcls" else checkpoint
+
+
+# The loaders left to mmengine (s3://, petrel://, pavi://) use torch.load, which is safe by default.
+for _prefixes, _loader in (
+    (("",), load_from_local),
+    (("http://", "https://"), load_from_http),
+    (
+        ("torchvision://", "modelzoo://", "open-mmlab://", "openmmlab://", "mmcls://"),
+        load_by_name,
+    ),
+):
+    CheckpointLoader.register_scheme(prefixes=_prefixes, loader=_loader, force=True)
 register_backend("atomic_local", AtomicLocalBackend)

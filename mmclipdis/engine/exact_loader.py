@@ -8,7 +8,7 @@ of the uninterrupted one, and can skip the first n without loading them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -121,7 +121,7 @@ class ExactDataLoader(DataLoader):
         self.__dict__["batch_size"] = loader.batch_size  # mmengine scales rates by it
         self.skip = 0
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Generator[Any, None, None]:  # type: ignore[override]
         for _ in range(self.skip):
             yield None
         self.batches.start = self.skip

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import checkpoint as stock
 from mmengine.runner.checkpoint import _load_checkpoint
 from safetensors.torch import save_file
 
@@ -79,3 +86,72 @@ def test_mmengine_loads_through_the_safe_reader(tmp_path: Path) -> None:
     torch.save({"state_dict": Harmful(tmp_path / "broken_in")}, tmp_path / "harmful.pth")
     with pytest.raises(UnsafeCheckpointError):
         _load_checkpoint(str(tmp_path / "harmful.pth"))
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a server of the files in ``tmp_path``; downloads go to ``tmp_path/hub``."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def name_the_models(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for table in ("get_torchvision_models", "get_external_models", "get_mmcls_models"):
+        monkeypatch.setattr(stock, table, lambda: {"net": url})
+
+
+ADDRESSES = ["{url}", "torchvision://net", "modelzoo://net", "open-mmlab://net", "openmmlab://net",
+             "mmcls://net"]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_code_in_a_downloaded_checkpoint_is_refused_and_not_run(
+    tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    torch.save({"state_dict": Harmful(tmp_path / "broken_in")}, tmp_path / "harmful.pth")
+    name_the_models(monkeypatch, f"{site}/harmful.pth")
+    with pytest.raises(UnsafeCheckpointError, match="could run code"):
+        _load_checkpoint(address.format(url=f"{site}/harmful.pth"))
+    assert not (tmp_path / "broken_in").exists()
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_weights_are_downloaded_once(
+    tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    torch.save({"state_dict": {"backbone.w": torch.arange(3.0)}}, tmp_path / "good.pth")
+    name_the_models(monkeypatch, f"{site}/good.pth")
+    for _ in range(2):
+        state = _load_checkpoint(address.format(url=f"{site}/good.pth"))["state_dict"]
+        key = "w" if address.startswith("mmcls") else "backbone.w"
+        assert torch.equal(state[key], torch.arange(3.0))
+        (tmp_path / "good.pth").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match=r"cannot download .*/absent\.pth"):
+        _load_checkpoint(f"{site}/absent.pth")
+
+
+def test_names_without_a_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    name_the_models(monkeypatch, "http://nowhere")
+    with pytest.raises(ValueError, match="no model 'nett'; did you mean net"):
+        _load_checkpoint("torchvision://nett")
+
+
+def test_code_in_a_checkpoint_of_an_object_store_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": Harmful(tmp_path / "broken_in")}, buffer)
+    store = SimpleNamespace(get=lambda _: buffer.getvalue())
+    monkeypatch.setattr(stock, "get_file_backend", lambda *_, **__: store)
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        _load_checkpoint("s3://bucket/harmful.pth")
+    assert not (tmp_path / "broken_in").exists()
