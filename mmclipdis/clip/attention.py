@@ -21,7 +21,7 @@ import torch.utils.checkpoint
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
-from mmclipdis.clip.readout import Readout
+from mmclipdis.clip.readout import READOUTS, Readout
 
 
 def attend(
@@ -135,35 +135,59 @@ def run_block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
     return finish_block(block, x, out, residual="token", ffn=True)
 
 
-def read_last_block(
-    block: ResidualAttentionBlock, x: Tensor, readout: Readout, context: Sequence[str] = ()
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Patch tokens of the last block under ``readout``.
+class BlockReader:
+    """The last block at one input, read in several ways; each projection is computed once.
 
     Args:
         block: open_clip residual attention block.
         x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
-        readout: What to do with it.
-        context: Which of ``q``, ``k``, ``v`` to return as well.
-
-    Returns:
-        ``Z`` of the patches ``(B, N, D)``, and the context ``{name: (B, N, D)}``.
     """
-    wanted = [p for p in "qkv" if p in readout.parts or p in context]
-    projected = project(block.attn, block.ln_1(x), wanted)
-    needed = {p: projected[p] for p in readout.parts}
-    out = attention_output(block, needed, readout.attention, readout.scale, first_query=1)
-    tokens = finish_block(block, x, out, readout.residual, readout.ffn)
-    return tokens, {p: projected[p][:, 1:] for p in context}
+
+    def __init__(self, block: ResidualAttentionBlock, x: Tensor) -> None:
+        self.block = block
+        self.x = x
+        self._normed = block.ln_1(x)
+        self._projected: dict[str, Tensor] = {}
+        self._ordinary: Tensor | None = None
+
+    def parts(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
+        names = tuple(names)
+        missing = [name for name in names if name not in self._projected]
+        self._projected |= project(self.block.attn, self._normed, missing)
+        return {name: self._projected[name] for name in names}
+
+    def ordinary(self) -> Tensor:
+        """Output ``(B, 1 + N, D)`` of the block as CLIP has it."""
+        if self._ordinary is None:
+            out = attention_output(self.block, self.parts("qkv"), ("qk",))
+            self._ordinary = finish_block(self.block, self.x, out, residual="token", ffn=True)
+        return self._ordinary
+
+    def cls(self) -> Tensor:
+        """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
+        if self._ordinary is not None:
+            return self._ordinary[:, :1]
+        query = project(self.block.attn, self._normed[:, :1], "q")
+        out = attention_output(self.block, query | self.parts("kv"), ("qk",))
+        return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
+
+    def attention(self, terms: Sequence[str], scale: str = "sqrt") -> Tensor:
+        """Attention output ``(B, N, D)`` of the patches."""
+        parts = self.parts(Readout(tuple(terms)).parts)
+        return attention_output(self.block, parts, terms, scale, first_query=1)
+
+    def patches(self, readout: Readout) -> Tensor:
+        """Patch tokens ``Z`` ``(B, N, D)`` under ``readout``."""
+        if self._ordinary is not None and readout == READOUTS["vanilla"]:
+            return self._ordinary[:, 1:]
+        out = self.attention(readout.attention, readout.scale)
+        return finish_block(self.block, self.x, out, readout.residual, readout.ffn)
 
 
-def read_cls(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    """CLS row ``(B, 1, D)`` of the ordinary last block, for the price of a single query."""
-    normed = block.ln_1(x)
-    projected = project(block.attn, normed, ("k", "v"))
-    query = project(block.attn, normed[:, :1], ("q",))["q"]
-    out = attention_output(block, {"q": query, **projected}, ("qk",))
-    return finish_block(block, x[:, :1], out, residual="token", ffn=True)
+def read_last_block(block: ResidualAttentionBlock, x: Tensor, readout: Readout) -> Tensor:
+    """Patch tokens ``(B, N, D)`` of the last block under ``readout``; see :class:`BlockReader`."""
+    return BlockReader(block, x).patches(readout)
 
 
 def run_blocks(

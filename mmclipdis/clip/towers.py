@@ -6,54 +6,20 @@ table as it is), so the stem stands here again; everything after it is open_clip
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import open_clip
 import torch
 from open_clip.model import _build_text_tower, _build_vision_tower
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
+from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from mmclipdis.clip.attention import (
-    attention_output,
-    project,
-    read_cls,
-    read_last_block,
-    run_block,
-    run_blocks,
-)
+from mmclipdis.clip.attention import BlockReader, run_blocks
 from mmclipdis.clip.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.positions import check_position_rule, resample_positions
 from mmclipdis.clip.readout import AnyReadout, DualPath, Readout
 from mmclipdis.clip.weights import Arch, model_config
-
-
-class DenseTower(Protocol):
-    """What backbones and heads ask of an image tower, whatever family it is of."""
-
-    width: int
-    embed_dim: int
-    depth: int
-    heads: int
-    patch_size: tuple[int, int]
-    image_size: tuple[int, int]
-
-    def forward_dense(
-        self,
-        images: Tensor,
-        readout: AnyReadout,
-        *,
-        intermediates: Sequence[int] = (),
-        context: Sequence[str] = (),
-        with_cls: bool = False,
-    ) -> DenseFeatures:
-        """Dense features of normalised RGB images ``(B, 3, H, W)``."""
-        ...
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """CLIP's image embedding ``(B, E)``, not normalised, at any image size."""
-        ...
 
 
 class OpenCLIPViT(nn.Module):
@@ -128,7 +94,7 @@ class OpenCLIPViT(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """CLIP's image embedding ``(B, E)``, not normalised, at any image size."""
         x, _ = run_blocks(self.blocks[:-1], self.embed(images), checkpoint=self.grad_checkpointing)
-        return self.to_joint(read_cls(self.blocks[-1], x))[:, 0]
+        return self.to_joint(BlockReader(self.blocks[-1], x).cls())[:, 0]
 
     def forward_dense(
         self,
@@ -153,21 +119,22 @@ class OpenCLIPViT(nn.Module):
         """
         grid = self.grid_of(images)
         keep = [self._block_index(i) for i in intermediates]
-        last = self.blocks[-1]
-        x = self.embed(images)
-        if isinstance(readout, DualPath):
-            x, kept, tokens = self._run_dual_path(x, readout, keep)
-            extra = self._context_of(last, x, context)
-        else:
-            x, kept = run_blocks(self.blocks[:-1], x, keep, self.grad_checkpointing)
-            tokens, extra = read_last_block(last, x, readout, context)
+        inputs = [index - 1 for index in self._blocks_of(readout)]
+        embedded = self.embed(images)
+        x, kept = run_blocks(self.blocks[:-1], embedded, [*keep, *inputs], self.grad_checkpointing)
+        kept[-1] = embedded
+        last = BlockReader(self.blocks[-1], x)
         if self.depth - 1 in keep:
-            kept[self.depth - 1] = run_block(last, x)
-        cls = self.to_joint(read_cls(last, x))[:, 0] if with_cls else None
+            kept[self.depth - 1] = last.ordinary()
+        if isinstance(readout, Readout):
+            tokens = last.patches(readout)
+        else:
+            tokens = self._second_path(kept, last, readout)
+        projected = last.parts(context)
         return DenseFeatures(
             map=tokens_to_map(self.to_joint(tokens), grid),
-            cls=cls,
-            context={name: tokens_to_map(value, grid) for name, value in extra.items()},
+            cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
+            context={name: tokens_to_map(part[:, 1:], grid) for name, part in projected.items()},
             intermediates=tuple(tokens_to_map(kept[i][:, 1:], grid) for i in keep),
         )
 
@@ -184,33 +151,26 @@ class OpenCLIPViT(nn.Module):
             raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
         return index % self.depth
 
-    @staticmethod
-    def _context_of(
-        block: ResidualAttentionBlock, x: Tensor, context: Sequence[str]
-    ) -> dict[str, Tensor]:
-        if not context:
-            return {}
-        return {k: v[:, 1:] for k, v in project(block.attn, block.ln_1(x), context).items()}
+    def _blocks_of(self, readout: AnyReadout) -> range:
+        """The blocks whose inputs CLIP-Surgery's second path reads."""
+        count = readout.blocks if isinstance(readout, DualPath) else 0
+        if count > self.depth:
+            raise ValueError(f"{count} surgery blocks, but the tower has {self.depth}")
+        return range(self.depth - count, self.depth)
 
-    def _run_dual_path(
-        self, x: Tensor, readout: DualPath, keep: Sequence[int]
-    ) -> tuple[Tensor, dict[int, Tensor], Tensor]:
-        """CLIP-Surgery's two streams; returns the last block's input, kept maps, patch tokens."""
-        if readout.blocks > self.depth:
-            raise ValueError(f"{readout.blocks} surgery blocks, but the tower has {self.depth}")
-        start = self.depth - readout.blocks
-        x, kept = run_blocks(self.blocks[: min(start, self.depth - 1)], x, keep)
-        if readout.blocks == 0:
-            return x, kept, run_block(self.blocks[-1], x)[:, 1:]
-        path = x[:, 1:]
-        for index in range(start, self.depth):
-            block: Any = self.blocks[index]
-            projected = project(block.attn, block.ln_1(x), Readout(readout.attention).parts)
-            path = path + attention_output(block, projected, readout.attention, first_query=1)
-            if index < self.depth - 1:
-                x = run_block(block, x)
-                kept.update({index: x} if index in keep else {})
-        return x, kept, path
+    def _second_path(
+        self, outputs: Mapping[int, Tensor], last: BlockReader, readout: DualPath
+    ) -> Tensor:
+        """Patch tokens of CLIP-Surgery from the ordinary stream; ``outputs[-1]`` starts it."""
+        blocks = self._blocks_of(readout)
+        if not blocks:
+            return last.ordinary()[:, 1:]
+        path = outputs[blocks[0] - 1][:, 1:]
+        for index in blocks:
+            is_last = index == self.depth - 1
+            reader = last if is_last else BlockReader(self.blocks[index], outputs[index - 1])
+            path = path + reader.attention(readout.attention)
+        return path
 
 
 def _check_readable(visual: Any) -> None:

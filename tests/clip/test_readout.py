@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.attention import attention_output, project, read_last_block
+from mmclipdis.clip.attention import attention_output, project, qkv_weights, read_last_block
 from mmclipdis.clip.readout import READOUTS, DualPath, Readout, get_readout
 from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
 
@@ -61,12 +61,12 @@ def tokens(tower: OpenCLIPViT) -> Tensor:
 @pytest.mark.parametrize("scale", ["sqrt", "none"])
 def test_every_combination_equals_the_formula(tower, tokens, attention, residual, ffn, scale):
     readout = Readout(attention, residual, ffn, scale)
-    got, _ = read_last_block(tower.blocks[-1], tokens, readout)
+    got = read_last_block(tower.blocks[-1], tokens, readout)
     torch.testing.assert_close(got, naive_block(tower, tokens, readout), **TOLERANCE)
 
 
 def test_vanilla_equals_the_ordinary_block(tower, tokens):
-    got, _ = read_last_block(tower.blocks[-1], tokens, READOUTS["vanilla"])
+    got = read_last_block(tower.blocks[-1], tokens, READOUTS["vanilla"])
     torch.testing.assert_close(got, tower.blocks[-1](tokens)[:, 1:], **TOLERANCE)
 
 
@@ -116,15 +116,15 @@ def test_tied_projections_make_qk_qq_and_kk_equal(tower, tokens):
         weight, bias = attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3)
         weight[1].copy_(weight[0])
         bias[1].copy_(bias[0])
-    outs = [read_last_block(tower.blocks[-1], tokens, Readout((t,)))[0] for t in ("qk", "qq", "kk")]
+    outs = [read_last_block(tower.blocks[-1], tokens, Readout((t,))) for t in ("qk", "qq", "kk")]
     torch.testing.assert_close(outs[0], outs[1], **TOLERANCE)
     torch.testing.assert_close(outs[0], outs[2], **TOLERANCE)
 
 
 def test_self_attention_is_equivariant_to_token_order(tower, tokens):
     order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(16)])
-    got, _ = read_last_block(tower.blocks[-1], tokens[:, order], READOUTS["declip"])
-    expected, _ = read_last_block(tower.blocks[-1], tokens, READOUTS["declip"])
+    got = read_last_block(tower.blocks[-1], tokens[:, order], READOUTS["declip"])
+    expected = read_last_block(tower.blocks[-1], tokens, READOUTS["declip"])
     torch.testing.assert_close(got, expected[:, order[1:] - 1], **TOLERANCE)
 
 
@@ -138,7 +138,7 @@ def test_a_batch_equals_its_images_one_by_one(tower, images, name):
 
 def test_four_choices_of_residual_and_ffn_are_distinct(tower, tokens):
     outs = [
-        read_last_block(tower.blocks[-1], tokens, Readout(("qq",), residual, ffn))[0]
+        read_last_block(tower.blocks[-1], tokens, Readout(("qq",), residual, ffn))
         for residual, ffn in itertools.product(("token", "none"), (True, False))
     ]
     for one, other in itertools.combinations(outs, 2):
@@ -156,6 +156,35 @@ def test_context_is_the_projection_after_the_bias_without_cls(tower, images):
         expected = part[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
         torch.testing.assert_close(features.context[name], expected, **TOLERANCE)
     assert sorted(features.context) == ["k", "q"]
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [*(r for r in READOUTS.values() if isinstance(r, Readout)), DualPath(0), DualPath(2)],
+)
+def test_the_last_block_projects_once_whatever_is_asked(tower, images, readout, monkeypatch):
+    x = tower.embed(images)
+    for block in tower.blocks[:-1]:
+        x = block(x)
+    plain = tower.forward_dense(images, readout).map
+    weights, rows = qkv_weights(tower.blocks[-1].attn), {"q": 0, "k": 0, "v": 0}
+    original = torch.nn.functional.linear
+
+    def spy(values, weight, *args):
+        for name, own in zip("qkv", weights, strict=True):
+            if weight.data_ptr() == own.data_ptr():
+                rows[name] += values.shape[1]
+        return original(values, weight, *args)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", spy)
+    asked = dict(intermediates=(2,), context=("q", "k", "v"), with_cls=True)
+    features = tower.forward_dense(images, readout, **asked)
+    monkeypatch.undo()
+    assert rows == {"q": 17, "k": 17, "v": 17}
+    torch.testing.assert_close(features.map, plain, **TOLERANCE)
+    torch.testing.assert_close(features.cls, tower.encode_image(images), **TOLERANCE)
+    ordinary = tower.blocks[-1](x)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(features.intermediates[0], ordinary, **TOLERANCE)
 
 
 def test_intermediates_are_block_outputs_in_the_order_asked(tower, images):
