@@ -81,17 +81,29 @@ def set_trainable(module: nn.Module, parts: Sequence[str]) -> list[str]:
 
 
 def freeze_unread(block: ResidualAttentionBlock, readout: AnyReadout) -> list[str]:
-    """Freeze the split projections of the last ``block`` that ``readout`` never reads.
+    """Freeze the weights of the last ``block`` that ``readout`` never reads.
 
-    Their gradient would be zero at best, and a parameter without gradient stops DDP. Returns the
-    names frozen, such as ``['q_proj_weight']`` for a value-only readout.
+    They get no gradient, which stops DDP: the split projections of parts that no term uses, and
+    LN2, MLP and their LayerScale under a readout without FFN. (Rows of a *fused* projection cannot
+    be frozen apart; unread ones get a zero gradient.) Only for a block that does not also run as an
+    ordinary one.
+
+    Returns:
+        Names of what was trainable before, those of the attention without ``attn.``, such as
+        ``['q_proj_weight']`` for a value-only readout.
     """
-    if not isinstance(readout, Readout):
-        return []
+    if isinstance(readout, Readout):
+        parts, ffn = readout.parts, readout.ffn
+    elif readout.blocks:
+        parts, ffn = Readout(readout.attention).parts, False
+    else:
+        return []  # no surgery: the ordinary block
+    unread = tuple(f"attn.{part}_proj_weight" for part in "qkv" if part not in parts)
+    if not ffn:
+        unread += ("ln_2.", "mlp.", "ls_2.")
     frozen = []
-    for name, parameter in block.attn.named_parameters(recurse=False):
-        if name.endswith("_proj_weight") and name[0] in "qkv" and name[0] not in readout.parts:
-            if parameter.requires_grad:
-                frozen.append(name)
+    for name, parameter in block.named_parameters():
+        if parameter.requires_grad and name.startswith(unread):
+            frozen.append(name.removeprefix("attn."))
             parameter.requires_grad = False
     return frozen

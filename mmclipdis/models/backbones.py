@@ -36,8 +36,8 @@ class CLIPViT(BaseModule):
         out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
             the dense map in the joint space, ``(B, E, h, w)``.
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
-            'v')`` trains these matrices of every block (those the last block's readout does not
-            read are frozen).
+            'v')`` trains these matrices of every block. What neither the readout nor
+            ``out_indices`` read stays frozen, since weights without gradient stop DDP.
         normalize: L2-normalise the dense map over its channels.
         grad_checkpointing: Recompute the blocks in the backward pass to save memory.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
@@ -73,8 +73,7 @@ class CLIPViT(BaseModule):
         self.out_indices = self._check_out_indices(out_indices)
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
-        if self.trainable and "all" not in self.trainable:
-            freeze_unread(self.tower.blocks[-1], self.readout)
+        self._freeze_unread()
 
     @property
     def embed_dim(self) -> int:
@@ -132,6 +131,17 @@ class CLIPViT(BaseModule):
         features = self.dense(images, intermediates=blocks)
         maps = iter(features.intermediates)
         return tuple(next(maps) if isinstance(i, int) else features.map for i in self.out_indices)
+
+    def _freeze_unread(self) -> None:
+        """Freeze what :meth:`forward` never reads."""
+        blocks = self.tower.blocks
+        last = max((i % len(blocks) for i in self.out_indices if isinstance(i, int)), default=-1)
+        if "map" not in self.out_indices:
+            for module in (*blocks[last + 1 :], self.tower.visual.ln_post):
+                module.requires_grad_(False)
+            self.tower.visual.proj.requires_grad_(False)
+        elif last < len(blocks) - 1:
+            freeze_unread(blocks[-1], self.readout)
 
     def _check_out_indices(self, out_indices: Sequence[int | str]) -> tuple[int | str, ...]:
         depth = self.tower.depth

@@ -70,15 +70,42 @@ def test_frozen_by_default_and_trainable_by_rule():
     assert sum(p.requires_grad for p in value_only.parameters()) == 11
 
 
-def test_checkpointed_gradients_equal_plain_ones():
-    images, grads = torch.randn(2, 3, 64, 64), []
-    plain = build("ClearCLIPViT", trainable=("all",))
-    recomputing = build("ClearCLIPViT", trainable=("all",), grad_checkpointing=True)
+@pytest.mark.parametrize("trainable", [("all",), ("q", "k", "v"), ("k",)])
+@pytest.mark.parametrize("out_indices", [("map",), (-1, "map"), (1, "map"), (1, 3), (5,)])
+@pytest.mark.parametrize("kind", sorted(PRESETS))
+def test_exactly_what_is_read_is_trained(kind, out_indices, trainable):
+    """A trainable parameter without gradient stops DDP; a frozen one with gradient is lost."""
+    backbone = build(kind, trainable=trainable, out_indices=out_indices)
+    wanted = {n for n, _ in backbone.named_parameters() if trainable == ("all",)} or {
+        n
+        for n, _ in backbone.named_parameters()
+        if n.endswith(tuple(f"{part}_proj_weight" for part in trainable))
+    }
+    got = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    backbone.requires_grad_(True)
+    sum(out.square().sum() for out in backbone(torch.randn(2, 3, 64, 64))).backward()
+    read = {n for n, p in backbone.named_parameters() if p.grad is not None}
+    assert got == wanted & read
+
+
+@pytest.mark.parametrize("kind", ["ClearCLIPViT", "CLIPSurgeryViT"])
+def test_checkpointed_gradients_equal_plain_ones(kind, monkeypatch):
+    images, grads, recomputed = torch.randn(2, 3, 64, 64), [], []
+    plain = build(kind, trainable=("all",))
+    recomputing = build(kind, trainable=("all",), grad_checkpointing=True)
     recomputing.load_state_dict(plain.state_dict())
+    original = torch.utils.checkpoint.checkpoint
+
+    def spy(block, *args, **kwargs):
+        recomputed.append(block)
+        return original(block, *args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", spy)
     for backbone in (plain, recomputing):
         backbone(images)[0].square().sum().backward()
         grads.append(backbone.tower.visual.conv1.weight.grad)
     torch.testing.assert_close(*grads)
+    assert recomputed == list(recomputing.tower.blocks[:-1])
 
 
 def test_weights_are_loaded_by_init_weights_and_not_before(tmp_path):
