@@ -164,11 +164,6 @@ class Vocabulary:
         """Class of every query, length ``Q``, ascending."""
         return tuple(i for i, synonyms in enumerate(self.names) for _ in synonyms)
 
-    @property
-    def has_synonyms(self) -> bool:
-        """Whether any class has more than one query (``Q > C``)."""
-        return len(self.queries) > self.num_classes
-
     def prompts(self) -> tuple[tuple[str, ...], ...]:
         """The sentences of every query, ``Q`` tuples of one sentence a template."""
         return tuple(self.templates.render(query) for query in self.queries)

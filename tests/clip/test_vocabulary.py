@@ -22,8 +22,7 @@ def test_queries_keep_class_order_and_know_their_class() -> None:
     assert v.queries == ("sky", "wall", "cat", "dog", "puppy", "hound")
     assert v.query_to_class == (0, 0, 1, 2, 2, 2)
     assert v.class_names == ("sky", "cat", "dog")
-    assert (v.num_classes, v.has_synonyms) == (3, True)
-    assert not Vocabulary.from_names(["a", "b"]).has_synonyms
+    assert v.num_classes == 3
 
 
 def test_prompts_are_rendered_for_every_query() -> None:
@@ -50,8 +49,7 @@ def test_separator_decides_what_is_a_synonym(tmp_path: Path) -> None:
     assert Vocabulary.from_file(path).names == (("cat", "kitty"), ("food", "other; meal"))
     by_semicolon = Vocabulary.from_file(path, separator=";")
     assert by_semicolon.names == (("cat,kitty",), ("food, other", "meal"))
-    assert Vocabulary.from_file(path, separator=None).num_classes == 2
-    assert not Vocabulary.from_file(path, separator=None).has_synonyms
+    assert len(Vocabulary.from_file(path, separator=None).queries) == 2
 
 
 def test_first_only_is_catsegs_rule() -> None:
