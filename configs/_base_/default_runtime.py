@@ -26,4 +26,4 @@ log_level = "INFO"
 load_from = None
 resume = False
 randomness = dict(seed=0)
-tta_model = dict(type="SegTTAModel")
+tta_model = dict(type="OpenVocabTTAModel")  # tools/test.py --tta

@@ -83,7 +83,8 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
     parser.add_argument("--show-dir", help="folder for painted images")
     parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each image")
-    parser.add_argument("--tta", action="store_true", help="augment at test time")
+    parser.add_argument("--tta", action="store_true", help="test on each image and its mirror "
+                        "image, or on the views of the config's tta_pipeline")  # fmt: skip
     add_common_arguments(parser)
     args = parse(parser, arguments)
 
@@ -268,16 +269,34 @@ def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: 
 
 
 def use_tta(config: Config) -> None:
-    """Test with the config's ``tta_model`` and ``tta_pipeline``.
+    """Test on several views of each image with ``tta_model`` and ``tta_pipeline`` of the config.
+
+    Without them: the mean of the class probabilities over the image and its mirror image.
 
     Raises:
-        UserInputError: the config lacks one of them.
+        UserInputError: the config has neither ``tta_pipeline`` nor a test pipeline to derive it of.
     """
-    missing = [name for name in ("tta_model", "tta_pipeline") if config.get(name) is None]
-    if missing:
-        raise UserInputError(f"--tta needs {' and '.join(missing)} in the config.")
-    config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    config.model = {**config.tta_model, "module": config.model}
+    dataset = config.test_dataloader.get("dataset", {})
+    pipeline = config.get("tta_pipeline")
+    if pipeline is None and dataset.get("pipeline") is None:
+        raise UserInputError("--tta needs tta_pipeline in the config, or the test data's pipeline.")
+    dataset["pipeline"] = pipeline or with_mirror_image(dataset["pipeline"])
+    tta_model = config.get("tta_model") or {"type": "OpenVocabTTAModel"}
+    config.model = {**tta_model, "module": config.model}
+
+
+def with_mirror_image(pipeline: Sequence[Any]) -> list[Any]:
+    """Let a test pipeline give each image twice, as it is and flipped; its labels stay unflipped.
+
+    From the step that loads the labels on, or else the last, everything runs once for each view.
+    A flip of the pipeline's own is left out.
+    """
+    pipeline = [step for step in pipeline if type_name(step) != "RandomFlip"]
+    names = [type_name(step) for step in pipeline]
+    split = next((i for i, name in enumerate(names) if "Annotations" in name), len(pipeline) - 1)
+    flips = [{"type": "RandomFlip", "prob": 0.0}, {"type": "RandomFlip", "prob": 1.0}]
+    views = {"type": "TestTimeAug", "transforms": [flips, *([step] for step in pipeline[split:])]}
+    return [*pipeline[:split], views]
 
 
 def keep_predictions(config: Config, folder: str) -> None:

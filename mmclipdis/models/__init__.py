@@ -16,6 +16,7 @@ from mmclipdis.models.segmentation import (
     MixedSizeSegDataPreProcessor,
     OpenVocabSegmentor,
 )
+from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "MixedSizeSegDataPreProcessor",
     "OpenCLIPTextEncoder",
     "OpenVocabSegmentor",
+    "OpenVocabTTAModel",
     "SCLIPViT",
     "build_vocabulary",
 ]

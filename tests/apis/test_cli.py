@@ -142,9 +142,23 @@ def test_show_and_tta_need_their_config(
     torch.save({"state_dict": {}}, tmp_path / "w.pth")
     arguments = [config(TEST), str(tmp_path / "w.pth")]
     assert "SegVisualizationHook" in failure(run_test, [*arguments, "--show"], capsys)
-    assert "--tta needs tta_model and tta_pipeline" in failure(
-        run_test, [*arguments, "--tta"], capsys
-    )
+    assert "--tta needs tta_pipeline" in failure(run_test, [*arguments, "--tta"], capsys)
+
+
+def test_tta_takes_the_views_of_the_config_or_adds_the_mirror_image() -> None:
+    pipeline = [{"type": "LoadReadableImage"}, {"type": "mmseg.LoadReadableAnnotations"},
+                {"type": "PackSegInputs"}]  # fmt: skip
+    base = {"model": {"type": "A"}, "test_dataloader": {"dataset": {"pipeline": pipeline}}}
+    derived = Config(base)
+    run_module.use_tta(derived)
+    assert derived.model == {"type": "OpenVocabTTAModel", "module": {"type": "A"}}
+    first, views = derived.test_dataloader.dataset.pipeline
+    flips = [{"type": "RandomFlip", "prob": prob} for prob in (0.0, 1.0)]
+    assert first == pipeline[0]
+    assert views == {"type": "TestTimeAug", "transforms": [flips, [pipeline[1]], [pipeline[2]]]}
+    own = Config({**base, "tta_model": {"type": "Own"}, "tta_pipeline": [{"type": "Mine"}]})
+    run_module.use_tta(own)
+    assert own.model.type == "Own" and own.test_dataloader.dataset.pipeline == [{"type": "Mine"}]
 
 
 def test_launchers_on_a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

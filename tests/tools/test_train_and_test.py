@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from torch import Tensor
 
 from mmclipdis.apis.run import test as run_test
@@ -71,6 +74,24 @@ def test_testing_a_checkpoint_gives_metrics_and_label_maps(
     assert 0 <= metrics["mIoU"] <= 100
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{i}.png" for i in range(6)}
     assert list((tmp_path / "painted").rglob("*.png"))
+
+
+def test_tta_gives_the_mirror_image_mirrored_labels(tmp_path: Path) -> None:
+    """Through the tool, with the shipped tiny CLIP: no tta_pipeline, no checkpoint."""
+    config = Config.fromfile(write_task(tmp_path))
+    config.model = Config.fromfile(ROOT / "configs/_base_/models/shapes_training_free.py").model
+    config.dump(tmp_path / "clip.py")
+    labels = {}
+    for name in ("plain", "tta", "mirrored"):
+        if name == "mirrored":
+            for path in (tmp_path / "images").iterdir():
+                cv2.imwrite(str(path), cv2.imread(str(path))[:, ::-1])
+        flags = ["--out", str(tmp_path / name), *([] if name == "plain" else ["--tta"])]
+        run_test([str(tmp_path / "clip.py"), *flags, *options(tmp_path / f"work_{name}")])
+        files = sorted((tmp_path / name).glob("*.png"))
+        labels[name] = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files])
+    assert np.array_equal(labels["tta"], labels["mirrored"][..., ::-1])
+    assert not np.array_equal(labels["tta"], labels["plain"])
 
 
 def test_tensorboard_is_an_option(config: Path) -> None:
