@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/shapes.json                              settings; written last, so it marks completion
+    OUT/shapes.json                              settings; shapes.json.part until all is written
     OUT/images/{split}/000000000007.png
     OUT/annotations/instances_{split}.json       RLE masks, boxes (x, y, w, h), areas in pixels
     OUT/annotations/captions_{split}.json
@@ -39,9 +39,9 @@ VERSION = 1  # of the pictures: raise it when the same seed draws something else
 class Settings:
     """What a data set on disk is a function of."""
 
-    train: int
-    val: int
-    seed: int
+    train: int = 600
+    val: int = 150
+    seed: int = 0
     version: int = VERSION
 
 
@@ -61,30 +61,32 @@ def write_dataset(
 ) -> bool:
     """Writes both splits below ``out``; returns False if they were complete already.
 
-    Raises ValueError for counts that are not positive, and FileExistsError when ``out`` holds
-    something else and ``overwrite`` is not set. Only what a writer of this data set makes is
-    deleted when overwriting.
+    What an interrupted run left there is drawn again. Raises ValueError for counts that are not
+    positive, and FileExistsError when ``out`` holds something else and ``overwrite`` is not set.
+    Only what a writer of this data set makes is deleted when overwriting.
     """
     for split in SPLITS:
         if getattr(settings, split) < 1:
             raise ValueError(f"{split} must be at least 1 image, got {getattr(settings, split)}")
     if settings.seed < 0 or workers < 1:
         raise ValueError(f"seed must be >= 0 and workers >= 1, got {settings.seed}, {workers}")
-    marker = out / "shapes.json"
+    marker, unfinished = out / "shapes.json", out / "shapes.json.part"
     if marker.exists() and json.loads(marker.read_text()) == asdict(settings) and not overwrite:
         return False
-    if out.exists() and any(out.iterdir()):
-        if not overwrite:
-            raise FileExistsError(
-                f"{out} is not empty and does not hold this data set complete "
-                f"({asdict(settings)}); name another folder or pass --overwrite"
-            )
-        marker.unlink(missing_ok=True)
-        for name in ("images", "annotations"):
-            shutil.rmtree(out / name, ignore_errors=True)
+    if out.exists() and any(out.iterdir()) and not unfinished.exists() and not overwrite:
+        raise FileExistsError(
+            f"{out} is not empty and does not hold this data set complete "
+            f"({asdict(settings)}); name another folder or pass --overwrite"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished.write_text(json.dumps(asdict(settings)))
+    marker.unlink(missing_ok=True)
+    for folder in (out / "images", out / "annotations"):
+        if folder.exists():
+            shutil.rmtree(folder)
     for split in SPLITS:
         _write_split(out, split, getattr(settings, split), settings.seed, workers)
-    marker.write_text(json.dumps(asdict(settings)))
+    unfinished.replace(marker)
     return True
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from mmclipdis.shapes import coco as module
 from mmclipdis.shapes.captions import names_in
 from mmclipdis.shapes.coco import LABEL_SUFFIX, Settings, categories, write_dataset
 from mmclipdis.shapes.world import CLASSES, THINGS
@@ -111,9 +112,29 @@ def test_a_complete_folder_is_left_alone_and_another_is_refused(tmp_path: Path) 
     (out / "mine.txt").write_text("keep")
     assert write_dataset(out, Settings(2, 1, 0), overwrite=True)
     assert (out / "mine.txt").exists() and len(list((out / "images/train").iterdir())) == 2
-    (out / "shapes.json").unlink()  # as after an interruption
+    (out / "shapes.json").unlink()  # no longer known to be a data set
     with pytest.raises(FileExistsError, match="does not hold this data set complete"):
         write_dataset(out, Settings(2, 1, 0))
+
+
+def test_an_interrupted_run_starts_again_and_leaves_what_a_whole_one_leaves(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data"
+    original = module.draw
+
+    def interrupted(split: str, index: int, seed: int) -> object:
+        if (split, index) == ("val", 1):
+            raise KeyboardInterrupt
+        return original(split, index, seed)
+
+    monkeypatch.setattr(module, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(out, Settings(9, 5, 3))
+    assert any(out.rglob("*.png")) and not (out / "shapes.json").exists()
+    monkeypatch.setattr(module, "draw", original)
+    assert write_dataset(out, Settings(6, 5, 3))
+    assert _digest(out) == _digest(folder)
 
 
 @pytest.mark.parametrize(

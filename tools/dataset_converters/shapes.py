@@ -2,7 +2,7 @@
 
 Example::
 
-    python tools/dataset_converters/shapes.py data/shapes --train 600 --val 200 --seed 0
+    python tools/dataset_converters/shapes.py data/shapes
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from mmclipdis.shapes.coco import Settings, write_dataset
 
 def main() -> None:
     """Reads the command line and writes the data set."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--train", type=int, default=600, help="images of the training split")
-    parser.add_argument("--val", type=int, default=200, help="images of the validation split")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", type=int, default=Settings.train, help="training images")
+    parser.add_argument("--val", type=int, default=Settings.val, help="test images")
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="of the pictures")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
     args = parser.parse_args()
