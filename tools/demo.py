@@ -19,7 +19,7 @@ import numpy as np
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.run import find_checkpoint, test
 from mmclipdis.engine.results import write_results
-from mmclipdis.shapes.coco import LABEL_SUFFIX
+from mmclipdis.shapes.coco import LABEL_SUFFIX, Settings
 from mmclipdis.shapes.world import CLASSES, PALETTE
 from mmclipdis.visualization.sheet import draw_sheet
 
@@ -31,16 +31,7 @@ SHEET_IMAGES = 6
 
 def main(arguments: list[str] | None = None) -> None:
     """Run every step, print each command as a user would type it, then one table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("data/shapes"))
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
-    parser.add_argument("--train", type=int, default=600, help="training images")
-    parser.add_argument("--val", type=int, default=150, help="test images")
-    parser.add_argument("--seed", type=int, default=0, help="of the training")
-    parser.add_argument(
-        "--write", action="store_true", help="write results/shapes_segmentation.json"
-    )
-    args = parser.parse_args(arguments)
+    args = parse_args(arguments)
 
     started = time.perf_counter()
     tool(
@@ -55,10 +46,27 @@ def main(arguments: list[str] | None = None) -> None:
     if args.write:
         write_results(
             ROOT / "results" / "shapes_segmentation.json",
-            command="python tools/demo.py --write",
-            rows=[dict(name=name, metrics=metrics) for name, metrics in rows.items()],
+            [dict(name=name, metrics=rounded(metrics)) for name, metrics in rows.items()],
             seeds=[args.seed],
         )
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
+    parser.add_argument(
+        "--work-dir", type=Path, default=Path("work_dirs/demo"), help="logs, checkpoint, pictures"
+    )
+    parser.add_argument("--train", type=int, default=Settings.train, help="training images")
+    parser.add_argument("--val", type=int, default=Settings.val, help="test images")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument(
+        "--write", action="store_true", help="write results/shapes_segmentation.json"
+    )
+    return parser.parse_args(arguments)
 
 
 def tool(script: str, *options: object) -> None:
@@ -114,6 +122,11 @@ def picture_sheet(args: argparse.Namespace, configs: list[str], names: list[str]
     titles = ["image", "ground truth", *names]
     draw_sheet(rows, titles, CLASSES, np.array(PALETTE), path)
     return path
+
+
+def rounded(metrics: dict[str, float]) -> dict[str, float]:
+    """``metrics`` with the seconds as precise as they repeat."""
+    return {**metrics, "seconds": round(metrics["seconds"], 1)}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
