@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shlex
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,10 +23,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from mmclipdis.apis.cli import run
 from mmclipdis.clip.weights import model_config
+from mmclipdis.engine.results import write_results
 from mmclipdis.shapes.pairs import make_pairs
 from mmclipdis.shapes.pretrain import Recipe, pretrain
-from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, export_run, load_model
+from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, export_run, load_towers
 from mmclipdis.shapes.zero_shot import zero_shot
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,26 +50,14 @@ def _train(rank: int, folder: Path, pairs_dir: Path, recipe: Recipe, meeting: st
 
 def _evaluate(weights: Path, out: Path, count: int, seeds: list[int]) -> None:
     """Measures the weights once a seed and writes the mean as a table."""
-    model = load_model(weights)
-    runs = [zero_shot(model, count, seed) for seed in seeds]
+    towers = load_towers(weights)
+    runs = [zero_shot(*towers, count, seed) for seed in seeds]
     metrics = {name: round(sum(r[name] for r in runs) / len(runs), 2) for name in runs[0]}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    table = {
-        "command": shlex.join(["python", "tools/pretrain_shapes_clip.py", *sys.argv[1:]]),
-        "commit": commit,
-        "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}",
-        "seeds": seeds,
-        "rows": [{"name": ARCH, "metrics": metrics}],
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(table, indent=2) + "\n")
+    write_results(out, [{"name": ARCH, "metrics": metrics}], seeds=seeds)
     print(json.dumps(metrics))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line; trains and exports, or evaluates."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
@@ -84,14 +71,11 @@ def main() -> None:
     for field in recipe_fields:
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=type(field.default), default=field.default)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.evaluate:
         _evaluate(args.weights, args.out, args.count, args.seeds)
         return
-    try:
-        recipe = Recipe(**{field.name: getattr(args, field.name) for field in recipe_fields})
-    except ValueError as error:
-        parser.error(str(error))
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in recipe_fields})
     pairs_dir = args.pairs_dir or args.work_dir / "pairs"
     side = model_config(ARCH)["vision_cfg"]["image_size"]
     make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side, workers=recipe.processes)
@@ -99,8 +83,8 @@ def main() -> None:
         job = (args.work_dir, pairs_dir, recipe, f"{scratch}/meeting")
         torch.multiprocessing.spawn(_train, job, nprocs=recipe.processes)
     export_run(args.work_dir / "last.pt", args.weights)
-    print(zero_shot(load_model(args.weights), count=200, seed=0))
+    print(zero_shot(*load_towers(args.weights), count=200, seed=0))
 
 
 if __name__ == "__main__":
-    main()
+    run(main, None)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from open_clip import tokenize
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, tokenize
 from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,9 +23,6 @@ from tqdm import tqdm
 from mmclipdis.shapes.captions import names_in
 from mmclipdis.shapes.pairs import Pairs
 from mmclipdis.shapes.world import CLASSES
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Recipe:
 
 def normalise(images: NDArray[np.uint8]) -> Tensor:
     """``(n, s, s, 3)`` uint8 RGB -> ``(n, 3, s, s)`` float with CLIP's mean and deviation."""
-    mean, std = torch.tensor(MEAN) * 255, torch.tensor(STD) * 255
+    mean, std = (torch.tensor(x) * 255 for x in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     x = (torch.from_numpy(np.ascontiguousarray(images)).float() - mean) / std
     return x.permute(0, 3, 1, 2).contiguous()
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from open_clip.model import CLIP
 from safetensors.torch import save_file
 
-from mmclipdis.clip.weights import MODEL_CONFIGS, model_config, read_clip_checkpoint
+from mmclipdis.clip.text import TextTower, build_text_tower
+from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
+from mmclipdis.clip.weights import (
+    MODEL_CONFIGS,
+    load_image_tower,
+    load_text_transformer,
+    model_config,
+)
 
 ARCH = "shapes-tiny"
 WEIGHTS_PATH = MODEL_CONFIGS / f"{ARCH}.safetensors"
@@ -37,18 +43,12 @@ def export_run(checkpoint: Path, path: Path) -> None:
     save_file(state, path, metadata=metadata)
 
 
-def load_model(weights: Path = WEIGHTS_PATH) -> CLIP:
-    """The tiny CLIP, both towers, in eval mode and float32.
+def load_towers(weights: Path = WEIGHTS_PATH) -> tuple[OpenCLIPViT, TextTower]:
+    """Image and text tower of the tiny CLIP, in eval mode and float32.
 
     Raises FileNotFoundError or ValueError as ``mmclipdis.clip.weights.read_clip_checkpoint``.
     """
-    config = model_config(ARCH)
-    model = CLIP(
-        config["embed_dim"],
-        config["vision_cfg"],
-        config["text_cfg"],
-        quick_gelu=config["quick_gelu"],
-    )
-    state = read_clip_checkpoint(ARCH, weights).state_dict
-    model.load_state_dict({name: value.float() for name, value in state.items()})
-    return model.eval()
+    image, text = build_image_tower(ARCH), build_text_tower(ARCH)
+    load_image_tower(image, ARCH, weights)
+    load_text_transformer(text.text, ARCH, weights)
+    return image.eval(), text.eval()

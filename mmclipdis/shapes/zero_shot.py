@@ -5,42 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import open_clip
 import torch
 from numpy.typing import NDArray
-from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from mmclipdis.clip.text import TextTower, embed_vocabulary
+from mmclipdis.clip.towers import OpenCLIPViT
+from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.shapes.pairs import fit
-from mmclipdis.shapes.pretrain import encode_text, normalise
+from mmclipdis.shapes.pretrain import normalise
 from mmclipdis.shapes.scene import Scene, draw_scene, random_size
 from mmclipdis.shapes.world import THINGS
 
 _STREAM = 8_888  # neither the pretraining's pictures nor the data sets'
 
 
-def class_embeddings(model: CLIP, names: Sequence[str]) -> Tensor:
+def class_embeddings(tower: TextTower, names: Sequence[str]) -> Tensor:
     """Unit rows ``(C, E)``: the mean of the unit embeddings of CLIP's 80 ImageNet prompts."""
-    rows = []
-    for name in names:
-        prompts = [template(name) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-        with torch.inference_mode():
-            rows.append(
-                F.normalize(encode_text(model, open_clip.tokenize(prompts)), dim=-1).mean(0)
-            )
-    return F.normalize(torch.stack(rows), dim=-1)
+    vocabulary = Vocabulary.from_names(names, "imagenet80")
+    return embed_vocabulary(tower, vocabulary, progress=False, cache_dir=False)
 
 
-def image_embeddings(model: CLIP, pictures: Sequence[NDArray[np.uint8]], batch: int = 64) -> Tensor:
+def image_embeddings(
+    tower: OpenCLIPViT, pictures: Sequence[NDArray[np.uint8]], batch: int = 64
+) -> Tensor:
     """Unit rows ``(n, E)`` of RGB uint8 pictures, each resized to the tower's square."""
-    side = model.visual.image_size[0]
+    side = tower.image_size[0]
     rows = []
     for start in range(0, len(pictures), batch):
         stack = np.stack([fit(picture, side) for picture in pictures[start : start + batch]])
         with torch.inference_mode():
-            rows.append(F.normalize(model.visual(normalise(stack)), dim=-1))
+            rows.append(F.normalize(tower.encode_image(normalise(stack)), dim=-1))
     return torch.cat(rows)
 
 
@@ -73,7 +70,9 @@ def tight_crops(scene: Scene) -> list[NDArray[np.uint8]]:
     return crops
 
 
-def zero_shot(model: CLIP, count: int, seed: int, progress: bool = True) -> dict[str, float]:
+def zero_shot(
+    image_tower: OpenCLIPViT, text_tower: TextTower, count: int, seed: int, progress: bool = True
+) -> dict[str, float]:
     """Percentages over ``count`` fresh pictures of each kind, with prompt ensembles.
 
     ``single_object_accuracy``: pictures with one object whose best-scoring thing is right.
@@ -82,18 +81,20 @@ def zero_shot(model: CLIP, count: int, seed: int, progress: bool = True) -> dict
     cosine ranks the multi-object pictures.
     """
     with tqdm(total=3, desc="zero-shot", disable=not progress) as bar:
-        text = class_embeddings(model, THINGS)
+        text = class_embeddings(text_tower, THINGS)
         bar.update()
         singles = draw_scenes(count, seed, single=True)
-        found = (image_embeddings(model, [s.image for s in singles]) @ text.T).argmax(1)
+        found = (image_embeddings(image_tower, [s.image for s in singles]) @ text.T).argmax(1)
         single = np.mean([s.objects[0] == i for s, i in zip(singles, found.tolist(), strict=True)])
         bar.update()
         scenes = draw_scenes(count, seed, single=False)
         crops = [crop for scene in scenes for crop in tight_crops(scene)]
         objects = [index for scene in scenes for index in scene.objects]
-        found = (image_embeddings(model, crops) @ text.T).argmax(1)
+        found = (image_embeddings(image_tower, crops) @ text.T).argmax(1)
         crop = np.mean([a == b for a, b in zip(objects, found.tolist(), strict=True)])
-        scores = (image_embeddings(model, [s.image for s in scenes]) @ text.T).double().numpy()
+        scores = (
+            (image_embeddings(image_tower, [s.image for s in scenes]) @ text.T).double().numpy()
+        )
         truth = np.asarray([[name in scene.things for name in THINGS] for scene in scenes])
         precisions = [average_precision(scores[:, c], truth[:, c]) for c in range(len(THINGS))]
         bar.update()

@@ -8,15 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from open_clip.model import CLIP
 from safetensors import safe_open
 from torch.nn import functional as F
 
 from mmclipdis.clip.readout import get_readout
-from mmclipdis.clip.towers import build_image_tower
-from mmclipdis.clip.weights import load_image_tower
+from mmclipdis.clip.text import TextTower
+from mmclipdis.clip.towers import OpenCLIPViT
 from mmclipdis.shapes.pretrain import Recipe, normalise
-from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, load_model
+from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, load_towers
 from mmclipdis.shapes.world import CLASSES, THINGS
 from mmclipdis.shapes.zero_shot import (
     average_precision,
@@ -28,8 +27,8 @@ from mmclipdis.shapes.zero_shot import (
 
 
 @pytest.fixture(scope="module")
-def model() -> CLIP:
-    return load_model()
+def towers() -> tuple[OpenCLIPViT, TextTower]:
+    return load_towers()
 
 
 def test_the_file_is_small_half_precision_and_tells_how_it_was_made() -> None:
@@ -44,35 +43,34 @@ def test_the_file_is_small_half_precision_and_tells_how_it_was_made() -> None:
     assert set(kinds.values()) == {torch.float16}
 
 
-def test_compact_embeddings_expand_to_the_rows_of_their_tokens(model: CLIP) -> None:
+def test_compact_embeddings_expand_to_the_rows_of_their_tokens(towers) -> None:
     with safe_open(WEIGHTS_PATH, "pt") as file:
         ids = file.get_tensor("token_embedding.ids")
         rows = file.get_tensor("token_embedding.rows")
-    table = model.token_embedding.weight
+    table = towers[1].text.token_embedding.weight
     assert table.shape[0] == 49408 and len(ids) == len(rows) == len(ids.unique())
     assert {49406, 49407} <= set(ids.tolist())  # start and end of text
     assert torch.equal(table[ids], rows.float())
 
 
-def test_zero_shot_recognition_reaches_the_targets(model: CLIP) -> None:
-    measured = zero_shot(model, count=100, seed=123, progress=False)
+def test_zero_shot_recognition_reaches_the_targets(towers) -> None:
+    measured = zero_shot(*towers, count=100, seed=123, progress=False)
     assert measured["single_object_accuracy"] >= 95
     assert measured["tight_crop_accuracy"] >= 85
     assert measured["multi_object_mAP"] >= 75
 
 
 @torch.inference_mode()
-def test_dense_readouts_order_as_in_the_papers(model: CLIP) -> None:
-    text = class_embeddings(model, CLASSES)
-    tower = build_image_tower(ARCH)
-    load_image_tower(tower, ARCH, WEIGHTS_PATH)
+def test_dense_readouts_order_as_in_the_papers(towers) -> None:
+    tower, text_tower = towers
+    text = class_embeddings(text_tower, CLASSES)
     scenes = draw_scenes(16, seed=7, single=False)
     found = {}
     for name in ("vanilla", "maskclip", "sclip", "clearclip"):
         confusion = np.zeros((len(CLASSES), len(CLASSES)))
         for scene in scenes:
             image = cv2.resize(scene.image, (128, 128))
-            dense = tower.eval().forward_dense(normalise(image[None]), get_readout(name)).map
+            dense = tower.forward_dense(normalise(image[None]), get_readout(name)).map
             scores = torch.einsum("bchw,kc->bkhw", F.normalize(dense, dim=1), text)
             scores = F.interpolate(scores, scene.labels.shape, mode="bilinear")
             np.add.at(confusion, (scene.labels, scores[0].argmax(0).numpy()), 1)
