@@ -9,7 +9,6 @@ or the tensors of a TorchScript archive.
 from __future__ import annotations
 
 import difflib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any
 import open_clip
 import open_clip.pretrained
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from mmclipdis.clip.files import read_file
 from mmclipdis.clip.trainable import match_qkv_layout
 
 Arch = str | Mapping[str, Any]
@@ -84,7 +83,7 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
         ValueError: for a file that is no CLIP checkpoint, or a GELU/QuickGELU mismatch.
     """
     path, quick_gelu = _locate(arch, str(source))
-    raw, marked = _read_file(path)
+    raw, marked = _read_entries(path)
     state_dict = to_open_clip_layout(raw, str(source))
     quick_gelu = marked if quick_gelu is None else quick_gelu
     _check_activation(arch, quick_gelu, str(source))
@@ -253,39 +252,15 @@ def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
     )
 
 
-def _read_file(path: Path) -> tuple[Mapping[str, Any], bool | None]:
+def _read_entries(path: Path) -> tuple[Mapping[str, Any], bool | None]:
     """All entries of a checkpoint file, and whether it is marked as QuickGELU."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                mark = (file.metadata() or {}).get("quick_gelu")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, None if mark is None else mark.lower() == "true"
-        if _is_torchscript(path):
-            archive: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-            state = archive.state_dict()
-            return {k: v for k, v in state.items() if k not in _OPENAI_MARKS}, True
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is not a readable checkpoint: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ValueError(
-            f"{str(path)!r} holds Python objects besides tensors and is not loaded, since that can "
-            "run code; export its state dict with torch.save(model.state_dict(), ...) first"
-        ) from error
+    raw, metadata = read_file(path)
     if not isinstance(raw, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(raw).__name__}, expected a state dict")
+    if "quick_gelu" in metadata:
+        return raw, metadata["quick_gelu"].lower() == "true"
     mark = True if all(name in raw for name in _OPENAI_MARKS) else raw.get("quick_gelu")
     return raw, None if mark is None else bool(mark)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _check_activation(arch: Arch, trained_quick: bool | None, source: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from mmclipdis.clip.files import read_file
 from mmclipdis.clip.towers import build_image_tower, build_text_transformer
 from mmclipdis.clip.trainable import split_qkv
 from mmclipdis.clip.weights import (
@@ -18,6 +21,10 @@ from mmclipdis.clip.weights import (
     model_config,
     read_clip_checkpoint,
 )
+
+
+def _resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -105,7 +112,7 @@ def test_compact_token_embeddings_are_expanded_reproducibly(tmp_path, arch, mode
 class _Archive(nn.Module):
     """An OpenAI archive is a TorchScript module with three extra, non-weight entries."""
 
-    def __init__(self, model):
+    def __init__(self, model, marks=("input_resolution", "context_length", "vocab_size")):
         super().__init__()
         self.visual, self.transformer, self.ln_final = (
             model.visual,
@@ -115,7 +122,7 @@ class _Archive(nn.Module):
         self.token_embedding = model.token_embedding
         self.positional_embedding, self.logit_scale = model.positional_embedding, model.logit_scale
         self.text_projection = model.text_projection
-        for name in ("input_resolution", "context_length", "vocab_size"):
+        for name in marks:
             self.register_buffer(name, torch.tensor(1))
 
     def forward(self, image):
@@ -136,6 +143,12 @@ def test_openai_torchscript_archive_loads(arch, model, openai_archive):
 def test_openai_archive_with_gelu_is_refused(arch, openai_archive):
     with pytest.raises(ValueError, match=r"trained with QuickGELU.*set quick_gelu=True"):
         load_image_tower(build_image_tower(arch), arch | {"quick_gelu": False}, openai_archive)
+
+
+def test_another_torchscript_archive_is_not_taken_for_openais(tmp_path, arch, model):
+    archive = torch.jit.trace(_Archive(model, ()), torch.randn(1, 3, 64, 64), check_trace=False)
+    archive.save(str(tmp_path / "clip.pt"))
+    assert read_clip_checkpoint(arch, tmp_path / "clip.pt").quick_gelu is None
 
 
 def test_openai_tag_with_gelu_arch_is_refused_before_any_download():
@@ -204,8 +217,35 @@ def test_pickled_objects_are_not_loaded(tmp_path, arch):
 
     (tmp_path / "evil.pt").write_bytes(b"")
     torch.save({"model": Payload()}, tmp_path / "evil.pt", pickle_module=pickle)
-    with pytest.raises(ValueError, match="holds Python objects besides tensors"):
+    with pytest.raises(ValueError, match=r"evil.pt' holds Python objects besides tensors"):
         read_clip_checkpoint(arch, tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html>Not found</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
+        *(b"\x80\x02u", b"\x80\x02h\x01", b"\x80\x02X\x01\x00\x00\x00\xff", b"\x80\x02K", b""),
+    ],
+)
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, arch, content):
+    (tmp_path / "page.pt").write_bytes(content)
+    message = r"page.pt' is (no checkpoint, or holds|not a readable checkpoint)"
+    with pytest.raises(ValueError, match=message):
+        read_clip_checkpoint(arch, tmp_path / "page.pt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_is_not_looked_at_is_not_read(tmp_path, suffix):
+    """The image and the text tower each read the file; neither pays for the other."""
+    path, state = tmp_path / f"big.{suffix}", {"a": torch.ones(4), "b": torch.zeros(25_000_000)}
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    before = _resident_bytes()
+    entries, _ = read_file(path)
+    assert entries["a"].sum() == 4
+    assert _resident_bytes() - before < 50e6
 
 
 def test_broken_and_missing_files_are_clear_errors(tmp_path, arch):

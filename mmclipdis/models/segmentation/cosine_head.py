@@ -17,7 +17,7 @@ from torch import Tensor
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, resize
-from mmclipdis.models.segmentation.ready_embeddings import read_embeddings
+from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
 from mmclipdis.models.text_encoder import build_vocabulary
 
 FOLLOW_DATASET = "dataset"
@@ -110,7 +110,9 @@ class CosineSegHead(BaseModule):
         self._embeddings_are_given = embeddings is not None
         self._embeddings: Tensor | None
         self.query_to_class: Tensor
-        given = None if embeddings is None else F.normalize(read_embeddings(embeddings), dim=-1)
+        given = (
+            None if embeddings is None else F.normalize(load_ready_embeddings(embeddings), dim=-1)
+        )
         self.register_buffer("_embeddings", given, persistent=False)
         self.register_buffer("query_to_class", torch.empty(0, dtype=torch.long), persistent=False)
         if not self.follow_dataset:

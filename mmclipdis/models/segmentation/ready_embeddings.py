@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from mmclipdis.clip.files import read_file
 
-def read_embeddings(source: Tensor | str | Path) -> Tensor:
+
+def load_ready_embeddings(source: Tensor | str | Path) -> Tensor:
     """Ready embeddings (Q, E) float32 from a tensor, or a ``.pt``/``.safetensors`` file of one.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: anything but one tensor with two axes.
+        ValueError: an unreadable file, or anything but one tensor with two axes.
     """
+    content: Any = source
+    where = "text embeddings"
     if not isinstance(source, Tensor):
         path = Path(source)
         if not path.is_file():
             raise FileNotFoundError(f"no file of text embeddings at {path}")
-        if path.suffix == ".safetensors":
-            tensors = list(load_file(str(path)).values())
-            source = tensors[0] if len(tensors) == 1 else torch.empty(0)
-        else:
-            source = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(source, Tensor) or source.dim() != 2:
-        raise ValueError("text embeddings must be one tensor of shape (queries, channels)")
-    return source.detach().clone().float()
+        where = f"text embeddings in {str(path)!r}"
+        content, _ = read_file(path)
+        if isinstance(content, dict) and len(content) == 1:
+            content = next(iter(content.values()))
+    if not isinstance(content, Tensor) or content.dim() != 2:
+        raise ValueError(f"{where} must be one tensor of shape (queries, channels)")
+    return content.detach().clone().float()

@@ -207,6 +207,18 @@ def test_ready_embeddings_from_a_file(tmp_path: Path, suffix: str) -> None:
     torch.testing.assert_close(make_head(embeddings=str(path)).embeddings(), torch.eye(4))
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_damaged_file_of_embeddings_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(b"<!DOCTYPE html><html>Not found</html>")
+    with pytest.raises(ValueError, match=rf"text\{suffix}' is "):
+        make_head(embeddings=path)
+    state = {"a": torch.eye(4), "b": torch.eye(4)}
+    torch.save(state, path) if suffix == ".pt" else save_file(state, path)
+    with pytest.raises(ValueError, match=rf"in .*text\{suffix}' must be one tensor"):
+        make_head(embeddings=path)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
