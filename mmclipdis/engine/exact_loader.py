@@ -38,7 +38,8 @@ class SeededDataset(Dataset):
         return len(self.wrapped)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "wrapped":  # while unpickling in a spawned worker
+        # "wrapped": while unpickling in a spawned worker. "__getitems__": a Subset's knows no keys.
+        if name in ("wrapped", "__getitems__"):
             raise AttributeError(name)
         return getattr(self.wrapped, name)
 

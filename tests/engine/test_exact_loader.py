@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from mmclipdis.engine.exact_loader import PositionedBatches, SeededDataset, exact_data_loader
 
@@ -89,6 +89,12 @@ def test_wrapped_data_set_can_be_read_and_changed() -> None:
     assert len(exact.dataset) == 7 and exact.batch_size == 2
     copy = pickle.loads(pickle.dumps(exact.dataset))
     assert isinstance(copy, SeededDataset) and copy[(0, 0, 3)] == exact.dataset[(0, 0, 3)]
+
+
+def test_a_subset_that_gives_batches_at_once_is_read_one_by_one() -> None:
+    base = DataLoader(Subset(Noisy(), [5, 3, 1]), batch_size=2, collate_fn=list)
+    batches = list(exact_data_loader(base, 0, 0, endless=False))
+    assert [[sample[0] for sample in batch] for batch in batches] == [[5.0, 3.0], [1.0]]
 
 
 def test_an_exact_loader_stays_itself() -> None:

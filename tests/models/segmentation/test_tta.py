@@ -78,9 +78,10 @@ def test_our_head_in_a_stock_segmentor_is_not_softmaxed_again(prob_thd: float) -
     model = EncoderDecoder(
         backbone={"type": "PatchMeanBackbone"},
         decode_head=head_cfg(num_classes=4, prob_thd=prob_thd),
+        data_preprocessor={"type": "MixedSizeSegDataPreProcessor"},
         test_cfg=Config({"mode": "whole"}),
-    ).double().eval()  # fmt: skip
-    image = photo(28)[:, :8]
+    ).eval()  # fmt: skip
+    image = photo(28)[:, :8].float()
     size = {"ori_shape": (8, 28), "img_shape": (8, 28)}
     (plain,) = model.predict(image[None], [SegDataSample(metainfo=size)])
     (result,) = OpenVocabTTAModel(model).test_step(views(image, "no"))
