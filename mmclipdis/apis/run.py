@@ -300,7 +300,12 @@ def with_mirror_image(pipeline: Sequence[Any]) -> list[Any]:
 
 
 def keep_predictions(config: Config, folder: str) -> None:
-    """Let every metric of the test evaluator write its predictions to the folder."""
+    """Let every metric of the test evaluator write its predictions to the folder.
+
+    mmseg's metric is replaced by ours: it writes labels above 255 modulo 256.
+    """
     evaluator = config.test_evaluator
     for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+        if type_name(metric) == "IoUMetric":
+            metric["type"] = "OpenVocabIoUMetric"
         metric["output_dir"] = folder

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
+from PIL import Image
 from torch import Tensor
 
 
@@ -23,50 +25,83 @@ class OpenVocabIoUMetric(IoUMetric):
       against 50.0.
 
     Different from ``IoUMetric``: pixel counts are integers (float32 sums lose pixels above 16.7
-    million a class), and labels outside the classes are an error that names the file instead of
-    being dropped.
+    million a class), labels outside the classes are an error that names the file instead of
+    being dropped, a misspelt argument is an error instead of being ignored, and label maps with
+    more than 255 classes are written as 16-bit PNG instead of wrapping around.
 
     Args:
         groups: names of classes by group, ``dict(base=('cat', ...), novel=(...))``; None takes
             ``groups`` of the data set's metainfo, if it has any.
         present_only: also report every mean under detectron2's rule.
-        **kwargs: those of ``IoUMetric``.
+        ignore_index, iou_metrics, nan_to_num, beta, collect_device, format_only, prefix: those of
+            ``IoUMetric``.
+        output_dir: folder for the predicted label maps, ``PHOTO_NAME.png``; with
+            ``reduce_zero_label`` they are numbered from 1, as the labels are.
     """
 
     def __init__(
         self,
         groups: Mapping[str, Sequence[str]] | None = None,
         present_only: bool = False,
-        **kwargs: Any,
+        ignore_index: int = 255,
+        iou_metrics: Sequence[str] = ("mIoU",),
+        nan_to_num: int | None = None,
+        beta: int = 1,
+        collect_device: str = "cpu",
+        output_dir: str | None = None,
+        format_only: bool = False,
+        prefix: str | None = None,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            ignore_index=ignore_index,
+            iou_metrics=list(iou_metrics),
+            nan_to_num=nan_to_num,
+            beta=beta,
+            collect_device=collect_device,
+            output_dir=output_dir,
+            format_only=format_only,
+            prefix=prefix,
+        )
         self.groups = groups
         self.present_only = present_only
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count intersections and unions of one batch.
+        """Count intersections and unions of one batch, and write its predictions.
 
         Raises:
             ValueError: a label or prediction is no class of the data set; names the file.
         """
         num_classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
+            self._check(sample, "pred_sem_seg", num_classes, "the prediction for", "img_path")
+            predicted = sample["pred_sem_seg"]["data"].squeeze()
             if not self.format_only:
                 self._check(sample, "gt_sem_seg", num_classes, "the label map", "seg_map_path")
-            self._check(sample, "pred_sem_seg", num_classes, "the prediction for", "img_path")
-        super().process(data_batch, data_samples)
+                label = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
+                self.results.append(
+                    self.intersect_and_union(predicted, label, num_classes, self.ignore_index)
+                )
+            if self.output_dir is not None:
+                shift = int(sample.get("reduce_zero_label") or False)
+                kind = np.uint8 if num_classes + shift <= 255 else np.uint16
+                picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
+                picture.save(Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png")
 
     def _check(
         self, sample: Mapping[str, Any], field: str, num_classes: int, what: str, key: str
     ) -> None:
-        values = torch.unique(sample[field]["data"])
-        wrong = values[(values < 0) | (values >= num_classes)]
+        values = sample[field]["data"]
+        low, high = values.aminmax()
+        if low >= 0 and high < num_classes:
+            return
+        wrong = (values < 0) | (values >= num_classes)
         if field == "gt_sem_seg":
-            wrong = wrong[wrong != self.ignore_index]
-        if len(wrong):
+            wrong &= values != self.ignore_index
+        if bool(wrong.any()):
+            found = torch.unique(values[wrong]).tolist()
             where = sample.get(key) or sample.get("img_path") or "a sample"
             raise ValueError(
-                f"{what} {where} holds the values {wrong.tolist()[:10]}, but the data set has "
+                f"{what} {where} holds the values {found[:10]}, but the data set has "
                 f"{num_classes} classes (0..{num_classes - 1}, ignored: {self.ignore_index}); "
                 "check the classes and reduce_zero_label of the data set, and the vocabulary"
             )

@@ -145,6 +145,15 @@ def test_show_and_tta_need_their_config(
     assert "--tta needs tta_pipeline" in failure(run_test, [*arguments, "--tta"], capsys)
 
 
+def test_label_maps_are_written_by_a_metric_that_does_not_wrap_them() -> None:
+    config = Config({"test_evaluator": [{"type": "mmseg.IoUMetric"}, {"type": "Other"}]})
+    run_module.keep_predictions(config, "out")
+    assert config.test_evaluator == [
+        {"type": "OpenVocabIoUMetric", "output_dir": "out"},
+        {"type": "Other", "output_dir": "out"},
+    ]
+
+
 def test_tta_takes_the_views_of_the_config_or_adds_the_mirror_image() -> None:
     pipeline = [{"type": "LoadReadableImage"}, {"type": "mmseg.LoadReadableAnnotations"},
                 {"type": "PackSegInputs"}]  # fmt: skip
