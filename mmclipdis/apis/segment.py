@@ -52,9 +52,11 @@ class Segmentation:
     def save(self, path: str | Path, opacity: float = 0.6) -> Path:
         """Write photo, overlay and label map side by side, with a legend; return the path."""
         palette = class_palette(len(self.names))
-        row = [self.photo, blend(self.photo, self.labels, palette, opacity), self.labels]
-        titles = ["photo", "overlay", "classes"]
-        return draw_sheet([row], titles, self.names, palette, path, cell_height=360)
+        overlay = blend(self.photo, self.labels, palette, opacity, ignore_index=-1)
+        row, titles = [self.photo, overlay, self.labels], ["photo", "overlay", "classes"]
+        return draw_sheet(
+            [row], titles, self.names, palette, path, cell_height=360, ignore_index=-1
+        )
 
 
 class OpenVocabSegInferencer:

@@ -49,9 +49,15 @@ def colour_labels(
 
 
 def blend(
-    photo: np.ndarray, labels: np.ndarray, palette: Sequence[Colour], opacity: float = 0.6
+    photo: np.ndarray,
+    labels: np.ndarray,
+    palette: Sequence[Colour],
+    opacity: float = 0.6,
+    ignore_index: int = 255,
 ) -> np.ndarray:
     """Lay the colours of a label map (H, W) over its RGB photo (H, W, 3), uint8.
+
+    ``ignore_index`` as in :func:`colour_labels`; -1 where every label is a class.
 
     Raises:
         ValueError: sizes differ or the opacity is not in [0, 1].
@@ -60,7 +66,8 @@ def blend(
         raise ValueError(f"photo has {photo.shape[:2]} pixels, labels {labels.shape}")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be in [0, 1], got {opacity}")
-    mixed = (1 - opacity) * photo + opacity * colour_labels(labels, palette).astype(float)
+    colours = colour_labels(labels, palette, ignore_index)
+    mixed = (1 - opacity) * photo + opacity * colours.astype(float)
     return mixed.round().astype(np.uint8)
 
 
@@ -82,7 +89,7 @@ def compose_sheet(
         class_names: of the label maps; the legend shows the classes that occur in any of them.
         palette: RGB colours, 0-255, of the classes.
         cell_height: height of a row in pixels.
-        ignore_index: label that is painted light grey.
+        ignore_index: label that is painted light grey; -1 where every label is a class.
 
     Raises:
         ValueError: nothing to show, rows of another length than the titles, fewer colours than

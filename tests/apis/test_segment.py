@@ -12,6 +12,8 @@ from mmseg.models import EncoderDecoder
 from PIL import Image
 
 from mmclipdis.apis import OpenVocabSegInferencer, segment
+from mmclipdis.apis.segment import Segmentation
+from mmclipdis.visualization import class_palette
 
 from ..models.segmentation.fakes import head_cfg, make_segmentor
 
@@ -143,6 +145,17 @@ def test_segment_is_the_short_form_and_saves_a_picture(inferencer, tmp_path: Pat
         assert sheet.width > 3 * 360
     inferencer(photo(), NAMES, out_dir=tmp_path / "all")
     assert [p.name for p in (tmp_path / "all").iterdir()] == ["0000_photo.png"]
+
+
+def test_class_255_of_a_large_vocabulary_gets_its_colour(tmp_path: Path) -> None:
+    names = tuple(f"name {i}" for i in range(300))
+    labels = np.full((40, 40), 255)
+    path = Segmentation(labels, names, np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet)
+    colour = np.array(class_palette(300)[255])
+    assert (pixels == colour).all(axis=-1).sum() > 360 * 360  # label map and legend
+    assert (pixels == (colour * 0.6).round()).all(axis=-1).sum() == 360 * 360  # overlay on black
 
 
 def test_checkpoint_is_loaded_over_the_first_weights(tmp_path: Path) -> None:
