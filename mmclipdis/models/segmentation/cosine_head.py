@@ -32,7 +32,8 @@ class CosineSegHead(BaseModule):
     probabilities of the window, which mmseg averages over windows, resizes to the photo and takes
     the argmax of. Two things differ from the published order, and only there: probabilities
     instead of cosines are averaged, and the background threshold, put under the probability of the
-    background as a floor, acts on the averaged and resized map.
+    background as a floor, acts on the averaged and resized map. A window cannot know which classes
+    are small in the photo, so ``area_thd`` is refused there.
 
     Class embeddings are a buffer that is not saved: they follow the vocabulary and the weights of
     the text encoder, and are computed when first needed.
@@ -51,7 +52,8 @@ class CosineSegHead(BaseModule):
         prob_thd: background wherever the best class probability is strictly below it.
         background_index: class that :attr:`prob_thd` falls back to; None for the vocabulary's own,
             or 0.
-        area_thd: share of the foreground below which a class is dropped (SCLIP, VOC21: 0.1).
+        area_thd: share of the foreground below which a class is dropped (SCLIP, VOC21: 0.1); only
+            under :class:`OpenVocabSegmentor`.
         num_classes: checked against the vocabulary; needed only under ``EncoderDecoder`` when the
             vocabulary follows the data set.
         in_index: which of the backbone's outputs is the dense map in the joint space.
@@ -159,15 +161,15 @@ class CosineSegHead(BaseModule):
             raise ValueError(
                 f"background_index={background} is no class of a vocabulary of {new.num_classes}"
             )
+        ready = self._embeddings if self._embeddings_are_given else None
         if embeddings is not None:
-            self._embeddings = F.normalize(embeddings.to(self.query_to_class.device), dim=-1)
-        elif not self._embeddings_are_given:
-            self._embeddings = None
-        if self._embeddings is not None and len(self._embeddings) != len(new.queries):
+            ready = F.normalize(embeddings.to(self.query_to_class.device), dim=-1)
+        if ready is not None and len(ready) != len(new.queries):
             raise ValueError(
-                f"{len(self._embeddings)} ready embeddings for {len(new.queries)} queries; pass "
+                f"{len(ready)} ready embeddings for {len(new.queries)} queries; pass "
                 "the embeddings of the new queries, or use a text_encoder"
             )
+        self._embeddings = ready
         self._vocabulary = new
         self.query_to_class = torch.tensor(
             new.query_to_class, dtype=torch.long, device=self.query_to_class.device
@@ -226,8 +228,9 @@ class CosineSegHead(BaseModule):
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(features.dtype, torch.float32)
             unit = F.normalize(features.to(dtype), dim=1)
-            weight = (embeddings.to(dtype) * self.logit_scale)[:, :, None, None]
-            return F.conv2d(unit, weight)
+            # A product and no convolution: cudnn's run in TF32 unless told otherwise.
+            weight = embeddings.to(dtype) * self.logit_scale
+            return (weight @ unit.flatten(2)).unflatten(2, unit.shape[2:])
 
     def predict(
         self, inputs: Sequence[Tensor], batch_img_metas: Sequence[Mapping[str, Any]], test_cfg: Any
@@ -235,7 +238,15 @@ class CosineSegHead(BaseModule):
         """Class probabilities (B, C, H, W) at window size, as ``EncoderDecoder`` expects them.
 
         ``test_cfg`` belongs to ``EncoderDecoder`` and says nothing to a head.
+
+        Raises:
+            ValueError: there is an ``area_thd``.
         """
+        if self.area_thd is not None:
+            raise ValueError(
+                f"area_thd={self.area_thd} needs the whole photo, not a window of it: use "
+                "type='OpenVocabSegmentor' as the model, or leave area_thd out"
+            )
         logits = resize(self.forward(inputs), _window_size(batch_img_metas[0]))
         rule = self.rule()
         out = torch.stack([class_probabilities(image, rule) for image in logits])

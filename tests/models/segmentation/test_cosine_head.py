@@ -66,6 +66,13 @@ def test_half_precision_features_are_compared_in_float32() -> None:
     assert torch.equal(got, want)
 
 
+def test_scores_are_no_convolution() -> None:
+    """cudnn runs those in TF32 by default."""
+    with torch.profiler.profile() as profile:
+        make_head()((torch.randn(1, 4, 3, 5),))
+    assert not [event.key for event in profile.key_averages() if "conv" in event.key]
+
+
 def stock(head: dict[str, Any], test_cfg: dict[str, Any]) -> EncoderDecoder:
     return EncoderDecoder(
         backbone={"type": "PatchMeanBackbone"},
@@ -94,6 +101,13 @@ def test_stock_encoder_decoder_slides() -> None:
     torch.testing.assert_close(
         result.seg_logits.data.sum(dim=0), torch.ones(20, 28, dtype=torch.float64)
     )
+
+
+def test_an_area_threshold_needs_our_segmentor() -> None:
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+    make_segmentor({"area_thd": 0.1}, mode="whole").predict(images)
+    with pytest.raises(ValueError, match=r"area_thd=0\.1 .*type='OpenVocabSegmentor'"):
+        stock({"area_thd": 0.1}, {"mode": "whole"}).eval().predict(images)
 
 
 def test_threshold_as_a_floor_is_strict() -> None:
@@ -161,6 +175,16 @@ def test_follows_the_data_set_until_told() -> None:
     head.set_vocabulary(NAMES)
     assert head.num_classes == 4
     assert head((torch.randn(1, 4, 2, 2),)).shape == (1, 4, 2, 2)
+
+
+def test_a_refused_vocabulary_changes_nothing() -> None:
+    head = make_head()
+    features = (torch.randn(1, 4, 2, 2),)
+    before = head(features)
+    with pytest.raises(ValueError, match="3 ready embeddings for 2 queries"):
+        head.set_vocabulary(["a", "b"], torch.rand(3, 4))
+    assert head.vocabulary.class_names == tuple(NAMES)
+    assert torch.equal(head(features), before)
 
 
 def test_text_embeddings_follow_names_and_weights() -> None:
