@@ -44,8 +44,8 @@ class WindowScores:
         """Number of queries Q."""
         return int(self.maps.shape[1])
 
-    def select(self, queries: slice) -> WindowScores:
-        """Return the scores of some of the queries."""
+    def select(self, queries: slice | Tensor) -> WindowScores:
+        """Return the scores of some of the queries, given as a slice or as indices."""
         overview = None if self.overview is None else self.overview[queries]
         return WindowScores(self.maps[:, queries], self.windows, self.padding, overview)
 
@@ -147,8 +147,7 @@ def predict_labels(
         dropped = small_classes(labels, rule)
         if bool(dropped[labels].any()):
             kept = (~dropped[rule.query_to_class]).nonzero()[:, 0]
-            subset = WindowScores(scores.maps[:, kept], scores.windows, scores.padding)
-            remaining = stream_argmax(subset, out_size, class_chunk=class_chunk)
+            remaining = stream_argmax(scores.select(kept), out_size, class_chunk=class_chunk)
             labels = rule.query_to_class[kept[remaining.index]]
             score = remaining.score
     if with_lse:

@@ -32,7 +32,14 @@ def fits_two_products(windows: Windows) -> bool:
     """Whether the windows form a full grid, row by row, and float32 products are exact enough."""
     rows, columns = _axes(windows)
     is_grid = windows.starts == tuple((y, x) for y in rows for x in columns)
-    return is_grid and torch.get_float32_matmul_precision() == "highest"
+    return is_grid and _products_are_exact()
+
+
+def _products_are_exact() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # torch.backends.cuda.matmul.fp32_precision and the like were set
+        return False
 
 
 def _resize_columns(matrix: Tensor, size: int) -> Tensor:

@@ -90,6 +90,17 @@ def test_low_matmul_precision_does_not_reach_the_scores() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
+def test_precision_set_by_the_new_interface_does_not_stop_the_scores() -> None:
+    scores = make_scores()
+    want = full_size_scores(scores, (31, 44))
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        torch.testing.assert_close(full_size_scores(scores, (31, 44)), want)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_autocast_does_not_reach_the_scores() -> None:
     scores = make_scores()
     scores = WindowScores(scores.maps.float(), scores.windows)
@@ -161,12 +172,14 @@ def test_without_threshold_and_synonyms_the_best_cosine_wins() -> None:
     area_thd=st.sampled_from([None, 0.1, 0.3]),
     background=st.sampled_from([0, 2]),
     chunk=st.integers(1, 8),
+    overview=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
 def test_streamed_labels_equal_those_from_full_probabilities(
-    seed, prob_thd, area_thd, background, chunk
+    seed, prob_thd, area_thd, background, chunk, overview
 ) -> None:
-    scores = make_scores(seed)
+    extra = torch.randn(7, 4, 4, dtype=torch.float64, generator=torch.manual_seed(seed))
+    scores = make_scores(seed, overview=extra if overview else None)
     label_rule = rule(
         [0, 0, 1, 2, 2, 3, 4],
         prob_thd=prob_thd,
