@@ -21,9 +21,11 @@ class TestSettings:
     """``test_cfg`` of :class:`OpenVocabSegmentor`.
 
     Attributes:
-        mode: ``'slide'``, or ``'whole'`` for one window as large as the image.
-        crop_size: window (height, width) in pixels; slide only.
-        stride: step (y, x) in pixels; slide only.
+        mode: ``'slide'``, or ``'whole'`` for one window as large as the image. A ``test_cfg``
+            without it slides if it names a ``crop_size`` or ``stride``. With ``'whole'`` the two
+            are ignored, so that a config can override ``mode`` alone.
+        crop_size: window (height, width) in pixels.
+        stride: step (y, x) in pixels.
         window_batch_size: windows, of one or of several images, that are encoded together.
         window_padding: what happens to a window side that is no multiple of the patch:
             ``'symmetric'`` zero padding (ClearCLIP) or ``'floor'``, which leaves the remainder to
@@ -54,6 +56,8 @@ class TestSettings:
         unknown = sorted(set(cfg) - set(known))
         if unknown:
             raise ValueError(f"test_cfg has unknown keys {unknown}; known are {known}")
+        if cfg.get("mode") is None:
+            cfg["mode"] = "slide" if cfg.get("crop_size") or cfg.get("stride") else "whole"
         settings = cls(**cfg)
         for name, allowed in _CHOICES.items():
             if getattr(settings, name) not in allowed:
@@ -68,7 +72,8 @@ class TestSettings:
             crop = slide_windows(settings.crop_size, settings.crop_size, settings.stride).crop
             if crop[0] < patch_size[0] or crop[1] < patch_size[1]:
                 raise ValueError(
-                    f"test_cfg.crop_size {crop} is smaller than a patch of {patch_size} pixels"
+                    f"test_cfg.crop_size {crop} is smaller than a patch of {patch_size} pixels: "
+                    "choose a larger one, best a multiple of the patch"
                 )
         return settings
 

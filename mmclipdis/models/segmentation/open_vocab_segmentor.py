@@ -51,7 +51,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         init_cfg: as in mmseg.
 
     Raises:
-        ValueError: bad ``test_cfg``.
+        ValueError: bad ``test_cfg``, or a backbone without ``patch_size``.
     """
 
     def __init__(
@@ -65,6 +65,11 @@ class OpenVocabSegmentor(BaseSegmentor):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
+        if not hasattr(self.backbone, "patch_size"):
+            raise ValueError(
+                f"backbone {type(self.backbone).__name__} has no patch_size: OpenVocabSegmentor "
+                "needs CLIP's dense map, as of type='ClearCLIPViT'"
+            )
         self.decode_head = MODELS.build(decode_head)
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 
-from mmclipdis.models.segmentation import MixedSizeSegDataPreProcessor
+from mmclipdis.models.segmentation import MixedSizeSegDataPreProcessor, OpenVocabSegmentor
 from mmclipdis.models.segmentation.encoding import symmetric_padding
 from mmclipdis.models.segmentation.windows import slide_windows
 
-from .fakes import make_segmentor
+from .fakes import head_cfg, make_segmentor
 
 SLIDE: dict[str, Any] = {"mode": "slide", "crop_size": (12, 12), "stride": (6, 6)}
 
@@ -162,9 +162,14 @@ def test_tensor_mode_gives_patch_logits_and_test_cfg_may_change_later() -> None:
 @pytest.mark.parametrize(
     ("test_cfg", "message"),
     [
-        ({"mode": "slide", "crop_size": (3, 12), "stride": (2, 2)}, "smaller than a patch"),
+        (
+            {"mode": "slide", "crop_size": (3, 12), "stride": (2, 2)},
+            "smaller than a patch.*choose a larger",
+        ),
         ({"mode": "slide", "crop_size": (12, 12), "stride": (13, 12)}, "stride"),
         ({"mode": "slide"}, "needs crop_size and stride"),
+        ({"crop_size": (12, 12)}, "needs crop_size and stride"),
+        ({"stride": (6, 6)}, "needs crop_size and stride"),
         ({"mode": "sliding"}, "mode must be one of"),
         ({"mode": "whole", "croop_size": 3}, "unknown keys.*croop_size"),
         ({"mode": "whole", "window_padding": "same"}, "window_padding must be one of"),
@@ -174,6 +179,19 @@ def test_tensor_mode_gives_patch_logits_and_test_cfg_may_change_later() -> None:
 def test_bad_test_cfg_is_refused_when_the_model_is_built(test_cfg, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_segmentor(**test_cfg)
+
+
+def test_sizes_without_a_mode_mean_slide_and_a_mode_overrides_them() -> None:
+    sizes = {"crop_size": (12, 12), "stride": (6, 6)}
+    for test_cfg, windows in ((sizes, 9), ({}, 1), ({**sizes, "mode": "whole"}, 1)):
+        model = make_segmentor(**test_cfg)
+        model.predict(photo(24, 24)[None])
+        assert sum(model.backbone.batches) == windows
+
+
+def test_a_backbone_without_patches_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ResNet .*patch_size.*'ClearCLIPViT'"):
+        OpenVocabSegmentor({"type": "ResNet", "depth": 18}, head_cfg())
 
 
 def test_image_without_pixels_is_refused_by_name() -> None:
