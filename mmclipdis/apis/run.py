@@ -19,13 +19,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
+from mmclipdis.engine.checkpoint_io import is_remote
 
 EXACT_TYPES = {
     "IterBasedTrainLoop": "ExactIterBasedTrainLoop",
     "EpochBasedTrainLoop": "ExactEpochBasedTrainLoop",
     "CheckpointHook": "ExactCheckpointHook",
 }
-REMOTE = re.compile(r"^[\w+.-]+://")
 
 
 def train(arguments: Sequence[str] | None) -> Runner:
@@ -93,7 +93,7 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
         config[name] = None  # a config may bring training data without a schedule to train by
     config.resume = False
     config.load_from = args.checkpoint or config.get("load_from")
-    if config.load_from and not REMOTE.match(config.load_from):
+    if config.load_from and not is_remote(config.load_from):
         if not Path(config.load_from).is_file():
             raise UserInputError(f"checkpoint {config.load_from!r} does not exist.")
     elif not config.load_from and not any(_pretrained(config.model)):
@@ -215,7 +215,7 @@ def find_checkpoint(work_dir: str, wanted: str = "auto") -> str:
         UserInputError: there is none.
     """
     if wanted != "auto":
-        if not REMOTE.match(wanted) and not Path(wanted).is_file():
+        if not is_remote(wanted) and not Path(wanted).is_file():
             raise UserInputError(f"--resume: checkpoint {wanted!r} does not exist.")
         return wanted
     folder = Path(work_dir)

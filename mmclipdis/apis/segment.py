@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from mmclipdis.visualization import blend, class_palette, draw_sheet
 
@@ -70,14 +72,16 @@ class OpenVocabSegInferencer:
 
     Args:
         model: config file, config, or a built segmentor (then its weights are taken as they are).
-        checkpoint: trained weights; without it the weights that the config's ``init_cfg`` name.
+        checkpoint: trained weights, a file or URL; without it the weights that the config's
+            ``init_cfg`` name. Only with a config.
         device: ``'cuda'``, ``'cpu'``, ...; None for a GPU if there is one.
-        cfg_options: settings that replace those of the config.
+        cfg_options: settings that replace those of the config; a config object stays as it is.
         pipeline: test pipeline for a built segmentor without config; None keeps photos as they are.
 
     Raises:
         FileNotFoundError: no such config or checkpoint.
-        ValueError: the model takes no vocabulary.
+        ValueError: the model takes no vocabulary, or is built already and a checkpoint or
+            ``cfg_options`` come with it.
     """
 
     def __init__(
@@ -89,6 +93,11 @@ class OpenVocabSegInferencer:
         pipeline: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
+            if checkpoint is not None or cfg_options:
+                raise ValueError(
+                    "checkpoint and cfg_options go with a config; the model is built already: "
+                    "load its weights with mmengine.runner.load_checkpoint(model, file)"
+                )
             config = getattr(model, "cfg", None)
             init_default_scope("mmseg")
         else:
@@ -180,7 +189,12 @@ def segment(
     """Segment one photo by free-text names; see :class:`OpenVocabSegInferencer`.
 
     ``kwargs`` are those of the inferencer. For several photos build the inferencer once.
+
+    Raises:
+        ValueError: ``kwargs`` for an inferencer that is built already.
     """
+    if isinstance(model, OpenVocabSegInferencer) and kwargs:
+        raise ValueError(f"the inferencer is built already: it takes no {sorted(kwargs)}")
     if not isinstance(model, OpenVocabSegInferencer):
         model = OpenVocabSegInferencer(model, **kwargs)
     return model(photo, names)[0]
@@ -193,8 +207,9 @@ def read_photo(photo: Photo) -> np.ndarray:
         FileNotFoundError, ValueError: no such file, no image, or no pixels.
     """
     if isinstance(photo, (str, Path)):
-        loaded = LoadReadableImage().transform({"img_path": str(photo)})
-        return np.ascontiguousarray((loaded or {})["img"][..., ::-1])
+        loaded: dict[str, Any] = {"img_path": str(photo)}
+        LoadReadableImage().transform(loaded)
+        return np.ascontiguousarray(loaded["img"][..., ::-1])
     picture = np.asarray(photo.convert("RGB") if isinstance(photo, Image.Image) else photo)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
@@ -215,7 +230,7 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> Any:
     model: Any = MODELS.build(config.model)
     model.init_weights()
     if checkpoint is not None:
-        if not Path(checkpoint).is_file():
+        if not is_remote(checkpoint) and not Path(checkpoint).is_file():
             raise FileNotFoundError(f"no checkpoint at {checkpoint}")
         load_checkpoint(model, str(checkpoint), map_location="cpu")
     return model
@@ -227,6 +242,7 @@ def _read_config(config: str | Path | Config, options: Mapping[str, Any] | None)
             raise FileNotFoundError(f"no config at {config}")
         config = Config.fromfile(config)
     if options:
+        config = copy.deepcopy(config)
         config.merge_from_dict(dict(options))
     return config
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -22,6 +23,11 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 class UnsafeCheckpointError(ValueError):
     """A checkpoint holds Python objects that only unsafe unpickling could rebuild."""
+
+
+def is_remote(checkpoint: str | Path) -> bool:
+    """Whether a checkpoint is named by a URL or a scheme such as ``torchvision://``."""
+    return re.match(r"[\w+.-]+://", str(checkpoint)) is not None
 
 
 class AtomicLocalBackend(LocalBackend):

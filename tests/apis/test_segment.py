@@ -167,6 +167,33 @@ def test_checkpoint_is_loaded_over_the_first_weights(tmp_path: Path) -> None:
     assert set(result.shares()) == {"red", "ground"}
 
 
+def test_checkpoint_may_be_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_segmentor(mode="whole").float()
+    model.backbone.gain.data = torch.tensor([1.0, 1.0, 0.0])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)  # as if downloaded before
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "hub" / "checkpoints" / "a.pth")
+    inferencer = OpenVocabSegInferencer(make_config(), "https://nowhere.invalid/a.pth", "cpu")
+    assert set(inferencer(photo(), NAMES)[0].shares()) == {"red", "ground"}
+
+
+def test_options_leave_the_config_of_the_caller_alone() -> None:
+    config = make_config()
+    options = {"model.decode_head.prob_thd": 0.5}
+    changed = OpenVocabSegInferencer(config, device="cpu", cfg_options=options)
+    assert changed.model.decode_head.prob_thd == 0.5
+    assert "prob_thd" not in config.model.decode_head
+
+
+def test_options_for_what_is_built_already_are_refused(inferencer, tmp_path: Path) -> None:
+    model = make_segmentor(mode="whole").float()
+    for options in ({"checkpoint": tmp_path / "a.pth"}, {"cfg_options": {"model.a": 1}}):
+        with pytest.raises(ValueError, match="built already"):
+            OpenVocabSegInferencer(model, **options)
+    with pytest.raises(ValueError, match=r"built already: it takes no \['device'\]"):
+        segment(photo(), NAMES, inferencer, device="cpu")
+
+
 def test_bad_input_is_named(inferencer, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(ValueError, match=r"cannot read .*text\.jpg"):
