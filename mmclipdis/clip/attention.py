@@ -52,6 +52,11 @@ def attend(
     return total
 
 
+def has_plain_attention(blocks: Iterable[nn.Module]) -> bool:
+    """Whether the functions below can read every block (open_clip's custom ones they cannot)."""
+    return all(isinstance(getattr(block, "attn", None), nn.MultiheadAttention) for block in blocks)
+
+
 def project(attention: nn.MultiheadAttention, x: Tensor, parts: Iterable[str]) -> dict[str, Tensor]:
     """The asked ones of the q, k, v projections of ``x`` ``(B, L, D)``, each ``(B, L, D)``.
 

@@ -21,7 +21,12 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmclipdis.clip.attention import finish_block, project, split_heads
+from mmclipdis.clip.attention import (
+    finish_block,
+    has_plain_attention,
+    project,
+    split_heads,
+)
 from mmclipdis.clip.embedding_cache import (
     CacheDir,
     MemoryCache,
@@ -155,10 +160,7 @@ def _check_causal(text: Any) -> None:
         f"pool_type={text.pool_type!r}": text.pool_type not in ("argmax", "eos"),
         "a class token": text.cls_emb is not None,
         "no projection matrix": not isinstance(text.text_projection, nn.Parameter),
-        "another kind of attention": not all(
-            isinstance(getattr(block, "attn", None), nn.MultiheadAttention)
-            for block in text.transformer.resblocks
-        ),
+        "another kind of attention": not has_plain_attention(text.transformer.resblocks),
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     if found:

@@ -15,7 +15,7 @@ from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from mmclipdis.clip.attention import BlockReader, run_blocks
+from mmclipdis.clip.attention import BlockReader, has_plain_attention, run_blocks
 from mmclipdis.clip.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.positions import check_position_rule, resample_positions
 from mmclipdis.clip.readout import AnyReadout, DualPath, Readout
@@ -40,7 +40,7 @@ class OpenCLIPViT(nn.Module):
 
     Raises:
         ValueError: for a tower of another kind (attention pooling, average pooling, no ``ln_pre``,
-            ``ln_post`` after pooling): dense readouts are not defined for it.
+            ``ln_post`` after pooling, normalised q and k): dense readouts are not defined for it.
     """
 
     def __init__(self, visual: VisionTransformer, positions: str = "legacy") -> None:
@@ -185,10 +185,14 @@ def _check_readable(visual: Any) -> None:
         "final_ln_after_pool": visual.final_ln_after_pool,
         "no_ln_pre": isinstance(visual.ln_pre, nn.Identity),
         "no projection": visual.proj is None,
+        "another kind of attention": not has_plain_attention(visual.transformer.resblocks),
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     if found:
-        raise ValueError(f"dense readouts are not defined for a ViT with {', '.join(found)}")
+        raise ValueError(
+            f"dense readouts are not defined for a ViT with {', '.join(found)}; take one like that "
+            "of 'ViT-B-16-quickgelu'"
+        )
 
 
 def build_image_tower(arch: Arch, positions: str = "legacy") -> OpenCLIPViT:

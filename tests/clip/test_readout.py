@@ -12,6 +12,7 @@ from torch import Tensor
 from mmclipdis.clip.attention import attention_output, project, qkv_weights, read_last_block
 from mmclipdis.clip.readout import READOUTS, DualPath, Readout, get_readout
 from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
+from tests.tiny import tiny_arch
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
 
@@ -252,6 +253,12 @@ def test_a_readout_can_be_given_as_name_value_or_dict():
     assert get_readout("clearclip") is READOUTS["clearclip"]
     assert get_readout(dict(attention=["qq"])) == READOUTS["clearclip"]
     assert get_readout(dict(blocks=2)) == DualPath(2)
+
+
+@pytest.mark.parametrize("option", ["qk_norm", "scale_attn", "scale_heads"])
+def test_another_kind_of_attention_is_refused(option):
+    with pytest.raises(ValueError, match="ViT with another kind of attention; take one like"):
+        build_image_tower(tiny_arch(**{option: True}))
 
 
 def test_other_towers_are_refused():
