@@ -128,7 +128,13 @@ class Vocabulary:
             ValueError: if it is empty, not text, or has a blank line or an empty synonym in the
                 middle (with the line number); also as :meth:`from_names`.
         """
-        return cls.from_names(read_class_file(path, separator), templates, **options)
+        classes = read_class_file(path, separator)
+        try:
+            return cls.from_names(classes, templates, **options)
+        except ValueError as error:
+            raise ValueError(
+                f"class file {str(path)!r} (class i is line i + 1): {error}"
+            ) from error
 
     @classmethod
     def bundled(cls, name: str, templates: Templates = "imagenet80", **options: Any) -> Vocabulary:

@@ -112,8 +112,9 @@ def test_name_twice_in_a_class_is_refused() -> None:
         Vocabulary.from_names(["cat", ["dog", "puppy", "Dog "]])
 
 
-def test_duplicate_classes_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'bag' \(classes 0 and 2\).*allow_duplicates"):
+def test_duplicate_classes_are_refused_by_file_and_name(tmp_path: Path) -> None:
+    message = r"c\.txt' \(class i is line i \+ 1\): .*'bag' \(classes 0 and 2\).*allow_duplicates"
+    with pytest.raises(ValueError, match=message):
         Vocabulary.from_file(write(tmp_path / "c.txt", "bag\ncat\nbag\n"))
 
 
