@@ -20,7 +20,8 @@ custom_hooks = [
 ]
 # tools/train.py --tensorboard adds TensorBoard
 vis_backends = [dict(type="LocalVisBackend")]
-visualizer = dict(type="SegLocalVisualizer", vis_backends=vis_backends, name="visualizer")
+# no name: mmengine keeps visualizers by name, and a second run in a process would take the first's
+visualizer = dict(type="SegLocalVisualizer", vis_backends=vis_backends)
 log_processor = dict(by_epoch=False)
 log_level = "INFO"
 load_from = None

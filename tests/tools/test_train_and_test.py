@@ -26,9 +26,11 @@ def parameters(path: Path) -> Tensor:
 
 
 def options(folder: Path, *more: str) -> list[str]:
-    # mmengine keeps visualizers and message hubs by name for the life of the process
-    names = [f"experiment_name={folder.name}", f"visualizer.name={folder.name}"]
-    return ["--work-dir", str(folder), "--cfg-options", *names, *more]
+    # mmengine keeps message hubs by name and second for the life of the process
+    return [
+        *("--work-dir", str(folder), "--cfg-options", f"experiment_name={folder.name}"),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,14 @@ def test_tta_gives_the_mirror_image_mirrored_labels(tmp_path: Path) -> None:
         labels[name] = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files])
     assert np.array_equal(labels["tta"], labels["mirrored"][..., ::-1])
     assert not np.array_equal(labels["tta"], labels["plain"])
+
+
+def test_each_run_of_a_process_logs_into_its_own_folder(config: Path) -> None:
+    more = ("train_cfg.max_iters=1", "default_hooks.logger.interval=1")
+    for name in ("first", "second"):
+        run_train([str(config), *options(config.parent / name, *more)])
+        (log,) = (config.parent / name).rglob("scalars.json")
+        assert log.read_text().count('"loss"') == 1
 
 
 def test_tensorboard_is_an_option(config: Path) -> None:
