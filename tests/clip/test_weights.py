@@ -9,6 +9,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from torch import nn
 
@@ -165,9 +166,12 @@ def test_marked_gelu_weights_with_quickgelu_arch_are_refused(tmp_path, arch, mod
         read_clip_checkpoint(arch, path)
 
 
-def test_quickgelu_names_build_quickgelu_blocks():
-    assert model_config("ViT-B-16-quickgelu")["quick_gelu"] is True
-    assert not model_config("ViT-B-16").get("quick_gelu", False)
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336"])
+def test_quickgelu_names_build_quickgelu_blocks(name, arch):
+    for config_name, kind in ((name, nn.GELU), (f"{name}-quickgelu", QuickGELU)):
+        small = model_config(config_name) | {k: arch[k] for k in ("vision_cfg", "text_cfg")}
+        for tower in (build_image_tower(small).visual, build_text_transformer(small)):
+            assert isinstance(tower.transformer.resblocks[0].mlp.gelu, kind)
 
 
 def test_wrong_width_names_the_tensor_and_the_remedy(tmp_path, arch, model):
