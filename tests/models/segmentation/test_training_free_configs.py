@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 
@@ -95,10 +96,29 @@ def test_config_builds_with_the_published_protocol(method: str, benchmark: str) 
     assert model.num_classes == len(dataset.METAINFO["classes"])
 
 
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [((375, 500), (448, 597)), ((1024, 2048), (448, 896)), ((300, 2000), (307, 2048))],
+)
+@pytest.mark.parametrize("benchmark", CLEARCLIP)
+def test_photos_are_resized_to_the_golden_sizes(
+    benchmark: str, size: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    config = load("clearclip", "vitb16", benchmark)
+    (step,) = [s for s in config.test_dataloader.dataset.pipeline if s.type == "Resize"]
+    photo = {"img": np.zeros((*size, 3), np.uint8), "img_shape": size}
+    assert TRANSFORMS.build(step)(photo)["img"].shape == (*resized, 3)
+
+
 @pytest.mark.parametrize("benchmark", CLEARCLIP)
 @pytest.mark.parametrize("method", METHODS)
 def test_both_backbones_share_the_protocol(method: str, benchmark: str) -> None:
     configs = {arch: load(method, arch, benchmark).to_dict() for arch in ARCHS}
+    if method == "maskclip":  # L/14 was measured by ClearCLIP's authors, with their rule
+        rules = [
+            config["model"]["backbone"].pop("positions", "size") for config in configs.values()
+        ]
+        assert rules == ["size", "legacy"]
     for arch, name in ARCHS.items():
         model = configs[arch]["model"]
         parts = [model["backbone"], model["decode_head"]["text_encoder"], configs[arch].pop("clip")]
