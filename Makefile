@@ -3,7 +3,7 @@
 # make lint   check style and types
 # make tables regenerate the tables of README.md and docs/ from results/
 # Each sets up .venv by itself when needed. Variables:
-#   PYTHON=python3.12     the Python to set it up with (3.10 or newer)
+#   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch
 #   TESTS="tests/clip"    what make test runs
 
@@ -13,6 +13,14 @@ TESTS ?= tests
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The second name is for pip 25.3 and newer, which no longer reads the first for build requirements.
+PIN := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+
+ifneq ($(wildcard $(READY)),)
+ifneq ($(origin PYTHON),file)
+$(info PYTHON=$(PYTHON) is not used, since $(VENV) is there already; to change its Python, run make clean first.)
+endif
+endif
 
 .PHONY: demo test lint format tables install clean
 
@@ -38,8 +46,8 @@ install: $(READY)
 
 $(READY): constraints.txt setup.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 10) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[lite,dev]"
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(PIN) $(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[lite,dev]"
 	touch $@
 
 clean:

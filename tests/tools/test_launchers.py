@@ -1,8 +1,9 @@
-"""The shell launchers hand their arguments on, and explain themselves when some are missing."""
+"""Launchers and make hand their arguments on, and explain themselves when some are missing."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -64,3 +65,40 @@ def test_slurm_scripts_call_srun(
     assert line.startswith("-p part --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8")
     assert "-x bad echo -u" in line
     assert line.endswith(expected)
+
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> log
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python
+    if [ -e no_ensurepip ]; then exit 1; fi; touch .venv/pip ;;
+  "-m pip --version") test -e .venv/pip ;;
+  *install*) echo "$PIP_CONSTRAINT $PIP_BUILD_CONSTRAINT" >> log ;;
+esac
+"""
+
+
+def test_make_repairs_a_half_made_environment_and_keeps_a_whole_one(tmp_path: Path) -> None:
+    shutil.copy(TOOLS.parent / "Makefile", tmp_path)
+    for name in ("constraints.txt", "setup.py", "no_ensurepip"):
+        (tmp_path / name).touch()
+    (tmp_path / "python").write_text(FAKE_PYTHON)
+    (tmp_path / "python").chmod(0o755)
+
+    def make() -> tuple[int, str, str]:
+        """Return code, output and what Python was called for."""
+        (tmp_path / "log").write_text("")
+        command = ["make", "install", "PYTHON=./python"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, (tmp_path / "log").read_text()
+
+    assert make()[0] != 0 and (tmp_path / ".venv" / "bin" / "python").exists()
+    (tmp_path / "no_ensurepip").unlink()
+    code, output, log = make()
+    assert code == 0 and "-m venv .venv" in log and "-c constraints.txt" in log
+    assert "constraints.txt constraints.txt" in log  # for what packages are built with, too
+    assert "is not used" not in output
+    code, output, log = make()
+    assert code == 0 and log == "" and "PYTHON=./python is not used" in output
+    os.utime(tmp_path / "setup.py", (2**33, 2**33))
+    assert "-m venv" not in make()[2]
