@@ -209,7 +209,9 @@ def type_name(config: Any) -> str:
 
 
 def find_checkpoint(work_dir: str, wanted: str = "auto") -> str:
-    """Return the checkpoint to resume from: the file that is wanted, or with 'auto' the newest.
+    """Return the checkpoint to resume from: the file that is wanted, or with 'auto' the last.
+
+    The last is what ``last_checkpoint`` names, or else the one of the largest iteration or epoch.
 
     Raises:
         UserInputError: there is none.
@@ -225,13 +227,16 @@ def find_checkpoint(work_dir: str, wanted: str = "auto") -> str:
         for path in (last, folder / last.name):  # the folder may have been moved
             if path.is_file():
                 return str(path)
-    saved = [path for path in folder.glob("*.pth") if re.fullmatch(r"(iter|epoch)_\d+", path.stem)]
+    matches = [
+        re.fullmatch(r"(?:iter|epoch)_(\d+)\.pth", path.name) for path in folder.glob("*.pth")
+    ]
+    saved = [match for match in matches if match]
     if not saved:
         raise UserInputError(
             f"--resume: no checkpoint in {str(folder)!r}; train without --resume first, or name "
             "one: --resume PATH."
         )
-    return str(max(saved, key=lambda path: path.stat().st_mtime))
+    return str(folder / max(saved, key=lambda match: int(match[1]))[0])
 
 
 def _pretrained(config: Any, key: str = "") -> Iterator[bool]:

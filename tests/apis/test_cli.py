@@ -178,8 +178,8 @@ def test_launchers_on_a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch) ->
         prepare_cpu_processes(Config({"launcher": "pytorch"}))
 
 
-def test_newest_checkpoint_is_found_also_in_a_moved_folder(tmp_path: Path) -> None:
-    for name in ("iter_9.pth", "iter_10.pth", "best_mIoU_iter_9.pth"):
+def test_last_checkpoint_is_found_also_in_a_moved_folder(tmp_path: Path) -> None:
+    for name in ("iter_10.pth", "iter_9.pth", "best_mIoU_iter_11.pth"):  # copied in any order
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "last_checkpoint").write_text("/somewhere/else/iter_9.pth")
     assert find_checkpoint(str(tmp_path)) == str(tmp_path / "iter_9.pth")
