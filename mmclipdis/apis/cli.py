@@ -70,8 +70,8 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     The work folder is ``--work-dir``, or else the config's own, or else ``work_dirs/CONFIG_NAME``.
 
     Raises:
-        UserInputError: there is no such file, it is not a config, or an entry of ``needs`` is
-            missing.
+        UserInputError: there is no such file, it is not a config, an option fits nothing in it, or
+            an entry of ``needs`` is missing.
     """
     path = Path(args.config)
     if not path.is_file():
@@ -85,13 +85,22 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
             raise UserInputError(f"config {args.config!r} must be a .py file.") from error
         raise
     if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
+        try:
+            config.merge_from_dict(args.cfg_options)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            reason = str(error.args[0] if error.args else error).rstrip(".")
+            raise UserInputError(f"--cfg-options does not fit the config: {reason}.") from error
     missing = [name for name in needs if config.get(name) is None]
     if missing:
         raise UserInputError(
             f"config {args.config!r} has no {' and no '.join(missing)}; add it, or take it from a "
             "_base_ file."
         )
+    for name in needs:
+        if isinstance(config[name], (str, int, float)):
+            raise UserInputError(
+                f"{name} must be a dict of settings, got {config[name]!r} (config {args.config!r})."
+            )
     config.launcher = args.launcher
     if args.work_dir is not None:
         config.work_dir = args.work_dir

@@ -19,6 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
+from mmclipdis.apis.preflight import check_data
 from mmclipdis.engine.checkpoint_io import is_remote
 
 EXACT_TYPES = {
@@ -60,6 +61,7 @@ def train(arguments: Sequence[str] | None) -> Runner:
     if args.resume is not None:
         config.resume = True
         config.load_from = find_checkpoint(config.work_dir, args.resume)
+    check_data(config, ("train_dataloader", "val_dataloader"))
     runner = build_runner(config)
     runner.train()
     return runner
@@ -107,6 +109,7 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
         use_tta(config)
     if args.out is not None:
         keep_predictions(config, args.out)
+    check_data(config, ("test_dataloader",))
     runner = build_runner(config)
     if not config.load_from:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -115,7 +118,15 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
 
 
 def build_runner(config: Config) -> Runner:
-    """Build the runner; starts the processes' group itself where there is no GPU."""
+    """Build the runner; starts the processes' group itself where there is no GPU.
+
+    Raises:
+        UserInputError: ``--launcher pytorch`` and torchrun did not start this process.
+    """
+    if config.launcher == "pytorch" and "RANK" not in os.environ:
+        raise UserInputError(
+            "--launcher pytorch needs torchrun to start it; use: tools/dist_train.sh CONFIG GPUS."
+        )
     if config.launcher != "none" and get_device() == "cpu":
         prepare_cpu_processes(config)
     if "runner_type" in config:
@@ -127,16 +138,12 @@ def prepare_cpu_processes(config: Config) -> None:
     """Run a distributed job on CPUs with gloo, which mmengine's own start-up does not allow for.
 
     Raises:
-        UserInputError: the launcher is not ``pytorch``, or did not start this process.
+        UserInputError: the launcher is not ``pytorch``.
     """
     if config.launcher != "pytorch":
         raise UserInputError(
             f"--launcher {config.launcher} needs GPUs, and this machine has none; use "
             "--launcher pytorch."
-        )
-    if "RANK" not in os.environ:
-        raise UserInputError(
-            "--launcher pytorch needs torchrun to start it; use: tools/dist_train.sh CONFIG GPUS."
         )
     environment = dict(config.get("env_cfg", {}))
     config.env_cfg = {**environment, "dist_cfg": {"backend": "gloo"}}
@@ -158,7 +165,7 @@ def use_mixed_precision(config: Config) -> None:
     """
     if get_device() == "cpu":
         raise UserInputError("--amp needs a GPU, and none is available; leave --amp out.")
-    kind = type_name(config.optim_wrapper)
+    kind = type_name(config.optim_wrapper) or "OptimWrapper"  # mmengine's default
     if kind == "AmpOptimWrapper":
         return
     if kind != "OptimWrapper":
@@ -257,13 +264,14 @@ def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: 
     """Switch drawing on in the visualisation hook.
 
     Raises:
-        UserInputError: the config has no such hook.
+        UserInputError: the config has no such hook, or no visualizer.
     """
-    hook = config.get("default_hooks", {}).get("visualization")
-    if hook is None:
+    hook = (config.get("default_hooks") or {}).get("visualization")
+    if hook is None or config.get("visualizer") is None:
         raise UserInputError(
             "--show and --show-dir need default_hooks.visualization="
-            "dict(type='SegVisualizationHook') in the config."
+            "dict(type='SegVisualizationHook') and visualizer=dict(type='SegLocalVisualizer', "
+            "vis_backends=[dict(type='LocalVisBackend')]) in the config."
         )
     hook["draw"] = True
     if show:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, ClassVar
 
 from mmseg.datasets import (
-    BaseSegDataset,
     COCOStuffDataset,
     PascalContextDataset,
     PascalContextDataset59,
     PascalVOCDataset,
 )
 from mmseg.registry import DATASETS
+
+from mmclipdis.datasets.files import FilesThere
 
 # ClearCLIP, SCLIP and ProxyCLIP configs name the two sets of mmseg like this.
 DATASETS.register_module(name="PascalContext60Dataset", module=PascalContextDataset)
@@ -22,30 +22,8 @@ DATASETS.register_module(name="PascalContext59Dataset", module=PascalContextData
 _VOC20_COLOURS = {"bird": [0, 0, 192], "boat": [128, 128, 0], "car": [192, 128, 64]}
 
 
-class _FilesThere(BaseSegDataset):
-    """Say which folder or list is missing, and what to set, before anything is read."""
-
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """List images and label maps.
-
-        Raises:
-            FileNotFoundError: the image folder or the split file does not exist.
-        """
-        folder = self.data_prefix.get("img_path") or ""
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(
-                f"{type(self).__name__}: no image folder {folder!r}; set data_root, or "
-                "data_prefix.img_path below it"
-            )
-        if self.ann_file and not os.path.isfile(self.ann_file):
-            raise FileNotFoundError(
-                f"{type(self).__name__}: no split file {self.ann_file!r}; set ann_file"
-            )
-        return super().load_data_list()  # type: ignore[no-any-return]
-
-
 @DATASETS.register_module()
-class PascalVOC20Dataset(_FilesThere):
+class PascalVOC20Dataset(FilesThere):
     """PASCAL VOC without the background class: background and border pixels are ignored.
 
     Args:
@@ -86,7 +64,7 @@ class PascalVOC20Dataset(_FilesThere):
 
 
 @DATASETS.register_module()
-class COCOObjectDataset(_FilesThere):
+class COCOObjectDataset(FilesThere):
     """The 80 things of COCO and one background, which is all stuff and everything unlabelled.
 
     Label maps are made from COCO-Stuff's by ``tools/dataset_converters/coco_object.py``; no pixel

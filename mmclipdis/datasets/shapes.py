@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from mmclipdis.datasets.files import FilesThere
 from mmclipdis.shapes.coco import LABEL_SUFFIX
 from mmclipdis.shapes.world import CLASSES, GROUPS, PALETTE
 
 
 @DATASETS.register_module()  # type: ignore[misc, unused-ignore]  # mmengine is untyped
-class ShapeScenesDataset(BaseSegDataset):  # type: ignore[misc, unused-ignore]
+class ShapeScenesDataset(FilesThere):  # type: ignore[misc, unused-ignore]
     """Stuff-thing label maps of the generated world (``tools/dataset_converters/shapes.py``).
 
     ``metainfo["groups"]`` names the classes of each group: ``base``, ``novel``, ``things`` and

@@ -88,6 +88,16 @@ def test_cfg_options_need_pairs(
     assert "key=value" in line
 
 
+@pytest.mark.parametrize(
+    "option", ["model.type.foo=2", "model.type.0=2", "train_cfg.type.x.y=1", "train_cfg=3"]
+)
+def test_cfg_options_that_fit_nothing_are_named(
+    option: str, capsys: pytest.CaptureFixture[str], config: Callable[..., str]
+) -> None:
+    line = failure(run_train, [config(TRAIN), "--cfg-options", option], capsys)
+    assert "--cfg-options does not fit the config" in line or "train_cfg must be a dict" in line
+
+
 @pytest.mark.parametrize("where", ["auto", "path"])
 def test_resume_without_a_checkpoint(
     where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Callable[..., str]
@@ -117,6 +127,9 @@ def test_amp_with_another_optimiser_wrapper(monkeypatch: pytest.MonkeyPatch) -> 
     assert amp.optim_wrapper.type == "AmpOptimWrapper"
     assert amp.optim_wrapper.loss_scale == "dynamic"
     run_module.use_mixed_precision(amp)  # already on: nothing to do
+    untyped = Config({"optim_wrapper": {"optimizer": {"type": "SGD"}}})
+    run_module.use_mixed_precision(untyped)
+    assert untyped.optim_wrapper.type == "AmpOptimWrapper"
     with pytest.raises(cli.UserInputError, match="got 'ApexOptimWrapper'"):
         run_module.use_mixed_precision(Config({"optim_wrapper": {"type": "ApexOptimWrapper"}}))
 
@@ -142,6 +155,9 @@ def test_show_and_tta_need_their_config(
     torch.save({"state_dict": {}}, tmp_path / "w.pth")
     arguments = [config(TEST), str(tmp_path / "w.pth")]
     assert "SegVisualizationHook" in failure(run_test, [*arguments, "--show"], capsys)
+    hooked = config(TEST + "default_hooks = dict(visualization=dict(type='A'))\n", "hooked.py")
+    show = [hooked, str(tmp_path / "w.pth"), "--show-dir", str(tmp_path)]
+    assert "visualizer=dict(type='SegLocalVisualizer'" in failure(run_test, show, capsys)
     assert "--tta needs tta_pipeline" in failure(run_test, [*arguments, "--tta"], capsys)
 
 
@@ -170,12 +186,17 @@ def test_tta_takes_the_views_of_the_config_or_adds_the_mirror_image() -> None:
     assert own.model.type == "Own" and own.test_dataloader.dataset.pipeline == [{"type": "Mine"}]
 
 
-def test_launchers_on_a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launchers_on_a_machine_without_gpus() -> None:
     with pytest.raises(cli.UserInputError, match="use --launcher pytorch"):
         prepare_cpu_processes(Config({"launcher": "slurm"}))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_launcher_pytorch_is_for_torchrun(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(run_module, "get_device", lambda: device)
     with pytest.raises(cli.UserInputError, match=r"tools/dist_train\.sh"):
-        prepare_cpu_processes(Config({"launcher": "pytorch"}))
+        run_module.build_runner(Config({"launcher": "pytorch"}))
 
 
 def test_last_checkpoint_is_found_also_in_a_moved_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mmseg.datasets import COCOStuffDataset, PascalContextDataset, PascalVOCData
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmclipdis.datasets import COCOObjectDataset, PascalVOC20Dataset
+from mmclipdis.datasets import COCOObjectDataset, PascalVOC20Dataset, ShapeScenesDataset
 
 LOAD: list[dict[str, Any]] = [
     {"type": "mmseg.LoadReadableImage"},
@@ -63,6 +63,16 @@ def test_missing_folder_and_split_are_named(tmp_path: Path) -> None:
     args["data_prefix"] = {"img_path": "photos", "seg_map_path": "ann"}
     with pytest.raises(FileNotFoundError, match=r"photos.*data_root"):
         PascalVOC20Dataset(ann_file="val.txt", **args)
+
+
+@pytest.mark.parametrize("kind", [COCOObjectDataset, PascalVOC20Dataset, ShapeScenesDataset])
+def test_a_folder_without_a_photo_and_an_empty_split_are_named(tmp_path: Path, kind: type) -> None:
+    args = write(tmp_path, [[0]])
+    with pytest.raises(FileNotFoundError, match=r"img' ends with '\.jpeg'; set img_suffix"):
+        kind(img_suffix=".jpeg", **args)
+    (tmp_path / "val.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"val\.txt' lists no photo"):
+        kind(ann_file="val.txt", **args)
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no image"])
