@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
+
+#: What OpenCV, mmcv and Pillow raise for a broken file; Pillow's OSErrors have no ``errno``.
+_BROKEN = (cv2.error, AssertionError, OSError, SyntaxError, ValueError)
 
 
 @TRANSFORMS.register_module()
@@ -21,6 +25,7 @@ class LoadReadableImage(LoadImageFromFile):
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: the system does not give the file: permissions, a failing disk.
             ValueError: the file is no image, or an image without pixels.
         """
         path = results["img_path"]
@@ -28,7 +33,9 @@ class LoadReadableImage(LoadImageFromFile):
             loaded: dict[str, Any] | None = super().transform(results)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no image at {path}") from error
-        except Exception as error:
+        except _BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ValueError(f"cannot read {path} as an image; replace or remove it") from error
         if loaded is not None and 0 in loaded["img"].shape:
             raise ValueError(f"{path} is an image without pixels; replace or remove it")
@@ -44,6 +51,7 @@ class LoadReadableAnnotations(LoadAnnotations):
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: the system does not give the file: permissions, a failing disk.
             ValueError: the file is no image, or its size is not the photo's.
         """
         path = results["seg_map_path"]
@@ -51,7 +59,9 @@ class LoadReadableAnnotations(LoadAnnotations):
             super()._load_seg_map(results)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no label map at {path}") from error
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises
+        except _BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ValueError(f"cannot read {path} as a label map; replace or remove it") from error
         size, photo = results["gt_seg_map"].shape, results.get("ori_shape")
         if photo is not None and tuple(size) != tuple(photo[:2]):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mmengine import fileio
 from mmseg.datasets import COCOStuffDataset, PascalContextDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -82,6 +85,25 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes, file: str, w
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ValueError, match=f"cannot read .*{file} as an? {what}"):
         data[0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("file", ["img/a.jpg", "ann/a.png"])
+def test_what_the_system_refuses_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, number: int
+) -> None:
+    data = PascalVOC20Dataset(ann_file="val.txt", **write(tmp_path, [[0, 1], [2, 3]]))
+    get = fileio.get
+
+    def refuse(path: str, **options: Any) -> bytes:
+        if path.endswith(file):
+            raise OSError(number, os.strerror(number), path)
+        return bytes(get(path, **options))
+
+    monkeypatch.setattr(fileio, "get", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        data[0]
+    assert error.value.errno == number and error.value.filename.endswith(file)
 
 
 @pytest.mark.parametrize("file", ["img/a.jpg", "ann/a.png"])
