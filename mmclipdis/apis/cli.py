@@ -15,6 +15,7 @@ from typing import NoReturn
 from mmengine.config import Config, DictAction
 
 import mmclipdis
+from mmclipdis.compat.optional import HAS_MMSEG, MMSEG_REMEDY
 
 DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
 PACKAGE = str(Path(mmclipdis.__file__).parent)
@@ -101,6 +102,8 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
             raise UserInputError(
                 f"{name} must be a dict of settings, got {config[name]!r} (config {args.config!r})."
             )
+    if config.get("default_scope") == "mmseg" and not HAS_MMSEG:
+        raise UserInputError(f"config {args.config!r} {MMSEG_REMEDY}.")
     config.launcher = args.launcher
     if args.work_dir is not None:
         config.work_dir = args.work_dir

@@ -19,8 +19,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
-from mmclipdis.apis.preflight import check_data
+from mmclipdis.compat.optional import HAS_MMSEG
 from mmclipdis.engine.checkpoint_io import is_remote
+
+if HAS_MMSEG:
+    from mmclipdis.apis.preflight import check_data
 
 EXACT_TYPES = {
     "IterBasedTrainLoop": "ExactIterBasedTrainLoop",
@@ -61,7 +64,8 @@ def train(arguments: Sequence[str] | None) -> Runner:
     if args.resume is not None:
         config.resume = True
         config.load_from = find_checkpoint(config.work_dir, args.resume)
-    check_data(config, ("train_dataloader", "val_dataloader"))
+    if HAS_MMSEG:
+        check_data(config, ("train_dataloader", "val_dataloader"))
     runner = build_runner(config)
     runner.train()
     return runner
@@ -109,7 +113,8 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
         use_tta(config)
     if args.out is not None:
         keep_predictions(config, args.out)
-    check_data(config, ("test_dataloader",))
+    if HAS_MMSEG:
+        check_data(config, ("test_dataloader",))
     runner = build_runner(config)
     if not config.load_from:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,9 +1,6 @@
-"""Data sets and transforms that the mm stack lacks; importing it registers them."""
+"""Data sets and transforms that mmseg lacks; importing it registers them, if mmseg is there."""
 
-from mmclipdis.datasets.benchmarks import COCOObjectDataset, PascalVOC20Dataset
-from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
-from mmclipdis.datasets.loading import LoadReadableAnnotations, LoadReadableImage
-from mmclipdis.datasets.shapes import ShapeScenesDataset
+from mmclipdis.compat.optional import HAS_MMSEG, absent
 
 __all__ = [
     "COCOObjectDataset",
@@ -13,3 +10,11 @@ __all__ = [
     "ResizeShortestEdgePIL",
     "ShapeScenesDataset",
 ]
+
+if HAS_MMSEG:
+    from mmclipdis.datasets.benchmarks import COCOObjectDataset, PascalVOC20Dataset
+    from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
+    from mmclipdis.datasets.loading import LoadReadableAnnotations, LoadReadableImage
+    from mmclipdis.datasets.shapes import ShapeScenesDataset
+else:
+    __getattr__ = absent(__name__, __all__)

@@ -1,5 +1,10 @@
-"""Metrics that the mm stack lacks; importing it registers them."""
+"""Metrics that mmseg lacks; importing it registers them, if mmseg is there."""
 
-from mmclipdis.evaluation.open_vocab_iou import OpenVocabIoUMetric
+from mmclipdis.compat.optional import HAS_MMSEG, absent
 
 __all__ = ["OpenVocabIoUMetric"]
+
+if HAS_MMSEG:
+    from mmclipdis.evaluation.open_vocab_iou import OpenVocabIoUMetric
+else:
+    __getattr__ = absent(__name__, __all__)

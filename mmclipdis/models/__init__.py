@@ -1,5 +1,9 @@
-"""What the mm runners build; importing it registers everything."""
+"""What the mm runners build; importing it registers everything.
 
+Without mmseg there are backbones, losses and text encoder; the rest says what it needs.
+"""
+
+from mmclipdis.compat.optional import HAS_MMSEG, absent
 from mmclipdis.models.backbones import (
     ClearCLIPViT,
     CLIPSurgeryViT,
@@ -9,14 +13,6 @@ from mmclipdis.models.backbones import (
     SCLIPViT,
 )
 from mmclipdis.models.losses import GatheredBCELoss
-from mmclipdis.models.segmentation import (
-    CATSeg,
-    CATSegHead,
-    CosineSegHead,
-    MixedSizeSegDataPreProcessor,
-    OpenVocabSegmentor,
-)
-from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
@@ -36,3 +32,15 @@ __all__ = [
     "SCLIPViT",
     "build_vocabulary",
 ]
+
+if HAS_MMSEG:
+    from mmclipdis.models.segmentation import (
+        CATSeg,
+        CATSegHead,
+        CosineSegHead,
+        MixedSizeSegDataPreProcessor,
+        OpenVocabSegmentor,
+    )
+    from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
+else:
+    __getattr__ = absent(__name__, __all__)

@@ -1,0 +1,25 @@
+"""mmseg is optional: without it what stands on it is absent, and says so when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import NoReturn
+
+from mmclipdis.compat.environment import IncompatibleEnvironmentError
+
+HAS_MMSEG = find_spec("mmseg") is not None
+MMSEG_REMEDY = (
+    "needs mmsegmentation, which is not installed; run: pip install 'mmsegmentation>=1.2.2'"
+)
+
+
+def absent(module: str, names: Sequence[str]) -> Callable[[str], NoReturn]:
+    """``__getattr__`` of a package that lacks ``names`` because mmseg is not installed."""
+
+    def __getattr__(name: str) -> NoReturn:
+        if name in names:
+            raise IncompatibleEnvironmentError(f"{module}.{name} {MMSEG_REMEDY}.")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return __getattr__
