@@ -87,7 +87,8 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
                         "says where the weights come from")  # fmt: skip
     parser.add_argument("--out", help="folder for the predicted label maps")
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
-    parser.add_argument("--show-dir", help="folder for painted images")
+    parser.add_argument("--show-dir", help="folder for painted images; every 50th is painted, or "
+                        "every n-th with default_hooks.visualization.interval=n")  # fmt: skip
     parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each image")
     parser.add_argument("--tta", action="store_true", help="test on each image and its mirror "
                         "image, or on the views of the config's tta_pipeline")  # fmt: skip

@@ -81,6 +81,13 @@ def test_missing_entries_are_named(
     assert "has no train_dataloader and no train_cfg and no optim_wrapper" in line
 
 
+def test_help_says_which_images_are_painted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_test(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "every 50th" in text and "default_hooks.visualization.interval=n" in text
+
+
 def test_cfg_options_need_pairs(
     capsys: pytest.CaptureFixture[str], config: Callable[..., str]
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from mmclipdis.apis.run import test as run_test
@@ -66,16 +67,33 @@ def test_resume_takes_a_path_and_mmsegs_order_of_arguments(config: Path, trained
     assert finished.iter == 4
 
 
+def mean_iou(predicted: Path, labels: Path) -> float:
+    """In percent, of label maps written to a folder, class by class."""
+    pairs = [
+        [
+            cv2.imread(str(folder / f"{i}.png"), cv2.IMREAD_UNCHANGED)
+            for folder in (predicted, labels)
+        ]
+        for i in range(6)
+    ]
+    found, true = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+    counts = [(((found == c) & (true == c)).sum(), ((found == c) | (true == c)).sum())
+              for c in range(3)]  # fmt: skip
+    return float(np.mean([100 * hit / union for hit, union in counts]))
+
+
+@pytest.mark.parametrize("flags", [[], ["--tta"]])
 def test_testing_a_checkpoint_gives_metrics_and_label_maps(
-    config: Path, trained: Path, tmp_path: Path
+    config: Path, trained: Path, tmp_path: Path, flags: list[str]
 ) -> None:
     checkpoint = str(trained / "iter_4.pth")
-    arguments = ["--out", str(tmp_path / "out"), "--show-dir", str(tmp_path / "painted")]
-    work = options(tmp_path / "work", "default_hooks.visualization.interval=2")
-    metrics = run_test([str(config), checkpoint, *arguments, *work])
-    assert 0 <= metrics["mIoU"] <= 100
+    arguments = ["--out", str(tmp_path / "out"), "--show-dir", str(tmp_path / "painted"), *flags]
+    more = ("default_hooks.visualization.interval=2", "test_dataloader.dataset.pipeline.2.prob=0.0")
+    metrics = run_test([str(config), checkpoint, *arguments, *options(tmp_path / "work", *more)])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{i}.png" for i in range(6)}
-    assert list((tmp_path / "painted").rglob("*.png"))
+    expected = mean_iou(tmp_path / "out", config.parent / "labels")
+    assert metrics["mIoU"] == pytest.approx(expected, abs=0.006)
+    assert len(list((tmp_path / "painted").rglob("*.png"))) == 3  # every second of six
 
 
 def test_tta_gives_the_mirror_image_mirrored_labels(tmp_path: Path) -> None:
@@ -104,12 +122,16 @@ def test_each_run_of_a_process_logs_into_its_own_folder(config: Path) -> None:
         assert log.read_text().count('"loss"') == 1
 
 
-def test_tensorboard_is_an_option(config: Path) -> None:
-    pytest.importorskip("tensorboard")
+def test_tensorboard_is_an_option(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_train(["--help"])
+    assert "--tensorboard" in capsys.readouterr().out
     folder = config.parent / "board"
     more = ("train_cfg.max_iters=1", "default_hooks.logger.interval=1")
     run_train([str(config), "--tensorboard", *options(folder, *more)])
-    assert list(folder.rglob("events.out.tfevents.*"))
+    (file,) = folder.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file)).Reload()
+    assert len(events.Scalars("loss")) == 1
 
 
 def free_port() -> int:
