@@ -18,6 +18,7 @@ from mmclipdis.apis import run as run_module
 from mmclipdis.apis.run import find_checkpoint, prepare_cpu_processes, use_exact_engine
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
+from mmclipdis.apis.test_options import keep_predictions, use_tta
 from mmclipdis.engine import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +171,7 @@ def test_show_and_tta_need_their_config(
 
 def test_label_maps_are_written_by_a_metric_that_does_not_wrap_them() -> None:
     config = Config({"test_evaluator": [{"type": "mmseg.IoUMetric"}, {"type": "Other"}]})
-    run_module.keep_predictions(config, "out")
+    keep_predictions(config, "out")
     assert config.test_evaluator == [
         {"type": "OpenVocabIoUMetric", "output_dir": "out"},
         {"type": "Other", "output_dir": "out"},
@@ -182,14 +183,14 @@ def test_tta_takes_the_views_of_the_config_or_adds_the_mirror_image() -> None:
                 {"type": "PackSegInputs"}]  # fmt: skip
     base = {"model": {"type": "A"}, "test_dataloader": {"dataset": {"pipeline": pipeline}}}
     derived = Config(base)
-    run_module.use_tta(derived)
+    use_tta(derived)
     assert derived.model == {"type": "OpenVocabTTAModel", "module": {"type": "A"}}
     first, views = derived.test_dataloader.dataset.pipeline
     flips = [{"type": "RandomFlip", "prob": prob} for prob in (0.0, 1.0)]
     assert first == pipeline[0]
     assert views == {"type": "TestTimeAug", "transforms": [flips, [pipeline[1]], [pipeline[2]]]}
     own = Config({**base, "tta_model": {"type": "Own"}, "tta_pipeline": [{"type": "Mine"}]})
-    run_module.use_tta(own)
+    use_tta(own)
     assert own.model.type == "Own" and own.test_dataloader.dataset.pipeline == [{"type": "Mine"}]
 
 
