@@ -66,9 +66,9 @@ class CATSegAggregator(nn.Module):
         class_chunk: Classes processed at once where classes do not interact; ``None`` for all. The
             result does not depend on it. Bounds the memory; small tensors are also faster on a CPU.
         recompute: Activations computed again in the backward pass instead of stored: ``'none'``,
-            ``'cheap'`` (MLP hidden layers of the spatial blocks, and the decoder of each chunk:
-            half of the memory for little time) or ``'full'`` (all but the class maps between
-            modules).
+            ``'cheap'`` (normalised features, MLP hidden layers of the spatial blocks; no
+            convolution: half of the memory for little time) or ``'full'`` (all but the class maps
+            between modules).
 
     Raises:
         ValueError: Dimensions that do not fit together, or an unknown ``recompute``.
@@ -88,7 +88,7 @@ class CATSegAggregator(nn.Module):
         max_classes: int | None = 256,
         train_pool: int = 2,
         test_pool: int = 1,
-        class_chunk: int | None = 24,
+        class_chunk: int | None = 16,
         recompute: Recompute = "cheap",
     ) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class CATSegAggregator(nn.Module):
         maps = self.aggregate(self.embed(cost), image, projected[0][kept])
         logits = self.decode(maps, guidance)
         full = logits.new_full((len(logits), classes, *logits.shape[2:]), DROPPED_LOGIT)
-        return full.scatter(1, kept[..., None, None].expand_as(logits), logits)
+        return full.scatter_(1, kept[..., None, None].expand_as(logits), logits)
 
     def best_classes(self, cost: Tensor) -> Tensor | None:
         """Classes with the highest cosine anywhere in the image, or ``None`` if all are kept.
@@ -179,17 +179,17 @@ class CATSegAggregator(nn.Module):
         """All aggregation layers on class maps ``(B, T, h, w, dim)``.
 
         Args:
-            maps: Output of :meth:`embed`.
+            maps: Output of :meth:`embed`. Overwritten unless gradients are needed.
             image: Dense image embeddings ``(B, C, h, w)``.
             text: Projected text ``(B or 1, T, dim)``.
         """
         appearance = F.relu(self.appearance_projection(image)).permute(0, 2, 3, 1)
         pool = self.train_pool if self.training else self.test_pool
         full = self.recompute == "full"
-        cheap = self.recompute == "cheap"
         for layer in cast(list[AggregatorLayer], self.layers):
-            spatial = partial(layer.spatial, guidance=appearance, recompute=cheap)
-            maps = self._in_chunks(spatial, maps, recompute=full)
+            terms = layer.spatial.guidance_terms(appearance)
+            spatial = partial(layer.spatial, terms=terms, recompute=self.recompute == "cheap")
+            maps = self._in_chunks(spatial, maps, recompute=full, in_place=True)
             maps = layer.classes(maps, text, pool, self.class_chunk, full)
         return maps
 
@@ -199,19 +199,30 @@ class CATSegAggregator(nn.Module):
             F.relu(project(g))
             for project, g in zip(self.guidance_projections, guidance, strict=True)
         ]
-        terms = self.decoder.guidance_terms(projected)
+        shared = self.decoder.prepare(projected)
 
         def decode(part: Tensor) -> Tensor:
-            logits = self.decoder(channels_first(part), terms)
+            logits = self.decoder(channels_first(part), shared, self.recompute == "cheap")
             return logits.squeeze(1).unflatten(0, (len(part), -1))
 
-        return self._in_chunks(decode, maps, recompute=self.recompute != "none")
+        return self._in_chunks(decode, maps, recompute=self.recompute == "full")
 
     def _in_chunks(
-        self, function: Callable[[Tensor], Tensor], maps: Tensor, recompute: bool
+        self,
+        function: Callable[[Tensor], Tensor],
+        maps: Tensor,
+        recompute: bool,
+        in_place: bool = False,
     ) -> Tensor:
-        """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``class_chunk`` at a time."""
+        """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``class_chunk`` at a time.
+
+        With ``in_place``, and unless gradients are needed, the results overwrite ``maps``.
+        """
         parts = maps.split(self.class_chunk or maps.shape[1], dim=1)
+        if in_place and not torch.is_grad_enabled():
+            for part in parts:
+                part.copy_(function(part))
+            return maps
         outputs = [recomputed(function, part, when=recompute) for part in parts]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 

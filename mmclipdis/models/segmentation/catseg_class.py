@@ -134,7 +134,7 @@ class ClassAggregation(nn.Module):
         """Aggregate over classes.
 
         Args:
-            maps: Class maps ``(B, T, h, w, dim)``.
+            maps: Class maps ``(B, T, h, w, dim)``. Overwritten unless gradients are needed.
             text: Projected text ``(B or 1, T, guidance_dim)``.
             pool: Side of the average pooling before the attention.
             chunk: Classes handled at once (``None``: all); the result does not depend on it.
@@ -156,22 +156,26 @@ class ClassAggregation(nn.Module):
             part = recomputed(summarise, maps[:, span], key_term[:, :, span], when=recompute)
             kv, k_sum = kv + part[0], k_sum + part[1]
 
-        def update(part: Tensor, term: Tensor, kv: Tensor, k_sum: Tensor) -> Tensor:
+        def update(part: Tensor, term: Tensor) -> Tensor:
             y = _pool(part, pool)
             y = y + self.attn.read(self.norm1(y), term, kv, k_sum)
             y = y + self.mlp(self.norm2(y))
             return part + _unpool(y, pool, part.shape)
 
+        if not torch.is_grad_enabled():
+            for s in spans:
+                maps[:, s] = update(maps[:, s], query_term[:, :, s])
+            return maps
         outputs = [
-            recomputed(update, maps[:, s], query_term[:, :, s], kv, k_sum, when=recompute)
-            for s in spans
+            recomputed(update, maps[:, s], query_term[:, :, s], when=recompute) for s in spans
         ]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 
-    def _padding(self, classes: int) -> tuple[Tensor | float, Tensor | float]:
+    def _padding(self, classes: int) -> tuple[Tensor, Tensor]:
         """What ``pad_len - classes`` identical padding tokens add to the two sums."""
         if self.padding_tokens is None or self.padding_guidance is None:
-            return 0.0, 0.0
+            zero = self.norm1.weight.new_zeros(())
+            return zero, zero
         # Unused tokens count zero times, but stay in the graph: DDP stops on parameters without
         # gradient.
         count = max(self.pad_len - classes, 0)

@@ -3,7 +3,7 @@
 A stage of the reference is ``up = ConvTranspose(k2, s2)``, concatenation with image guidance, then
 two ``Conv3x3 - GroupNorm - ReLU``. Between the transposed convolution and the first 3x3 there is no
 non-linearity, so the two are composed here into one transposed convolution with kernel 4, stride 2,
-padding 1 (weights combined at run time, gradients flow to both). The guidance half of the
+padding 1 (weights combined in every forward pass, gradients flow to both). The guidance half of the
 first 3x3 and the part of the transposed convolution's bias are the same for all classes and are
 computed once per image. All of this is exact; the parameters are those of the reference.
 
@@ -12,12 +12,15 @@ Source: CAT-Seg (CVPR 2024), section 3.3 and the released code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmclipdis.models.segmentation.catseg_common import recomputed
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -42,8 +45,23 @@ def compose_up_conv(up: Tensor, conv: Tensor) -> Tensor:
     return F.conv2d(up, conv, padding=2)
 
 
+class StageInput(NamedTuple):
+    """What a stage needs besides the class maps; the same for all classes.
+
+    Attributes:
+        weight: Composed weight, see :func:`compose_up_conv`.
+        term: Share of image guidance and up-sampling bias in the first convolution,
+            ``(B, 1, out_dim, 2h, 2w)``.
+    """
+
+    weight: Tensor
+    term: Tensor
+
+
 class DecoderStage(nn.Module):
     """Doubles the resolution of every class map under the guidance of an image map.
+
+    The second convolution, the normalisations and ReLUs are applied by :class:`Decoder`.
 
     Args:
         in_dim: Channels of the incoming class maps.
@@ -64,36 +82,24 @@ class DecoderStage(nn.Module):
         self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1, bias=False)
         self.norm2 = _group_norm(out_dim)
 
-    def guidance_term(self, guidance: Tensor) -> Tensor:
-        """Share of image guidance and up-sampling bias in the first convolution.
+    def prepare(self, guidance: Tensor) -> StageInput:
+        """All that is the same for every class.
 
         Args:
             guidance: ``(B, guidance_dim, 2h, 2w)``.
-
-        Returns:
-            ``(B, 1, out_dim, 2h, 2w)``, to be added to every class.
         """
         batch, _, height, width = guidance.shape
-        if self.up.bias is None:
-            raise ValueError("DecoderStage.up must have a bias.")
-        bias = self.up.bias.view(1, -1, 1, 1).expand(batch, -1, height, width)
-        return self.conv1(torch.cat([bias, guidance], dim=1)).unsqueeze(1)
+        bias = cast(Tensor, self.up.bias).view(1, -1, 1, 1).expand(batch, -1, height, width)
+        return StageInput(
+            weight=compose_up_conv(self.up.weight, self.conv1.weight[:, : self.up.out_channels]),
+            term=self.conv1(torch.cat([bias, guidance], dim=1)).unsqueeze(1),
+        )
 
-    def forward(self, maps: Tensor, term: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            maps: Class maps ``(B T, in_dim, h, w)``, sorted by image.
-            term: :meth:`guidance_term`.
-
-        Returns:
-            ``(B T, out_dim, 2h, 2w)``.
-        """
-        weight = compose_up_conv(self.up.weight, self.conv1.weight[:, : self.up.out_channels])
-        x = F.conv_transpose2d(maps, weight, stride=2, padding=1)
-        x = (x.unflatten(0, (term.shape[0], -1)) + term).flatten(0, 1)
-        x = self.conv2(F.relu(self.norm1(x), inplace=True))
-        return F.relu(self.norm2(x), inplace=True)
+    @staticmethod
+    def enter(maps: Tensor, shared: StageInput) -> Tensor:
+        """Up-sampling and first 3x3: ``(B T, in_dim, h, w)`` -> ``(B T, out_dim, 2h, 2w)``."""
+        x = F.conv_transpose2d(maps, shared.weight, stride=2, padding=1)
+        return (x.unflatten(0, (shared.term.shape[0], -1)) + shared.term).flatten(0, 1)
 
 
 class Decoder(nn.Module):
@@ -113,21 +119,33 @@ class Decoder(nn.Module):
         )
         self.head = nn.Conv2d(decoder_dims[-1], 1, 3, padding=1)
 
-    def guidance_terms(self, guidance: Sequence[Tensor]) -> list[Tensor]:
-        """:meth:`DecoderStage.guidance_term` of every stage."""
+    def prepare(self, guidance: Sequence[Tensor]) -> list[StageInput]:
+        """:meth:`DecoderStage.prepare` of every stage."""
         stages = cast(list[DecoderStage], self.stages)
-        return [stage.guidance_term(g) for stage, g in zip(stages, guidance, strict=True)]
+        return [stage.prepare(g) for stage, g in zip(stages, guidance, strict=True)]
 
-    def forward(self, maps: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, maps: Tensor, shared: Sequence[StageInput], recompute: bool = False
+    ) -> Tensor:
         """Decode class maps.
 
         Args:
             maps: ``(B T, dim, h, w)``, sorted by image.
-            terms: :meth:`guidance_terms`.
+            shared: :meth:`prepare`.
+            recompute: Recompute the normalised maps in the backward pass, from the outputs of the
+                convolutions, which are kept.
 
         Returns:
             Logits ``(B T, 1, 2^n h, 2^n w)`` after n stages.
         """
-        for stage, term in zip(self.stages, terms, strict=True):
-            maps = stage(maps, term)
-        return self.head(maps)
+        stages = cast(list[DecoderStage], self.stages)
+        following = [partial(DecoderStage.enter, shared=item) for item in shared[1:]]
+        maps = DecoderStage.enter(maps, shared[0])
+        for stage, follow in zip(stages, [*following, self.head], strict=True):
+            maps = recomputed(_activated, maps, stage.norm1, stage.conv2, when=recompute)
+            maps = recomputed(_activated, maps, stage.norm2, follow, when=recompute)
+        return maps
+
+
+def _activated(maps: Tensor, norm: nn.Module, then: Callable[[Tensor], Tensor]) -> Tensor:
+    return then(F.relu(norm(maps), inplace=True))

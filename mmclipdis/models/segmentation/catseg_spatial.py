@@ -15,9 +15,10 @@ Source: CAT-Seg (CVPR 2024), section 3.3 and the released code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,6 @@ def _segments(length: int, window: int, shifted: bool) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-@lru_cache(maxsize=64)
 def window_groups(grid: tuple[int, int], window: int, shifted: bool) -> tuple[Tensor, ...]:
     """Partition the tokens of a grid into attention windows.
 
@@ -71,6 +71,15 @@ class _Reorder(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         index, inverse = ctx.saved_tensors
         return _Reorder.apply(grads[0], inverse, index), None, None
+
+
+@lru_cache(maxsize=32)
+def window_order(
+    shape: tuple[int, int, int, int], window: int, shifted: bool, device: torch.device
+) -> WindowOrder:
+    """The :class:`WindowOrder` of these arguments, made once."""
+    with torch.inference_mode(False):  # or else training could not save what a test left here
+        return WindowOrder(shape, window, shifted, device)
 
 
 class WindowOrder:
@@ -130,36 +139,45 @@ class GuidedWindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def guidance_term(self, guidance: Tensor) -> Tensor:
-        """``(..., G) -> (..., 2 dim)``: what the guidance and the biases add to ``[q, k]``."""
+        """``(..., G) -> (..., 3 dim)``: what the guidance and the biases add to ``[q, k, v]``."""
         weight = torch.cat([self.q.weight[:, self.dim :], self.k.weight[:, self.dim :]])
-        return F.linear(guidance, weight, torch.cat([self.q.bias, self.k.bias]))
+        guided = F.linear(guidance, weight, torch.cat([self.q.bias, self.k.bias]))
+        return torch.cat([guided, self.v.bias.expand(*guided.shape[:-1], -1)], dim=-1)
 
-    def forward(self, rows: Tensor, term: Tensor, order: WindowOrder) -> Tensor:
+    def forward(
+        self, rows: Tensor, norm: nn.LayerNorm, term: Tensor, order: WindowOrder, recompute: bool
+    ) -> Tensor:
         """Attend inside each window.
 
         Args:
-            rows: Normalised features sorted by window, ``(rows, dim)``.
-            term: :meth:`guidance_term` of each image in grid order, ``(B, h w, 2 dim)``.
+            rows: Features sorted by window, ``(rows, dim)``.
+            norm: Normalises them; here, so that its output need not be kept.
+            term: :meth:`guidance_term` of each image in grid order, ``(B, h w, 3 dim)``.
             order: The order of ``rows``.
+            recompute: Recompute the normalised features in the backward pass.
 
         Returns:
             ``(rows, dim)``.
         """
         batch, classes = order.shape[:2]
-        weight = torch.cat([self.q.weight[:, : self.dim], self.k.weight[:, : self.dim]])
-        qk_rows = F.linear(rows, weight).split(order.rows)
-        v_rows = self.v(rows).split(order.rows)
+        weight = torch.cat(
+            [self.q.weight[:, : self.dim], self.k.weight[:, : self.dim], self.v.weight]
+        )
+
+        def project(part: Tensor) -> Tensor:
+            return F.linear(norm(part), weight)
+
         outputs = []
-        for group, qk, v in zip(order.groups, qk_rows, v_rows, strict=True):
+        for group, part in zip(order.groups, rows.split(order.rows), strict=True):
             windows, length = group.shape
-            qk = qk.view(windows, batch, classes, length, -1)
-            qk = qk + term[:, group].transpose(0, 1).unsqueeze(2)  # broadcast over the classes
-            qk = qk.view(-1, length, 2, self.num_heads, self.dim // self.num_heads)
-            query, key = qk.permute(2, 0, 3, 1, 4)  # (windows B T, heads, length, head dim) each
-            value = v.view(-1, length, self.num_heads, qk.shape[-1]).transpose(1, 2)
+            part = part.view(windows, batch, classes, length, -1)
+            qkv = recomputed(project, part, when=recompute)
+            qkv = qkv + term[:, group].transpose(0, 1).unsqueeze(2)  # broadcast over the classes
+            qkv = qkv.view(-1, length, 3, self.num_heads, self.dim // self.num_heads)
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (windows B T, heads, length, head dim)
             out = F.scaled_dot_product_attention(query, key, value)
-            outputs.append(out.transpose(1, 2).reshape(-1, self.dim))
-        return self.proj(torch.cat(outputs) if len(outputs) > 1 else outputs[0])
+            outputs.append(self.proj(out.transpose(1, 2).reshape(-1, self.dim)))
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
 class GuidedWindowBlock(nn.Module):
@@ -173,19 +191,13 @@ class GuidedWindowBlock(nn.Module):
         self.mlp = Mlp(dim, mlp_ratio * dim, F.gelu)
 
     def forward(
-        self,
-        maps: Tensor,
-        guidance: Tensor,
-        window: int,
-        shifted: bool,
-        recompute: bool,
+        self, maps: Tensor, term: Tensor, window: int, shifted: bool, recompute: bool
     ) -> Tensor:
-        """``maps`` (B, T, h, w, dim), ``guidance`` (B, h w, G) -> (B, T, h, w, dim)."""
+        """``maps`` (B, T, h, w, dim), ``term`` (B, h w, 3 dim) -> (B, T, h, w, dim)."""
         batch, classes, height, width, _ = maps.shape
-        order = WindowOrder((batch, classes, height, width), window, shifted, maps.device)
+        order = window_order((batch, classes, height, width), window, shifted, maps.device)
         rows = order.sort(maps)
-        term = self.attn.guidance_term(guidance)
-        rows = rows + self.attn(self.norm1(rows), term, order)
+        rows = rows + self.attn(rows, self.norm1, term, order, recompute)
         rows = rows + recomputed(self._mlp, rows, when=recompute)
         return order.restore(rows)
 
@@ -219,19 +231,31 @@ class SpatialAggregation(nn.Module):
             GuidedWindowBlock(dim, guidance_dim, num_heads, mlp_ratio) for _ in range(2)
         )
 
-    def forward(self, maps: Tensor, guidance: Tensor, recompute: bool = False) -> Tensor:
+    def guidance_terms(self, guidance: Tensor) -> list[Tensor]:
+        """What the guidance adds to queries, keys and values of every block, for all classes.
+
+        Args:
+            guidance: Appearance guidance ``(B, h, w, guidance_dim)``, not yet normalised.
+
+        Returns:
+            ``(B, h w, 3 dim)`` for each block.
+        """
+        tokens = self.guidance_norm(guidance).flatten(1, 2)  # (B, h w, G)
+        blocks = cast(list[GuidedWindowBlock], self.blocks)
+        return [block.attn.guidance_term(tokens) for block in blocks]
+
+    def forward(self, maps: Tensor, terms: Sequence[Tensor], recompute: bool = False) -> Tensor:
         """Aggregate over positions.
 
         Args:
             maps: Class maps ``(B, T, h, w, dim)``.
-            guidance: Appearance guidance ``(B, h, w, guidance_dim)``, not yet normalised.
-            recompute: Recompute the MLPs' hidden activations in the backward pass.
+            terms: :meth:`guidance_terms`.
+            recompute: Recompute normalised features and the MLPs' hidden activations in the
+                backward pass.
 
         Returns:
             Class maps of the same shape.
         """
-        tokens = self.guidance_norm(guidance).flatten(1, 2)  # (B, h w, G), once for all classes
-        for number, block in enumerate(self.blocks):
-            shifted = number % 2 == 1
-            maps = block(maps, tokens, self.window_size, shifted, recompute)
+        for number, (block, term) in enumerate(zip(self.blocks, terms, strict=True)):
+            maps = block(maps, term, self.window_size, number % 2 == 1, recompute)
         return maps

@@ -76,7 +76,7 @@ def test_golden_intermediates(golden_model, golden_inputs):
     seen = {}
 
     def keep(name):
-        return lambda _module, _args, out: seen.setdefault(name, out.detach())
+        return lambda _module, _args, out: seen.update({name: out.clone()})
 
     hooks = [
         golden_model.cost_embedding.register_forward_hook(
@@ -217,11 +217,11 @@ def test_tokens_of_different_windows_do_not_see_each_other():
     maps = torch.randn(1, 2, 7, 7, 32, dtype=torch.float64)
     guidance = torch.randn(1, 7, 7, 32, dtype=torch.float64)
     block = layer.blocks[1]
-    guide = layer.guidance_norm(guidance).flatten(1, 2)
-    before = block(maps, guide, 4, True, False)
+    term = layer.guidance_terms(guidance)[1]
+    before = block(maps, term, 4, True, False)
     changed = maps.clone()
     changed[:, :, :2, :2] += 1  # the first shifted window: half a window in each direction
-    after = block(changed, guide, 4, True, False)
+    after = block(changed, term, 4, True, False)
     same = (before == after).all(dim=-1)[0, 0]
     assert not same[:2, :2].any()
     assert same[2:].all()
@@ -258,6 +258,15 @@ def test_class_chunks_change_nothing(chunk):
         expected = model(*inputs)
         model.class_chunk = chunk
         torch.testing.assert_close(model(*inputs), expected, atol=1e-12, rtol=0)
+
+
+def test_testing_under_inference_mode_does_not_disturb_training():
+    inputs = tiny_inputs(grid=(5, 9))  # a grid that no other test has made windows for
+    with torch.inference_mode():
+        expected = tiny()(*inputs)
+    logits = tiny()(*inputs)
+    logits.sum().backward()
+    torch.testing.assert_close(logits.detach(), expected.clone(), atol=1e-12, rtol=0)
 
 
 def test_padding_tokens_change_the_result_and_only_below_pad_len():
