@@ -66,3 +66,4 @@ model = dict(
 )
 val_evaluator = dict(ignore_index=ignore)
 test_evaluator = val_evaluator
+work_dir = "work_dirs/camvid_catseg"  # configs/shapes has a file of this name

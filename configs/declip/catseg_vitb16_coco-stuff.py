@@ -6,4 +6,9 @@
 #   --cfg-options model.image_encoder.init_cfg.checkpoint=declip_vitb16.pt
 _base_ = ["../catseg/catseg_vitb16_coco-stuff.py"]
 
-model = dict(image_encoder=dict(type="DeCLIPViT", readout="declip"))
+# DeCLIP tunes q and v of the image blocks, and q, k and v of the text blocks.
+model = dict(
+    image_encoder=dict(type="DeCLIPViT", readout="declip"),
+    text_encoder=dict(trainable=("q", "k", "v")),
+)
+work_dir = "work_dirs/declip_catseg_vitb16_coco-stuff"  # configs/catseg has a file of this name

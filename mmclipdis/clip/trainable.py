@@ -7,7 +7,7 @@ is split into three parameters; ``nn.MultiheadAttention`` supports that layout n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
@@ -36,7 +36,7 @@ def split_qkv(module: nn.Module) -> nn.Module:
 
 def match_qkv_layout(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Rewrite fused or split q/k/v weights of ``state_dict`` into the layout ``module`` has."""
-    names = set(module.state_dict())
+    names = {name for name, _ in module.named_parameters()}
     out: dict[str, Tensor] = {}
     for key, value in state_dict.items():
         stem, _, leaf = key.rpartition(".")
@@ -51,6 +51,25 @@ def match_qkv_layout(state_dict: dict[str, Tensor], module: nn.Module) -> dict[s
         else:
             out[key] = value
     return out
+
+
+def accept_any_qkv_layout(module: nn.Module) -> None:
+    """Let ``module`` load checkpoints whose q/k/v weights are fused or split, whichever it has.
+
+    A tower that was trained by ``q`` and ``v`` saves them split; frozen ones hold them fused. Non-
+    strict loading, mmengine's default, would leave the weights random with no more than a warning.
+    """
+
+    def rewrite(own: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+        part = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+        rewritten = match_qkv_layout(part, own)
+        for key in part.keys() - rewritten.keys():
+            del state_dict[prefix + key]
+        for key in rewritten.keys() - part.keys():
+            state_dict[prefix + key] = rewritten[key]
+
+    register: Callable[[Callable[..., None]], object] = module.register_load_state_dict_pre_hook
+    register(rewrite)
 
 
 def set_trainable(module: nn.Module, parts: Sequence[str]) -> list[str]:
@@ -72,6 +91,7 @@ def set_trainable(module: nn.Module, parts: Sequence[str]) -> list[str]:
     if parts and "all" not in parts:
         split_qkv(module)
     endings = tuple(f"{part}_proj_weight" for part in parts)
+    accept_any_qkv_layout(module)
     names = []
     for name, parameter in module.named_parameters():
         parameter.requires_grad = "all" in parts or (bool(parts) and name.endswith(endings))

@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 #: ``softplus`` returns its argument above this; 50 is exact to the last bit of a float64.
 _LINEAR_FROM = 50.0
 
 
 def gathered_bce(
-    logits: Tensor, labels: Tensor, *, ignore_index: int = 255, ignore_as_negative: bool = True
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int = 255,
+    ignore_as_negative: bool = True,
+    class_chunk: int | None = None,
 ) -> Tensor:
     r"""Mean BCE-with-logits over all classes and pixels, from one gather.
 
@@ -20,15 +26,18 @@ def gathered_bce(
     .. math:: L = \Big(\sum_{p,t} \mathrm{softplus}(z_{pt}) - \sum_{p\ \mathrm{valid}}
               z_{p, y_p}\Big) / (P \cdot T)
 
-    and the dense target (float, as large as the logits) is never made.
+    and the dense target (float, as large as the logits) is never made. Classes do not interact, so
+    the sums run over chunks of classes, and full-size logits exist for one chunk only.
 
     Args:
-        logits: ``(B, T, H, W)``, at the resolution of the labels.
+        logits: ``(B, T, h, w)``. At another resolution than the labels they are resized to it
+            (bilinear, half-pixel centres). Half types are summed in fp32.
         labels: ``(B, H, W)``, class numbers below T, or ``ignore_index``.
         ignore_index: Label of pixels without class.
         ignore_as_negative: True counts such pixels as negatives of every class, as the released
             CAT-Seg does (its published numbers come from that); False leaves them out of both
             sums and of ``P``.
+        class_chunk: Classes at a time, resized again in the backward pass; None for all at once.
 
     Returns:
         The mean, a scalar; 0 (with gradient 0) if no pixel counts.
@@ -39,25 +48,42 @@ def gathered_bce(
 
     Source: CAT-Seg (CVPR 2024), released code; there with dense targets, same value.
     """
-    if logits.ndim != 4 or labels.shape != (len(logits), *logits.shape[2:]):
+    if logits.ndim != 4 or labels.ndim != 3 or len(labels) != len(logits):
         raise ValueError(
-            f"Expected logits (B, T, H, W) and labels (B, H, W), got {tuple(logits.shape)} and "
+            f"Expected logits (B, T, h, w) and labels (B, H, W), got {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}."
         )
+    if class_chunk is not None and class_chunk < 1:
+        raise ValueError(f"class_chunk must be at least 1 or None, got {class_chunk}.")
     classes = logits.shape[1]
     labels = labels.long()
     valid = labels != ignore_index
-    index = labels.masked_fill(~valid, 0)
-    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < classes):
-        wrong = int(index.max()) if int(index.max()) >= classes else int(index.min())
+    if bool((valid & ((labels < 0) | (labels >= classes))).any()):
+        wrong = labels[valid & ((labels < 0) | (labels >= classes))][0].item()
         raise ValueError(
             f"Label {wrong} in the data, but the vocabulary has {classes} classes (0 to "
             f"{classes - 1}, ignore_index={ignore_index}). Use the vocabulary of the data set."
         )
-    negative = F.softplus(logits, threshold=_LINEAR_FROM)
-    if not ignore_as_negative:
-        negative = torch.where(valid.unsqueeze(1), negative, 0.0)
-    own = logits.gather(1, index.unsqueeze(1)).squeeze(1)
-    total = negative.sum() - torch.where(valid, own, 0.0).sum()
+
+    def chunk_sum(part: Tensor, first: int) -> Tensor:
+        part = part.float() if part.dtype.itemsize < 4 else part
+        if part.shape[2:] != labels.shape[1:]:
+            part = F.interpolate(part, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        negative = F.softplus(part, threshold=_LINEAR_FROM)
+        if not ignore_as_negative:
+            negative = torch.where(valid.unsqueeze(1), negative, 0.0)
+        index = labels - first
+        inside = valid & (index >= 0) & (index < part.shape[1])
+        own = part.gather(1, index.clamp(0, part.shape[1] - 1).unsqueeze(1)).squeeze(1)
+        return negative.sum() - torch.where(inside, own, 0.0).sum()
+
+    step = class_chunk or classes
+    total = torch.zeros((), device=logits.device)
+    for first in range(0, classes, step):
+        part = logits[:, first : first + step]
+        if step < classes and torch.is_grad_enabled():
+            total = total + checkpoint(chunk_sum, part, first, use_reentrant=False)
+        else:
+            total = total + chunk_sum(part, first)
     pixels = labels.numel() if ignore_as_negative else valid.sum().clamp(min=1)
     return total / (pixels * classes)

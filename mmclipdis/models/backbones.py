@@ -86,6 +86,11 @@ class CLIPViT(BaseModule):
         return self.tower.width
 
     @property
+    def num_blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.tower.blocks)
+
+    @property
     def patch_size(self) -> tuple[int, int]:
         """Patch (height, width) in pixels."""
         return self.tower.patch_size

@@ -110,7 +110,9 @@ class OpenCLIPTextEncoder(BaseModule):
         )
 
 
-def build_vocabulary(cfg: Any, templates: Templates = "imagenet80") -> Vocabulary | None:
+def build_vocabulary(
+    cfg: Any, templates: Templates = "imagenet80", **defaults: Any
+) -> Vocabulary | None:
     """A vocabulary from what a config or a user says.
 
     Args:
@@ -121,6 +123,7 @@ def build_vocabulary(cfg: Any, templates: Templates = "imagenet80") -> Vocabular
             ``bundled`` and any of ``templates``, ``separator``, ``background_index``,
             ``background_names``, ``first_only``, ``allow_duplicates``.
         templates: Prompts where ``cfg`` names none.
+        **defaults: Options of the dict form, where ``cfg`` says nothing of them.
 
     Raises:
         FileNotFoundError: for a class file that does not exist.
@@ -131,11 +134,11 @@ def build_vocabulary(cfg: Any, templates: Templates = "imagenet80") -> Vocabular
     if isinstance(cfg, Vocabulary):
         return cfg
     if isinstance(cfg, Mapping):
-        return _from_mapping(dict(cfg), templates)
+        return _from_mapping({**defaults, **cfg}, templates)
     if isinstance(cfg, (str, Path)):
-        return _from_mapping({_kind_of(cfg): cfg}, templates)
+        return _from_mapping({**defaults, _kind_of(cfg): cfg}, templates)
     if isinstance(cfg, Iterable):
-        return Vocabulary.from_names(cfg, templates)
+        return _from_mapping({**defaults, "names": cfg}, templates)
     raise ValueError(
         f"vocabulary={cfg!r}: expected 'dataset', a list of names, a class file, a data set or a "
         f"dict with one of {', '.join(_SOURCES)}"

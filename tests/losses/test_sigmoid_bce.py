@@ -51,6 +51,33 @@ def test_equals_the_dense_form(ignore_as_negative):
     torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("ignore_as_negative", [True, False])
+@pytest.mark.parametrize("chunk", [1, 2, 3, None])
+def test_small_logits_are_resized_and_chunks_change_nothing(chunk, ignore_as_negative):
+    torch.manual_seed(0)
+    low = torch.randn(2, 5, 3, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 5, (2, 7, 9))
+    labels[1, :3] = 255
+    full = F.interpolate(low, size=(7, 9), mode="bilinear")
+    expected = gathered_bce(full, labels, ignore_as_negative=ignore_as_negative)
+    loss = gathered_bce(low, labels, ignore_as_negative=ignore_as_negative, class_chunk=chunk)
+    torch.testing.assert_close(loss, expected, atol=1e-12, rtol=0)
+    gradients = [torch.autograd.grad(value, low)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+
+
+def test_full_size_logits_exist_for_one_chunk_only():
+    """Peak of forward and backward, counted by what autograd keeps between the two."""
+    kept = []
+    low = torch.randn(1, 64, 4, 4, requires_grad=True)
+    labels = torch.zeros(1, 64, 64, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
+        gathered_bce(low, labels, class_chunk=8).backward()
+    assert max(kept) <= 8 * 64 * 64
+
+
 def test_gradcheck_through_upsampled_logits():
     torch.manual_seed(0)
     low = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
@@ -101,4 +128,6 @@ def test_a_label_outside_the_vocabulary_is_named(label):
 
 def test_shapes_must_fit():
     with pytest.raises(ValueError, match="Expected logits"):
-        gathered_bce(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 4, dtype=torch.long))
+        gathered_bce(torch.zeros(1, 3, 2, 2), torch.zeros(2, 4, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="class_chunk"):
+        gathered_bce(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2), class_chunk=0)

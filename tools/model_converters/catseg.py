@@ -25,21 +25,39 @@ from mmclipdis.models.segmentation.catseg_checkpoint import (
 )
 
 
-def weights_in(checkpoint: Mapping[str, Any], key: str) -> dict[str, Tensor]:
-    """The state dict under ``key``, or the checkpoint itself if it is one."""
-    state = checkpoint.get(key, checkpoint)
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def weights_in(checkpoint: Any, source: Path) -> dict[str, Tensor]:
+    """The state dict under ``model`` or ``state_dict``, or the checkpoint itself if it is one.
+
+    Raises:
+        ValueError: There is none, or it holds something besides tensors.
+    """
+    state = checkpoint
+    if isinstance(checkpoint, Mapping):
+        state = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"{source} holds a {type(state).__name__} where a state dict is expected (under "
+            "'model', under 'state_dict', or as the whole file)."
+        )
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"{source}: {len(others)} entries of the state dict are no tensors, such as "
+            f"{others[0]!r}; remove them, or save the weights alone."
+        )
+    return dict(state)
 
 
 def convert(source: Path, target: Path, reverse: bool = False) -> ConversionReport:
     """Convert the file ``source`` to ``target`` and return what became of every key."""
     checkpoint = read_checkpoint(source)
+    weights = weights_in(checkpoint, source)
     if reverse:
         extra = checkpoint.get("meta", {}).get("catseg_extra")
-        official, report = to_official(weights_in(checkpoint, "state_dict"), extra)
+        official, report = to_official(weights, extra)
         torch.save({"model": official}, target)
         return report
-    ours, extra, report = from_official(weights_in(checkpoint, "model"))
+    ours, extra, report = from_official(weights)
     torch.save({"state_dict": ours, "meta": {"catseg_extra": extra}}, target)
     return report
 

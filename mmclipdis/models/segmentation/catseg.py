@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ from mmclipdis.models.segmentation.encoding import (
     image_content,
     photo_size,
 )
+from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import (
     WindowScores,
     full_size_scores,
     resize,
     stream_argmax,
 )
+from mmclipdis.models.segmentation.windows import Size, pair
 from mmclipdis.models.text_encoder import build_vocabulary
 
 FOLLOW_DATASET = "dataset"
@@ -62,7 +65,7 @@ class CATSeg(BaseSegmentor):
         clip_size: Size (height, width) in pixels that every view is resized to.
         guidance_indices: Blocks (0-based) whose outputs guide the decoder, shallowest first.
         data_preprocessor: As in mmseg; CLIP wants RGB with CLIP's mean and std.
-        train_cfg: Not used; mmseg's tools pass it.
+        train_cfg: None or empty; CAT-Seg has no such settings.
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg_views.CATSegTestSettings`.
         init_cfg: As in mmseg.
 
@@ -82,7 +85,7 @@ class CATSeg(BaseSegmentor):
         decode_head: Mapping[str, Any],
         vocabulary: Any = FOLLOW_DATASET,
         templates: Any = "catseg",
-        clip_size: Sequence[int] = (384, 384),
+        clip_size: int | Sequence[int] = (384, 384),
         guidance_indices: Sequence[int] = (3, 7),
         data_preprocessor: Mapping[str, Any] | None = None,
         train_cfg: Mapping[str, Any] | None = None,
@@ -99,9 +102,13 @@ class CATSeg(BaseSegmentor):
             )
         self.decode_head = MODELS.build(_head_for(self.image_encoder, decode_head))
         self.clip_size = _checked_size(clip_size, self.image_encoder.patch_size)
-        self.guidance_indices = tuple(guidance_indices)
+        self.guidance_indices = _checked_indices(
+            guidance_indices, self.image_encoder.num_blocks, len(self.decode_head.guidance_up)
+        )
         self.templates = templates
-        self.train_cfg, self.test_cfg = train_cfg, test_cfg
+        if train_cfg:
+            raise ValueError(f"CATSeg has no train_cfg, got {dict(train_cfg)}; leave it out.")
+        self.test_cfg = test_cfg
         self._validating = False
         self._settings()  # a bad test_cfg must fail now, not after training
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == FOLLOW_DATASET
@@ -137,18 +144,13 @@ class CATSeg(BaseSegmentor):
         Raises:
             ValueError: It names no classes.
         """
-        if isinstance(vocabulary, Sequence) and not isinstance(vocabulary, str):
-            vocabulary = {"names": list(vocabulary), "allow_duplicates": True}
-        found = build_vocabulary(vocabulary, templates=self.templates)
+        found = build_vocabulary(
+            vocabulary, self.templates, separator=", ", first_only=True, allow_duplicates=True
+        )
         if found is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file.")
-        self._vocabulary = Vocabulary.from_names(
-            found.class_names,
-            found.templates,
-            separator=", ",
-            first_only=True,
-            allow_duplicates=True,
-        )
+        first = tuple(names[:1] for names in found.names)
+        self._vocabulary = replace(found, names=first, allow_duplicates=True)
 
     def class_embeddings(self) -> Tensor:
         """Unit embeddings ``(T, E)`` of the vocabulary.
@@ -190,6 +192,12 @@ class CATSeg(BaseSegmentor):
             data_samples: Their label maps ``gt_sem_seg``.
         """
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
+        check_labels(
+            labels,
+            self._known_vocabulary().num_classes,
+            self.decode_head.ignore_index,
+            [sample.metainfo.get("seg_map_path") for sample in data_samples],
+        )
         losses = self.decode_head.loss(self._forward(inputs), labels)
         return {f"decode.{name}": value for name, value in losses.items()}
 
@@ -303,10 +311,21 @@ def _head_for(encoder: Any, decode_head: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _checked_size(clip_size: Sequence[int], patch: tuple[int, int]) -> tuple[int, int]:
-    size = tuple(int(side) for side in clip_size)
-    if len(size) != 2 or any(s < p or s % p for s, p in zip(size, patch, strict=False)):
+def _checked_size(clip_size: int | Sequence[int], patch: Size) -> Size:
+    size = pair(clip_size, "clip_size")
+    if any(s < p or s % p for s, p in zip(size, patch, strict=True)):
         raise ValueError(
             f"clip_size must be (height, width) in multiples of the patch {patch}, got {clip_size}."
         )
     return size
+
+
+def _checked_indices(indices: Sequence[int], blocks: int, stages: int) -> tuple[int, ...]:
+    found = tuple(indices)
+    increasing = all(a < b for a, b in pairwise(found))
+    if len(found) != stages or not increasing or any(not 0 <= i < blocks for i in found):
+        raise ValueError(
+            f"guidance_indices={found}: name {stages} of the image encoder's blocks 0 to "
+            f"{blocks - 1}, shallowest first, one for each entry of decode_head.guidance_dims."
+        )
+    return found

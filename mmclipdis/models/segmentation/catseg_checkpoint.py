@@ -80,16 +80,26 @@ _CLIP_LOGIT_SCALE = math.log(100.0)
 
 @dataclass
 class ConversionReport:
-    """What became of every key: ``renamed`` (from -> to) and ``dropped`` (key -> reason)."""
+    """What became of every key.
+
+    Attributes:
+        renamed: From -> to.
+        dropped: Key -> reason.
+        added: Key that the source did not have -> where its value comes from.
+    """
 
     renamed: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{old} -> {new}" for old, new in self.renamed.items()]
         lines += [f"{key} dropped: {reason}" for key, reason in self.dropped.items()]
-        total = f"{len(self.renamed)} keys renamed, {len(self.dropped)} dropped"
-        return "\n".join([*lines, total])
+        lines += [f"{key} added: {reason}" for key, reason in self.added.items()]
+        counts = [f"{len(self.renamed)} keys renamed", f"{len(self.dropped)} dropped"]
+        if self.added:
+            counts.append(f"{len(self.added)} added")
+        return "\n".join([*lines, ", ".join(counts)])
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -168,9 +178,10 @@ def to_official(
     """Inverse of :func:`from_official`.
 
     Args:
-        state: State dict of :class:`CATSeg` with split q/k/v weights.
+        state: State dict of :class:`CATSeg`.
         extra: What :func:`from_official` set aside; without it, ``logit_scale`` is CLIP's
-            ``log 100``.
+            ``log 100``. The masks of the shifted windows are those of the official models, windows
+            of 12 on a 24 x 24 grid: shapes do not tell another size.
 
     Returns:
         The official state dict and the report.
@@ -184,12 +195,16 @@ def to_official(
     for name, value in state.items():
         official[official_name(name)] = value
         report.renamed[name] = official_name(name)
-    scale = dict(extra or {}).get("logit_scale", torch.tensor(_CLIP_LOGIT_SCALE))
+    known = dict(extra or {})
+    scale = known.get("logit_scale", torch.tensor(_CLIP_LOGIT_SCALE))
     official[_CLIP + "logit_scale"] = scale
+    source = "set aside when it was converted" if "logit_scale" in known else "CLIP's log 100"
+    report.added[_CLIP + "logit_scale"] = source
     layers = {int(m[1]) for k in state if (m := re.match(rf"{_OURS}layers\.(\d+)\.", k))}
     for layer in sorted(layers):
         key = f"{_AGGREGATOR}layers.{layer}.swin_block.block_2.attn_mask"
         official[key] = shifted_window_mask(24, 12)
+        report.added[key] = "windows of 12 on a 24 x 24 grid, as in the official models"
     return official, report
 
 

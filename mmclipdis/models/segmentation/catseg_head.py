@@ -25,7 +25,8 @@ class CATSegHead(BaseModule):
             up-sampled ``2^(i+1)`` times by a transposed convolution and guides decoder stage i.
         aggregator: Options of
             :class:`~mmclipdis.models.segmentation.catseg_aggregator.CATSegAggregator`.
-        loss: Config of the loss, called as ``loss(logits, labels, ignore_index)``.
+        loss: Config of the loss, called as ``loss(logits, labels, ignore_index=...)``: ours, or
+            one of mmseg.
         ignore_index: Label of pixels without class.
         init_cfg: As in mmengine.
     """
@@ -82,14 +83,16 @@ class CATSegHead(BaseModule):
         """Loss at label resolution.
 
         Args:
-            logits: ``(B, T, h, w)``, upsampled here (bilinear, half-pixel centres).
+            logits: ``(B, T, h, w)``. Unless the loss resizes them by itself, a few classes at a
+                time (``resizes_logits``), they are upsampled here (bilinear, half-pixel centres).
             labels: ``(B, H, W)``.
         """
-        logits = F.interpolate(
-            logits.float() if logits.dtype.itemsize < 4 else logits,
-            size=labels.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
-        )
+        if not getattr(self.loss_decode, "resizes_logits", False):
+            logits = F.interpolate(
+                logits.float() if logits.dtype.itemsize < 4 else logits,
+                size=labels.shape[-2:],
+                mode="bilinear",
+                align_corners=False,
+            )
         value = self.loss_decode(logits, labels, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: value}

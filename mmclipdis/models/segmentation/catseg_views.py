@@ -15,6 +15,7 @@ from mmclipdis.models.segmentation.windows import (
     Windows,
     cut,
     one_window,
+    pair,
     slide_windows,
 )
 
@@ -64,15 +65,16 @@ class CATSegTestSettings:
             raise ValueError(f"test_cfg has unknown keys {unknown}; known are {known}")
         for name in ("size", "crop_size", "stride"):
             if name in cfg:
-                cfg[name] = tuple(cfg[name])
+                cfg[name] = pair(cfg[name], f"test_cfg.{name}")
         settings = cls(**cfg)
         for name in ("mode", "val_mode"):
             value = getattr(settings, name)
             if value not in MODES and not (name == "val_mode" and value is None):
                 raise ValueError(f"test_cfg.{name} must be one of {MODES}, got {value!r}")
         for name in ("window_batch_size", "class_chunk"):
-            if getattr(settings, name) < 1:
-                raise ValueError(f"test_cfg.{name} must be at least 1")
+            value = getattr(settings, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"test_cfg.{name} must be an int of at least 1, got {value!r}")
         slide_windows(settings.size, settings.crop_size, settings.stride)
         return settings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,7 +36,7 @@ class Windows:
             yield slice(y, y + height), slice(x, x + width)
 
 
-def _pair(value: int | Size, what: str) -> Size:
+def pair(value: int | Sequence[int], what: str) -> Size:
     """Return ``value`` as (height, width), refusing anything that is not one or two ints >= 1."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or any(int(v) != v or v < 1 for v in pair):
@@ -66,9 +66,9 @@ def slide_windows(size: int | Size, crop: int | Size, stride: int | Size) -> Win
         ValueError: a value below 1, or a stride larger than the crop.
     """
     size, crop, stride = (
-        _pair(size, "image size"),
-        _pair(crop, "crop"),
-        _pair(stride, "stride"),
+        pair(size, "image size"),
+        pair(crop, "crop"),
+        pair(stride, "stride"),
     )
     if stride[0] > crop[0] or stride[1] > crop[1]:
         raise ValueError(
@@ -83,7 +83,7 @@ def slide_windows(size: int | Size, crop: int | Size, stride: int | Size) -> Win
 
 def one_window(size: int | Size) -> Windows:
     """Return the single window that covers the whole image of (height, width) ``size``."""
-    size = _pair(size, "image size")
+    size = pair(size, "image size")
     return Windows(size, size, ((0, 0),))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.model import MMDistributedDataParallel
+from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -239,6 +240,17 @@ def test_only_the_first_of_several_names_is_used():
     assert model.vocabulary.prompts()[0] == ("A photo of a fir in the scene",)
 
 
+def test_names_of_two_classes_may_coincide_wherever_they_come_from(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("door\ndouble door, door\nbag\nbag, handbag\n")
+    model = build()
+    for vocabulary in (str(file), {"file": file}):
+        model.set_vocabulary(vocabulary)
+        assert model.vocabulary.class_names == ("door", "double door", "bag", "bag")
+    model.set_vocabulary({"names": ["bag", "bag"]})
+    assert model.num_classes == 2
+
+
 def test_cached_embeddings_follow_the_weights():
     model = build()
     training = model.train().class_embeddings()
@@ -270,6 +282,12 @@ def test_a_model_that_follows_its_data_waits_for_the_names():
         ({"test_cfg": {"mode": "slid"}}, "mode"),
         ({"test_cfg": {"mode": "whole", "stirde": (1, 1)}}, "stirde"),
         ({"test_cfg": {"class_chunk": 0}}, "class_chunk"),
+        ({"test_cfg": {"class_chunk": None}}, "class_chunk"),
+        ({"test_cfg": {"size": (1, 2, 3)}}, r"test_cfg\.size"),
+        ({"train_cfg": {"size": 1}}, "no train_cfg"),
+        ({"guidance_indices": (0,)}, "guidance_indices"),
+        ({"guidance_indices": (0, 9)}, "guidance_indices"),
+        ({"guidance_indices": (1, 0)}, "shallowest first"),
         ({"decode_head": {"type": "CATSegHead", "embed_dim": 7}}, "embed_dim"),
         (
             {"text_encoder": {"type": "OpenCLIPTextEncoder", "arch": {**ARCH, "embed_dim": 8}}},
@@ -286,11 +304,35 @@ def test_more_labels_than_classes_is_an_error():
     model = build()
     data = sample(48, 48)
     data.gt_sem_seg.data[0, 0, 0] = 6
-    with pytest.raises(ValueError, match="Label 6 in the data"):
+    data.set_metainfo({"seg_map_path": "labels/0001.png"})
+    with pytest.raises(ValueError, match=r"labels/0001\.png has 6; with 4 classes"):
         model(torch.randn(1, 3, 48, 48), [data], mode="loss")
 
 
-def test_guidance_must_match_the_head():
-    model = build(guidance_indices=(0,))
-    with pytest.raises(ValueError, match="guidance_indices"):
-        model(torch.randn(1, 3, 48, 48), mode="tensor")
+@pytest.mark.parametrize(("saved", "loaded"), [(QV, ()), ((), QV)])
+def test_checkpoints_of_frozen_and_of_tuned_encoders_load_into_each_other(saved, loaded):
+    """A frozen encoder holds q, k and v as one tensor, a tuned one as three."""
+
+    def model(trainable):
+        encoder = {"arch": ARCH, "trainable": trainable}
+        return build(
+            image_encoder={"type": "CLIPViT", "readout": "catseg", **encoder},
+            text_encoder={"type": "OpenCLIPTextEncoder", **encoder},
+        )
+
+    source, target = model(saved).eval(), model(loaded).eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    load_state_dict(target, source.state_dict(), strict=True)  # mmengine's
+    image = torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(target(image, mode="tensor"), source(image, mode="tensor"))
+
+
+def test_a_stock_loss_gets_logits_at_label_size():
+    stock = {"type": "mmseg.CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}
+    head = {"type": "CATSegHead", "guidance_dims": (8, 4), "aggregator": AGGREGATOR}
+    model = build(decode_head={**head, "loss": stock}).train()
+    losses = model(torch.randn(1, 3, 40, 56), [sample(40, 56)], mode="loss")
+    assert losses["decode.loss_ce"].isfinite()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
 from mmclipdis.models.segmentation.catseg_checkpoint import (
@@ -157,8 +158,9 @@ def test_every_key_of_the_released_models_is_renamed_once_or_dropped(size, clip_
 
 def test_round_trip_is_identical(official):
     ours, extra, _ = from_official(official)
-    back, _ = to_official(ours, extra)
+    back, report = to_official(ours, extra)
     assert set(back) == set(official)
+    assert set(back) == set(report.renamed.values()) | set(report.added)
     assert all(torch.equal(back[name], value) for name, value in official.items())
 
 
@@ -247,6 +249,9 @@ def test_the_tool_converts_files_both_ways(official, tmp_path):
     report = tool().convert(source, ours)
     assert len(report.renamed) + len(report.dropped) == len(official)
     tiny_segmentor().load_state_dict(torch.load(ours, weights_only=True)["state_dict"])
+    safe = tmp_path / "official.safetensors"
+    save_file(official, safe)
+    assert tool().convert(safe, tmp_path / "again.pth") == report
     tool().convert(ours, back, reverse=True)
     result = torch.load(back, weights_only=True)["model"]
     assert all(torch.equal(result[name], value) for name, value in official.items())
@@ -258,6 +263,14 @@ def test_the_tool_names_what_is_wrong_with_a_file(tmp_path):
     torch.save({"model": {"weight": torch.zeros(1)}, "object": Path("x")}, tmp_path / "object.pth")
     with pytest.raises(ValueError, match=r"object\.pth"):
         tool().convert(tmp_path / "object.pth", tmp_path / "out.pth")
+    for content, message in (
+        ([torch.zeros(1)], r"bad\.pth holds a list"),
+        ({"model": [torch.zeros(1)]}, r"bad\.pth holds a list"),
+        ({"model": {"weight": torch.zeros(1), "step": 3}}, r"no tensors, such as 'step'"),
+    ):
+        torch.save(content, tmp_path / "bad.pth")
+        with pytest.raises(ValueError, match=message):
+            tool().convert(tmp_path / "bad.pth", tmp_path / "out.pth")
     torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="Not an official CAT-Seg checkpoint"):
         tool().convert(tmp_path / "other.pth", tmp_path / "out.pth")

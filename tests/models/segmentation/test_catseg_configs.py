@@ -109,7 +109,10 @@ def test_config_builds_trains_an_iteration_and_tests(path, tmp_path):
     assert moved <= trainable and not still
     encoders = [name for name in trainable if "encoder" in name]
     assert encoders
-    assert all(n.endswith(("q_proj_weight", "v_proj_weight")) for n in encoders)
+    for side in ("image_encoder", "text_encoder"):
+        parts = runner.cfg.model[side].trainable
+        found = {n.rsplit(".", 1)[1] for n in encoders if n.startswith(side)}
+        assert found == {f"{part}_proj_weight" for part in parts}
     metrics = runner.test()
     assert {"mIoU", "mIoU_present"} <= set(metrics)
     assert runner.model.num_classes == 171
@@ -143,6 +146,15 @@ def test_the_published_values_are_in_the_configs():
     declip = Config.fromfile(ROOT / CONFIGS[2]).model.image_encoder
     assert declip.type == "DeCLIPViT"
     assert declip.trainable == ("q", "v")
+
+
+def test_no_two_configs_train_into_the_same_default_folder():
+    folders = {}
+    for path in sorted((ROOT / "configs").rglob("*.py")):
+        if "_base_" not in path.parts:
+            folder = Config.fromfile(path).get("work_dir", f"work_dirs/{path.stem}")
+            folders.setdefault(str(folder), []).append(path.name)
+    assert [paths for paths in folders.values() if len(paths) > 1] == []
 
 
 def resized(image, labels, **options):
