@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -24,6 +25,13 @@ def test_groups_partition_the_classes_in_two_ways() -> None:
     assert len(THINGS) == 12 and len(STUFF) == 6
     for part in ("base", "novel"):
         assert set(GROUPS[part]) & set(THINGS) and set(GROUPS[part]) & set(STUFF)
+
+
+def test_colours_of_the_label_maps_differ_from_each_other_and_from_paper() -> None:
+    colours = np.float32([*PALETTE, (255, 255, 255)])[None] / 255
+    lab = cv2.cvtColor(colours, cv2.COLOR_RGB2LAB)[0]
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    assert distances[np.triu_indices(len(lab), 1)].min() > 25  # about ten times the noticeable
 
 
 def test_same_generator_state_draws_the_same_bytes() -> None:
