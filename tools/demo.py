@@ -8,9 +8,11 @@ python tools/demo.py --write    # and results/shapes_segmentation.json, which th
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import cv2
@@ -42,7 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     rows["CAT-Seg"] = train_and_evaluate(args)
     sheet = picture_sheet(args, [*READOUTS.values(), "catseg"], list(rows))
     print("\n" + table(rows))
-    print(f"\npictures: {sheet}   total: {time.perf_counter() - started:.0f} s")
+    print(
+        "\nmIoU in percent. base: classes labelled in training; novel: never labelled; "
+        "stuff: the grounds."
+        f"\npictures: {sheet}   total: {time.perf_counter() - started:.0f} s"
+    )
     if args.write:
         write_results(
             ROOT / "results" / "shapes_segmentation.json",
@@ -69,13 +75,24 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def tool(script: str, *options: object) -> None:
-    """Run a tool of this repository in a process of its own; stop if it fails."""
+def tool(script: str, *options: object, only: str = "") -> None:
+    """Run a tool of this repository in a process of its own; stop if it fails.
+
+    With ``only``, of what it prints those lines are shown that hold this text, from there on.
+    """
     command = [script, *map(str, options)]
-    print("$ python", *command, flush=True)
-    done = subprocess.run([sys.executable, ROOT / command[0], *command[1:]], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    print("$ python", " ".join(command).replace(f"{ROOT}/", ""), flush=True)
+    with subprocess.Popen(
+        [sys.executable, ROOT / command[0], *command[1:]],
+        stdout=subprocess.PIPE if only else None,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"},  # mmseg's, about itself
+    ) as process:
+        for line in process.stdout or ():
+            if only in line:
+                print("  ", line[line.index(only) :].rstrip(), flush=True)
+    if process.returncode:
+        sys.exit(process.returncode)
 
 
 def evaluate(config: str, args: argparse.Namespace, checkpoint: str = "") -> dict[str, float]:
@@ -87,7 +104,9 @@ def evaluate(config: str, args: argparse.Namespace, checkpoint: str = "") -> dic
     options += ["--cfg-options", f"test_dataloader.dataset.data_root={args.data}"]
     print("$ python tools/test.py", *options, flush=True)
     started = time.perf_counter()
-    metrics = test([str(ROOT / path), *options[1:], "log_level=WARNING"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # mmseg's, about itself
+        metrics = test([str(ROOT / path), *options[1:], "log_level=ERROR"])
     seconds = time.perf_counter() - started
     print("  ", ", ".join(f"{key} {metrics[key]:.1f}" for key in METRICS), flush=True)
     return {**{key: float(metrics[key]) for key in METRICS}, "seconds": seconds}
@@ -103,7 +122,9 @@ def train_and_evaluate(args: argparse.Namespace) -> dict[str, float]:
         f"train_dataloader.dataset.data_root={args.data}",
         f"val_dataloader.dataset.data_root={args.data}",
         f"randomness.seed={args.seed}",
+        only="Iter(train)",
     )
+    print(f"   the whole log is in {folder}", flush=True)
     trained = time.perf_counter() - started
     metrics = evaluate("catseg", args, find_checkpoint(str(folder)))
     return {**metrics, "seconds": metrics["seconds"] + trained}

@@ -49,3 +49,21 @@ def test_the_results_tell_the_command_that_was_typed(commands, monkeypatch, tmp_
     assert results["seeds"] == [5]
     assert [row["metrics"]["seconds"] for row in results["rows"]] == [3.0] * 5
     assert results["rows"][0]["metrics"]["mIoU"] == 12.25
+
+
+def test_a_tool_shows_only_the_lines_asked_for_and_stops_the_demo_when_it_fails(
+    monkeypatch, tmp_path, capfd
+):
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    (tmp_path / "talk.py").write_text(
+        "import sys, warnings\n"
+        "warnings.warn('noise')\n"
+        "print('10:00 - config\\n10:01 - Iter(train) [50/250]  loss: 0.5')\n"
+        "sys.exit('error: ' + sys.argv[1])\n"
+    )
+    with pytest.raises(SystemExit) as stop:
+        demo.tool("talk.py", tmp_path / "configs/one.py", only="Iter(train)")
+    assert stop.value.code == 1
+    out, err = capfd.readouterr()
+    assert out == "$ python talk.py configs/one.py\n   Iter(train) [50/250]  loss: 0.5\n"
+    assert err == f"error: {tmp_path}/configs/one.py\n"

@@ -30,7 +30,10 @@ def main() -> None:
         written = write_dataset(args.out, settings, overwrite=args.overwrite, workers=args.workers)
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))
-    print(f"{args.out}: {'written' if written else 'already complete'}, {settings}")
+    print(
+        f"{args.out}: {'written' if written else 'already complete'}, {args.train} training and "
+        f"{args.val} test images, seed {args.seed}"
+    )
 
 
 if __name__ == "__main__":
