@@ -93,6 +93,40 @@ def test_bad_maps_are_named(coco: Path, capsys, content, message: str) -> None:
     assert not (path.parent / "000001_instanceTrainIds.png").exists()
 
 
+def test_a_truncated_map_is_named_and_the_next_run_goes_on(coco: Path, capsys) -> None:
+    path = coco / "annotations" / "val2017" / "000001.png"
+    noise = np.random.default_rng(0).integers(0, 11, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert main([str(coco), "--allow-partial"]) == 1
+    assert f"cannot read {path} as an image" in capsys.readouterr().err
+    assert not [p for p in path.parent.iterdir() if "instanceTrainIds" in p.name]
+    path.write_bytes(whole)
+    assert main([str(coco), "--allow-partial"]) == 0
+    target = path.with_name("000001_instanceTrainIds.png")
+    assert (np.asarray(Image.open(target)) == noise + 1).all()
+
+
+def test_a_map_that_cannot_be_written_is_one_line(coco: Path, capsys, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    class OneProcess:
+        def __init__(self, _: int) -> None: ...
+        def __enter__(self) -> OneProcess:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def imap_unordered(self, job, items, _):
+            return map(job, items)
+
+    monkeypatch.setattr("tools.dataset_converters.coco_object.Pool", OneProcess)
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert main([str(coco), "--allow-partial"]) == 1
+    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
 def test_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path)]) == 1
     assert "annotations" in capsys.readouterr().err

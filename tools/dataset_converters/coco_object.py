@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         with Pool(max(args.nproc, 1)) as pool:
             for _ in tqdm(pool.imap_unordered(convert, todo, 16), total=len(todo), unit="map"):
                 pass
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:  # also a full disk, or a folder that is not ours
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"wrote {len(todo):,} maps")
