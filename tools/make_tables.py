@@ -85,11 +85,14 @@ def make_table(spec: str, root: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: for a results file that does not exist.
-        ValueError: for an unknown option or metric, or if no row is left.
+        ValueError: for an unknown option or metric, or a pattern that fits no row.
     """
     path, columns, options = _parse(spec)
     rows = read_results(root / path)["rows"]
     patterns = options.get("rows", "*").split("|")
+    unfit = [p for p in patterns if not any(fnmatchcase(r["name"], p) for r in rows)]
+    if unfit:
+        raise ValueError(f"no row of {path} fits {unfit}; there are {[r['name'] for r in rows]}")
     rows = [r for r in rows if any(fnmatchcase(r["name"], pattern) for pattern in patterns)]
     known = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
     unknown = [column for column in columns if column not in known]
@@ -97,8 +100,6 @@ def make_table(spec: str, root: Path) -> list[str]:
         raise ValueError(f"no row of {path} has the metrics {unknown}; there are {known}")
     columns = columns or known
     rows = [row for row in rows if any(column in row["metrics"] for column in columns)]
-    if not rows:
-        raise ValueError(f"no row of {path} fits rows={options.get('rows', '*')!r}")
     lines = [[options.get("title", ""), *(head(column) for column in columns)]]
     lines.append(["---", *["---:"] * len(columns)])
     for row in rows:
@@ -129,9 +130,11 @@ def fill(text: str, root: Path, name: str) -> str:
         out.append(lines[index])
         match = OPEN.match(lines[index])
         index += 1
-        if match is None:
-            continue
         where = f"{name}:{index}"
+        if match is None:
+            if out[-1] == CLOSE:
+                raise ValueError(f"{where}: {CLOSE} without a table; is its first line misspelt?")
+            continue
         if CLOSE not in lines[index:]:
             raise ValueError(f"{where}: table without {CLOSE}")
         end = lines.index(CLOSE, index)
@@ -141,8 +144,8 @@ def fill(text: str, root: Path, name: str) -> str:
             table = make_table(match["spec"], root)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
-        out += ["", *table, ""]
-        index = end
+        out += ["", *table, "", CLOSE]
+        index = end + 1
     return "\n".join(out) + ("\n" if text.endswith("\n") else "")
 
 

@@ -66,6 +66,16 @@ def test_check_fails_on_drift_without_writing_and_passes_after_writing(repo, cap
     assert make_tables.main(["--check", "--root", str(repo)]) == 1
 
 
+def test_check_fails_when_a_row_or_the_file_is_gone(repo, capsys):
+    make_tables.main(["--root", str(repo)])
+    write_results(repo / "results/r.json", ROWS[1:])
+    assert make_tables.main(["--check", "--root", str(repo)]) == 1
+    assert "-| CLIP | 41.3 | - |" in capsys.readouterr().out
+    (repo / "results/r.json").unlink()
+    assert make_tables.main(["--check", "--root", str(repo)]) == 1
+    assert "README.md:3: no results at" in capsys.readouterr().err
+
+
 def test_pages_in_folders_of_docs_are_made_too(repo):
     page = repo / "docs/methods/one.md"
     page.parent.mkdir()
@@ -80,7 +90,7 @@ def test_pages_in_folders_of_docs_are_made_too(repo):
     [
         ("results/none.json", "README.md:1: no results at"),
         ("results/r.json nope", r"has the metrics \['nope'\]"),
-        ("results/r.json rows=nobody*", "no row of results/r.json fits"),
+        ("results/r.json rows=CLIP|nobody*", r"no row of results/r.json fits \['nobody\*'\]"),
         ("results/r.json colour=red", r"unknown option\(s\) \['colour'\]"),
     ],
 )
@@ -88,6 +98,12 @@ def test_a_marker_that_cannot_be_served_is_one_clear_error(repo, capsys, marker,
     (repo / "README.md").write_text(f"<!-- table: {marker} -->\n<!-- /table -->\n")
     assert make_tables.main(["--root", str(repo)]) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_misspelt_marker_is_an_error_and_not_a_table_forgotten(repo, capsys):
+    (repo / "README.md").write_text("<!--table: results/r.json -->\nold\n<!-- /table -->\n")
+    assert make_tables.main(["--check", "--root", str(repo)]) == 1
+    assert "README.md:3: <!-- /table --> without a table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tail", ["text\n", "<!-- table: results/r.json -->\n<!-- /table -->\n"])
