@@ -1,8 +1,8 @@
 """Time and memory of CAT-Seg's aggregator against the plain form of the released code.
 
-Every variant runs forward and backward in a process of its own; memory is the peak above what the
-process held before the step (resident set on a CPU, allocated bytes on a GPU). Ratios are to the
-plain form in the same run::
+Every variant runs forward and backward in a process of its own, and the processes take turns after
+one untimed step each. Memory is the peak above what the process held before (resident set on a
+CPU, allocated bytes on a GPU). Ratios are to the plain form in the same round::
 
     python tools/benchmarks/catseg_aggregator.py --classes 171 --grid 24
 """
@@ -10,18 +10,18 @@ plain form in the same run::
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import multiprocessing
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench import Claim, report
+from bench import Claim, interleave, report
 from torch import Tensor
 
 from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
@@ -47,12 +47,32 @@ def plain_form() -> Callable[..., Tensor]:
     return module.plain_forward  # type: ignore[no-any-return]
 
 
-def measure(variant: str, args: argparse.Namespace) -> dict[str, float]:
-    """Median seconds and peak MiB of one training step of ``variant``."""
+class Worker:
+    """A process that holds one variant and runs training steps of it on demand."""
+
+    def __init__(self, variant: str, args: argparse.Namespace) -> None:
+        self.process = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(variant, args)
+        )
+
+    def step(self) -> None:
+        """Run forward and backward."""
+        self.process.submit(_step).result()
+
+    def peak(self) -> float:
+        """Peak MiB above what the process held before its first step."""
+        return self.process.submit(_peak).result()
+
+
+_held: dict[str, Any] = {}  # of a worker process
+
+
+def _prepare(variant: str, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
     model = CATSegAggregator(hidden_dim=args.hidden, **VARIANTS[variant]).to(device)
+    forward = functools.partial(plain_form(), model) if variant == "plain" else model
     side = args.grid
     image = torch.randn(args.batch, 512, side, side, device=device)
     text = torch.randn(args.classes, 512, device=device)
@@ -60,24 +80,17 @@ def measure(variant: str, args: argparse.Namespace) -> dict[str, float]:
         torch.randn(args.batch, dim, side * scale, side * scale, device=device)
         for dim, scale in ((256, 2), (128, 4))
     ]
-    plain = plain_form()
+    _held.update(run=lambda: forward(image, text, guidance), device=device, before=_memory(device))
 
-    def step() -> None:
-        if variant == "plain":
-            logits = plain(model, image, text, guidance)
-        else:
-            logits = model(image, text, guidance)
-        logits.square().mean().backward()
 
-    before = _memory(device)
-    seconds = []
-    for _ in range(args.repeats):
-        start = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds), "MiB": _memory(device) - before}
+def _step() -> None:
+    _held["run"]().square().mean().backward()
+    if _held["device"].type == "cuda":
+        torch.cuda.synchronize(_held["device"])
+
+
+def _peak() -> float:
+    return _memory(_held["device"]) - _held["before"]
 
 
 def _memory(device: torch.device) -> float:
@@ -94,35 +107,32 @@ def main() -> None:
     parser.add_argument("--grid", type=int, default=24, help="tokens a side")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each variant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--write", action="store_true", help="merge into results/benchmarks.json")
     args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for variant in args.variants:
-        with context.Pool(1) as pool:
-            rows.append({"name": variant, **pool.apply(measure, (variant, args))})
-        first, row = rows[0], rows[-1]
-        ratios = [row[name] / first[name] for name in ("seconds", "MiB")]
-        print(
-            f"{variant:26s} {row['seconds']:8.2f} s {row['MiB']:8.0f} MiB   "
-            f"x{ratios[0]:.2f} time, x{ratios[1]:.2f} memory",
-            flush=True,
-        )
-    by_name = {row["name"]: row for row in rows}
-    claims = []
-    if "plain" in by_name and "fast" in by_name:
-        for what, key in (("time", "seconds"), ("memory", "MiB")):
-            ratio = by_name["fast"][key] / by_name["plain"][key]
-            claims.append(Claim(f"CAT-Seg aggregator, fast / plain, {what}", ratio, at_most=0.5))
-    table = [
-        {"name": f"CAT-Seg aggregator, {row.pop('name')}", "metrics": row}
-        for row in map(dict, rows)
+    torch.set_num_threads(args.threads)  # what the results file says
+    workers = {variant: Worker(variant, args) for variant in args.variants}
+    times = interleave({name: worker.step for name, worker in workers.items()}, args.rounds)
+    memory = {name: worker.peak() for name, worker in workers.items()}
+    rows = [
+        {
+            "name": f"CAT-Seg aggregator, {name}",
+            "metrics": {"seconds": times.median(name), "MiB": memory[name]},
+        }
+        for name in args.variants
     ]
-    report(args, table, claims)
+    claims = []
+    if "plain" in workers and "fast" in workers:
+        name = "CAT-Seg aggregator, fast / plain"
+        ratios = {
+            "time": times.ratio("fast", "plain"),
+            "memory": memory["fast"] / memory["plain"],
+        }
+        claims = [Claim(f"{name}, {what}", ratio, at_most=0.5) for what, ratio in ratios.items()]
+    report(args, rows, claims, device=args.device)
 
 
 if __name__ == "__main__":
