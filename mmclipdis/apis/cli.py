@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import signal
 import re
 import sys
 import traceback
@@ -129,6 +130,9 @@ def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str]
     """
     try:
         main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = user_message(error)
         if message is None or os.environ.get(DEBUG_VARIABLE) == "1":

@@ -295,3 +295,13 @@ def test_errors_of_data_loader_workers_are_one_line(
     loader = DataLoader(Unreadable(tmp_path), num_workers=1)
     line = failure(lambda _: next(iter(loader)), [], capsys)
     assert line.endswith("gone.pth' does not exist.")
+
+
+def test_control_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_info:
+        cli.run(main, [])
+    assert exit_info.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
