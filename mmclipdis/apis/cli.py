@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import signal
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
