@@ -30,7 +30,7 @@ def attend(
     """Sum of attention terms, (training_free spec 1.2; SCLIP eq. 4; ClearCLIP eq. 4).
 
     Args:
-        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``identity``.
+        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``qkv``, ``identity``.
         parts: ``q``, ``k``, ``v`` as far as the terms need them, ``(B, heads, L, d)``.
         scale: Factor of the logits.
         first_query: Rows before this one are not computed (1 drops CLS).
@@ -43,6 +43,8 @@ def attend(
     for term in terms:
         if term == "identity":
             out = value[:, :, first_query:]
+        elif term == "qkv":
+            out = _attend_mean(parts, scale, first_query)
         else:
             query, key = parts[term[0]][:, :, first_query:], parts[term[1]]
             out = F.scaled_dot_product_attention(query, key, value, scale=scale)
@@ -50,6 +52,16 @@ def attend(
     if total is None:
         raise ValueError("attend() needs at least one attention term")
     return total
+
+
+def _attend_mean(parts: dict[str, Tensor], scale: float, first_query: int) -> Tensor:
+    """``softmax(s (q q^T + k k^T + v v^T) / 3) v``: one attention over q, k and v side by side."""
+    key, value = torch.cat([parts[name] for name in "qkv"], dim=-1), parts["v"]
+    # Values as wide as the keys: the kernels that never write the weights ask for it.
+    wide = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
+    query = key[:, :, first_query:]
+    out = F.scaled_dot_product_attention(query, key, wide, scale=scale / 3)
+    return out[..., : value.shape[-1]]
 
 
 def has_plain_attention(blocks: Iterable[nn.Module]) -> bool:

@@ -11,7 +11,9 @@ name           attention        residual  FFN  source
 ``clearclip``  qq               none      no   ClearCLIP (Lan et al., 2024), eq. 4
 ``declip``     qq + kk          none      no   DeCLIP (Wang et al., 2025), released ``csa``
 ``catseg``     identity         cls       yes  CAT-Seg (Cho et al., 2024), released code
-``qq kk vv``   as named         none      no   ClearCLIP's ablations
+``qq kk vv``   as named         none      no   ClearCLIP's and DeCLIP's ablations
+``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
+``all``        qkv              none      no   DeCLIP's ablation
 ``clip_surgery``  a dual path of its own, see :class:`DualPath`
 =============  ===============  ========  ===  ============================================
 """
@@ -22,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "identity")
+ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "identity")
 RESIDUALS = ("token", "cls", "none")
 SCALES = ("sqrt", "none")
 
@@ -33,8 +35,8 @@ class Readout:
 
     Attributes:
         attention: Terms whose outputs are *summed* (not averaged): ``qk`` is
-            ``softmax(s q k^T) v``; ``qq``, ``kk``, ``vv`` are self-self attention;
-            ``identity`` is ``v`` itself.
+            ``softmax(s q k^T) v``; ``qq``, ``kk``, ``vv`` are self-self attention; ``qkv`` is
+            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``identity`` is ``v`` itself.
         residual: ``token`` adds the block's own input, ``cls`` adds the CLS row of the input
             to every token (CAT-Seg), ``none`` adds nothing.
         ffn: Whether the block's feed-forward branch (with its own residual) follows.
@@ -67,6 +69,16 @@ class Readout:
     def parts(self) -> tuple[str, ...]:
         """The projections this readout needs, in q, k, v order; v always."""
         letters = "".join(term for term in self.attention if term != "identity") + "v"
+        return tuple(part for part in "qkv" if part in letters)
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The projections whose self-similarity the attention is, in q, k, v order.
+
+        DeCLIP's "context features" (its eq. 4): q of ``qq``, q and k of ``qq + kk``, all three of
+        ``qkv``; none for ``qk`` and ``identity``, which compare nothing with itself.
+        """
+        letters = "".join(term for term in self.attention if term not in ("qk", "identity"))
         return tuple(part for part in "qkv" if part in letters)
 
 
@@ -104,6 +116,8 @@ READOUTS: dict[str, AnyReadout] = {
     "qq": Readout(("qq",)),
     "kk": Readout(("kk",)),
     "vv": Readout(("vv",)),
+    "csa": Readout(("qq", "kk")),
+    "all": Readout(("qkv",)),
     "clip_surgery": DualPath(),
 }
 
