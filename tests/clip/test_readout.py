@@ -237,7 +237,7 @@ def test_gradients_reach_only_what_the_readout_reads(tower, images):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("clearclp", "unknown readout 'clearclp'; known: catseg, clearclip"),
+        ("clearclp", "unknown readout 'clearclp'; known: all, catseg, clearclip"),
         (dict(attention=("qv",)), "attention must be one or more of"),
         (dict(attention=()), "attention must be one or more of"),
         (dict(attention=("qq", "qq")), "names a term twice"),
