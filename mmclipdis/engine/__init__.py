@@ -7,6 +7,7 @@ from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoin
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
 from mmclipdis.engine.vocabulary_hook import VocabularyHook
+from mmclipdis.engine.weight_ensemble_hook import WeightEnsembleHook
 
 __all__ = [
     "ExactCheckpointHook",
@@ -16,5 +17,6 @@ __all__ = [
     "NonFiniteLossError",
     "UnsafeCheckpointError",
     "VocabularyHook",
+    "WeightEnsembleHook",
     "read_checkpoint",
 ]

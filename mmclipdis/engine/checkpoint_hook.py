@@ -111,6 +111,8 @@ class ExactCheckpointHook(CheckpointHook):
             self._random_states = None
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return
         with self._late_removal():
             super()._save_best_checkpoint(runner, metrics)
 
