@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
+from mmclipdis.clip.readout import Readout
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 
 from ...tiny import tiny_arch
@@ -21,8 +22,10 @@ METHODS = {
     "maskclip": "MaskCLIPViT",
     "sclip": "SCLIPViT",
     "clearclip": "ClearCLIPViT",
+    "declip": "DeCLIPViT",
 }
 ARCHS = {"vitb16": "ViT-B-16-quickgelu", "vitl14": "ViT-L-14-quickgelu"}
+TWO_ARCHS = [method for method in METHODS if method != "declip"]
 
 # Short side, crop, stride, logit scale, threshold; queries of ClearCLIP's and SCLIP's class files.
 CLEARCLIP = {
@@ -45,14 +48,29 @@ SCLIP = {
     "cityscapes": (560, 224, 112, 40, 0, 19),
     "ade20k": (336, 224, 112, 40, 0, 150),
 }
+DECLIP = {
+    "voc21": (448, 336, 112, 80, 0.4, 56),
+    "context60": (448, 336, 112, 40, 0.15, 60),
+    "coco_object": (448, 336, 112, 40, 0.2, 113),
+    "voc20": (448, 336, 112, 40, 0, 30),
+    "context59": (448, 336, 112, 40, 0, 59),
+    "coco_stuff164k": (448, 336, 112, 40, 0, 171),
+    "cityscapes": (560, 336, 112, 40, 0, 19),
+    "ade20k": (448, 336, 112, 40, 0, 150),
+}
+DECLIP_MIOU = {
+    "voc21": 59.7, "context60": 35.3, "coco_object": 36.4, "voc20": 85.0, "cityscapes": 32.8,
+    "context59": 39.2, "ade20k": 21.9, "coco_stuff164k": 25.3,
+}  # fmt: skip
 NO_THRESHOLD = {name: (*row[:4], 0, row[5]) for name, row in CLEARCLIP.items()}
 PROTOCOLS = {
     "clearclip": CLEARCLIP,
     "sclip": SCLIP,
+    "declip": DECLIP,
     "maskclip": NO_THRESHOLD,
     "clip": {**NO_THRESHOLD, "voc21": (*CLEARCLIP["voc21"][:4], 0.2, 21)},
 }
-ALL = [(m, a, b) for m in METHODS for a in ARCHS for b in CLEARCLIP]
+ALL = [(m, a, b) for m in TWO_ARCHS for a in ARCHS for b in CLEARCLIP]
 
 
 def load(method: str, arch: str, benchmark: str) -> Config:
@@ -72,8 +90,10 @@ def shrink(config: Config) -> dict[str, Any]:
 
 
 def test_there_is_one_config_for_every_combination() -> None:
-    found = {p.stem for m in METHODS for p in (CONFIGS / m).glob("*.py")}
+    found = {p.stem for m in TWO_ARCHS for p in (CONFIGS / m).glob("*.py")}
     assert found == {f"{m}_{a}_{b}" for m, a, b in ALL}
+    declip = {p.stem for p in (CONFIGS / "declip").glob("*.py")}  # holds training configs, too
+    assert declip >= {f"declip_vitb16_{b}" for b in CLEARCLIP}
 
 
 @pytest.mark.parametrize("benchmark", CLEARCLIP)
@@ -84,8 +104,9 @@ def test_config_builds_with_the_published_protocol(method: str, benchmark: str) 
     assert config.model.backbone.type == METHODS[method]
     assert config.model.test_cfg.crop_size == (crop, crop)
     assert config.model.test_cfg.stride == (stride, stride)
+    long = 4096 if method == "declip" and benchmark != "coco_object" else 2048
     for loader in (config.test_dataloader, config.val_dataloader):
-        assert loader.dataset.pipeline[1].scale == (2048, short)
+        assert loader.dataset.pipeline[1].scale == (long, short)
     model = MODELS.build(shrink(config))
     assert isinstance(model, OpenVocabSegmentor)
     assert (model.decode_head.logit_scale, model.decode_head.prob_thd) == (scale, threshold)
@@ -111,7 +132,21 @@ def test_photos_are_resized_to_the_golden_sizes(
 
 
 @pytest.mark.parametrize("benchmark", CLEARCLIP)
-@pytest.mark.parametrize("method", METHODS)
+def test_declip_reads_its_eva_tower_as_released(benchmark: str) -> None:
+    """DeCLIP, section 6.1 of its facts: scaled csa, unit map, 16-pixel padding, 80 templates."""
+    config = load("declip", "vitb16", benchmark)
+    head, backbone = config.model.decode_head, config.model.backbone
+    assert (backbone.arch, head.text_encoder.arch) == ("EVA02-B-16", "EVA02-B-16")
+    assert backbone.init_cfg == head.text_encoder.init_cfg
+    assert (config.model.test_cfg.window_padding, head.templates) == ("symmetric", "imagenet80")
+    assert f"Published: {DECLIP_MIOU[benchmark]} mIoU" in Path(config.filename).read_text()
+    built = MODELS.build(shrink(config)).backbone
+    assert built.readout == Readout(("qq", "kk"), residual="none", ffn=False, scale="sqrt")
+    assert built.normalize and built.tower.positions == "size"
+
+
+@pytest.mark.parametrize("benchmark", CLEARCLIP)
+@pytest.mark.parametrize("method", TWO_ARCHS)
 def test_both_backbones_share_the_protocol(method: str, benchmark: str) -> None:
     configs = {arch: load(method, arch, benchmark).to_dict() for arch in ARCHS}
     if method == "maskclip":  # L/14 was measured by ClearCLIP's authors, with their rule

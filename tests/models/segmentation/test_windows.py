@@ -67,6 +67,16 @@ def test_every_pixel_is_covered_by_the_windows_of_mmseg(size, crop, data) -> Non
     assert coverage(windows, torch.device("cpu"), torch.float32).min() >= 1
 
 
+def test_g19_declips_windows_cover_the_photo_and_keep_a_constant() -> None:
+    windows = slide_windows((448, 600), (336, 336), (112, 112))
+    assert len({y for y, _ in windows.starts}) == 2
+    assert len({x for _, x in windows.starts}) == 4
+    assert windows.starts[-1] == (112, 264)  # shifted back inside
+    assert coverage(windows, torch.device("cpu"), torch.float32).min() >= 1
+    constant = torch.full((len(windows), 2, 336, 336), 0.7)
+    torch.testing.assert_close(stitch(constant, windows), torch.full((2, 448, 600), 0.7))
+
+
 def test_stitch_is_the_mean_over_the_covering_windows() -> None:
     torch.manual_seed(0)
     windows = slide_windows((23, 31), (10, 12), (4, 7))
