@@ -1,9 +1,7 @@
-"""Where CLIP weights come from, which layouts they have, and what each becomes.
+"""Where CLIP weights come from, and loading them into towers they fit.
 
-Everything is turned into one layout, open_clip's ``CLIP.state_dict()``: ``visual.*`` for the image
-tower and bare names (``token_embedding.weight``, ``transformer.*``, ...) for the text tower, with
-q, k, v fused. Files are read without running code from them: safetensors, ``weights_only=True``,
-or the tensors of a TorchScript archive.
+Every layout is turned into open_clip's (:mod:`mmclipdis.clip.layouts`). Files are read without
+running code from them: safetensors, ``weights_only=True``, or the tensors of a TorchScript archive.
 """
 
 from __future__ import annotations
@@ -16,10 +14,12 @@ from typing import Any
 
 import open_clip
 import open_clip.pretrained
-import torch
 from torch import Tensor, nn
 
 from mmclipdis.clip.files import read_file
+from mmclipdis.clip.layouts import TowerSize, read_layout, tower_size
+from mmclipdis.clip.readout import AnyReadout
+from mmclipdis.clip.readout_mark import check_readout, find_readout
 from mmclipdis.clip.trainable import match_qkv_layout
 
 Arch = str | Mapping[str, Any]
@@ -42,11 +42,13 @@ class ClipCheckpoint:
         state_dict: open_clip ``CLIP`` names to tensors; image, text, or both towers.
         quick_gelu: Whether they were trained with QuickGELU; None if nothing says so.
         source: The tag or file they came from, for messages.
+        readout: The readout that the image tower was trained for; None if nothing says so.
     """
 
     state_dict: dict[str, Tensor]
     quick_gelu: bool | None
     source: str
+    readout: AnyReadout | None = None
 
 
 def model_config(arch: Arch) -> dict[str, Any]:
@@ -74,31 +76,52 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
 
     Args:
         arch: open_clip config name or dict.
-        source: open_clip tag (``'openai'``, ``'laion2b_s34b_b88k'``), or the path of a state dict
-            (``.pt``, ``.pth``, ``.bin``), an OpenAI TorchScript archive, a ``.safetensors``, or a
-            checkpoint of a run of this package.
+        source: open_clip tag (``'openai'``, ``'merged2b_s8b_b131k'``), or the path of a state dict
+            (``.pt``, ``.pth``, ``.bin``), an OpenAI TorchScript archive, a ``.safetensors``, an
+            official EVA02-CLIP, CLIPSelf or DeCLIP file, or a checkpoint of a run of this package.
 
     Raises:
         FileNotFoundError: if there is neither such a tag nor such a file.
-        ValueError: for a file that is no CLIP checkpoint, or a GELU/QuickGELU mismatch.
+        ValueError: for a file that is no CLIP checkpoint, one of another kind of image tower than
+            ``arch``, or a GELU/QuickGELU mismatch.
     """
     path, quick_gelu = _locate(arch, str(source))
-    raw, marked = _read_entries(path)
-    state_dict = to_open_clip_layout(raw, str(source))
-    quick_gelu = marked if quick_gelu is None else quick_gelu
+    raw, metadata = _read_entries(path)
+    found = read_layout(raw, str(source))
+    _check_kind(arch, tower_size(found.state), str(source))
+    quick_gelu = _quick_gelu_mark(raw, metadata) if quick_gelu is None else quick_gelu
     _check_activation(arch, quick_gelu, str(source))
-    return ClipCheckpoint(state_dict, quick_gelu, str(source))
+    entries = {**raw, **found.entries}
+    readout = find_readout(entries, metadata, found.image_prefix, str(source))
+    return ClipCheckpoint(found.state, quick_gelu, str(source), readout)
 
 
-def load_image_tower(tower: nn.Module, arch: Arch, source: str | Path) -> None:
-    """Load the ``visual.*`` weights of ``source`` into ``tower`` (an ``OpenCLIPViT``), strictly.
+def load_image_tower(
+    tower: nn.Module, arch: Arch, source: str | Path, readout: AnyReadout | None = None
+) -> None:
+    """Load the ``visual.*`` weights of ``source`` into ``tower`` (its ``visual``), strictly.
+
+    Args:
+        tower: Image tower of ``arch``.
+        arch: open_clip config name or dict.
+        source: As in :func:`read_clip_checkpoint`.
+        readout: How the tower will be read out, compared with what the file says that its weights
+            were trained for; None compares nothing.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_clip_checkpoint`; also if a weight is
-            missing, left over or of another shape.
+        FileNotFoundError, ValueError: as :func:`read_clip_checkpoint`; also if the tower has
+            another size, a weight is missing, left over or of another shape, or the file is of
+            another readout.
     """
     checkpoint = read_clip_checkpoint(arch, source)
+    check_readout(checkpoint.readout, readout, repr(checkpoint.source))
     part = {k: v for k, v in checkpoint.state_dict.items() if k.startswith("visual.")}
+    size, own = tower_size(part), tower_size(tower.state_dict())
+    if size is not None and own is not None and size != own:
+        raise ValueError(
+            f"{checkpoint.source!r} does not fit the image tower {_name(arch)}: it holds {size}, "
+            f"but the tower is {own}; {_remedy(size)}"
+        )
     load_strictly(tower, part, f"image tower {_name(arch)}", checkpoint.source)
 
 
@@ -145,94 +168,6 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str, source
     module.load_state_dict(state)
 
 
-def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Rename the entries of any known CLIP layout to open_clip's.
-
-    Handles wrappers (``state_dict``, ``model``, ``module``), the prefix ``module.``, prefixes of a
-    whole model (``backbone.tower.visual...``), CustomTextCLIP's ``text.``, split q/k/v and compact
-    token embeddings (``token_embedding.ids`` and ``.rows``; other rows are as at initialisation).
-
-    Raises:
-        ValueError: if it is no CLIP checkpoint, one of an EVA or timm tower, or holds two towers of
-            a kind.
-    """
-    for wrapper in ("state_dict", "model", "module"):
-        if isinstance(raw.get(wrapper), Mapping):
-            raw = raw[wrapper]
-    tensors = {k.removeprefix("module."): v for k, v in raw.items() if isinstance(v, Tensor)}
-    # By its text tower alone such a file would load, into blocks with another activation.
-    if any("visual.blocks." in key or "visual.trunk." in key for key in tensors):
-        raise ValueError(
-            f"{source!r} is of an EVA-CLIP (or another tower of timm), which is not supported; "
-            "take weights of an OpenAI-style ViT, such as checkpoint='openai' with "
-            "arch='ViT-B-16-quickgelu'"
-        )
-    out: dict[str, Tensor] = {}
-    anchors = {
-        "visual.": ("visual.conv1.weight",),
-        "": ("token_embedding.weight", "token_embedding.ids"),
-    }
-    for target, names in anchors.items():
-        prefix = _prefix_of(tensors, names, source)
-        if prefix is not None:
-            out.update(_take(tensors, prefix, target))
-    if not out:
-        raise ValueError(
-            f"{source!r} holds no CLIP checkpoint: expected 'visual.conv1.weight' or "
-            f"'token_embedding.weight', found {sorted(tensors)[:3] or 'no tensors'}"
-        )
-    return _fuse_qkv(_expand_token_embedding(out))
-
-
-def _prefix_of(tensors: dict[str, Tensor], names: tuple[str, ...], source: str) -> str | None:
-    found = [key[: -len(n)] for n in names for key in tensors if ("." + key).endswith("." + n)]
-    if len(set(found)) > 1:
-        raise ValueError(f"{source!r} holds several CLIP towers ({sorted(set(found))}); export one")
-    return found[0] if found else None
-
-
-def _take(tensors: dict[str, Tensor], prefix: str, target: str) -> dict[str, Tensor]:
-    """Entries of one tower under ``prefix``, by open_clip's names."""
-    if target == "visual.":
-        start = prefix + "visual."
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(start)}
-    roots = (
-        *("token_embedding", "positional_embedding", "transformer", "ln_final"),
-        *("text_projection", "logit_scale", "logit_bias"),
-    )
-    part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return {k: v for k, v in part.items() if k.split(".")[0] in roots}
-
-
-def _expand_token_embedding(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fill in the rows of words never seen in training: drawn as open_clip initialises them.
-
-    The seed is fixed, so that two loads agree, and the rows differ, so that unknown class names
-    stay distinct from each other.
-    """
-    if "token_embedding.ids" not in state:
-        return state
-    ids, rows = state.pop("token_embedding.ids"), state.pop("token_embedding.rows")
-    size = int(state.pop("token_embedding.size", torch.tensor(49408)))
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(size, rows.shape[1], generator=generator).mul_(0.02).to(rows.dtype)
-    table[ids.long()] = rows
-    return {**state, "token_embedding.weight": table}
-
-
-def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    out = {}
-    for key, value in state.items():
-        stem, _, leaf = key.rpartition(".")
-        if leaf == "q_proj_weight":
-            out[f"{stem}.in_proj_weight"] = torch.cat(
-                [state[f"{stem}.{name}_proj_weight"] for name in "qkv"]
-            )
-        elif leaf not in ("k_proj_weight", "v_proj_weight"):
-            out[key] = value
-    return out
-
-
 def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
     """File of ``source`` and, for a tag, whether it was trained with QuickGELU."""
     if isinstance(arch, str) and (arch, source) in PACKAGED:
@@ -252,15 +187,40 @@ def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
     )
 
 
-def _read_entries(path: Path) -> tuple[Mapping[str, Any], bool | None]:
-    """All entries of a checkpoint file, and whether it is marked as QuickGELU."""
+def _read_entries(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """All entries of a checkpoint file, and its metadata."""
     raw, metadata = read_file(path)
     if not isinstance(raw, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(raw).__name__}, expected a state dict")
+    return raw, metadata
+
+
+def _quick_gelu_mark(raw: Mapping[str, Any], metadata: Mapping[str, str]) -> bool | None:
+    """Whether a file is marked as trained with QuickGELU; None if nothing says so."""
     if "quick_gelu" in metadata:
-        return raw, metadata["quick_gelu"].lower() == "true"
+        return metadata["quick_gelu"].lower() == "true"
     mark = True if all(name in raw for name in _OPENAI_MARKS) else raw.get("quick_gelu")
-    return raw, None if mark is None else bool(mark)
+    return None if mark is None else bool(mark)
+
+
+def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
+    """Refuse an EVA file for an OpenAI-style arch and the reverse.
+
+    Their text towers have the same names and shapes, so one would load into blocks with another
+    activation.
+    """
+    wanted = "EVA-CLIP" if "timm_model_name" in model_config(arch)["vision_cfg"] else "OpenAI-style"
+    if size is not None and size.kind != wanted:
+        raise ValueError(
+            f"{source!r} holds {size}, but {_name(arch)} has an image tower of the {wanted} kind; "
+            f"{_remedy(size)}"
+        )
+
+
+def _remedy(size: TowerSize) -> str:
+    """What to do with a file that holds a tower of ``size``."""
+    own = f"arch={size.arch!r}" if size.arch else "the arch that it was trained with"
+    return f"choose {own}, or a file of this arch"
 
 
 def _check_activation(arch: Arch, trained_quick: bool | None, source: str) -> None:

@@ -11,9 +11,13 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
+from timm.models.eva import checkpoint_filter_fn
 from torch import nn
 
+from mmclipdis.clip.eva_layout import official_to_open_clip
 from mmclipdis.clip.files import read_file
+from mmclipdis.clip.readout import READOUTS, Readout
+from mmclipdis.clip.readout_mark import encode_readout, readout_json
 from mmclipdis.clip.towers import build_image_tower, build_text_transformer
 from mmclipdis.clip.trainable import split_qkv
 from mmclipdis.clip.weights import (
@@ -22,6 +26,7 @@ from mmclipdis.clip.weights import (
     model_config,
     read_clip_checkpoint,
 )
+from tests.eva_files import EVA_ARCH, TinyEva, tiny_official, vision_shapes
 
 
 def _resident_bytes():
@@ -174,10 +179,12 @@ def test_quickgelu_names_build_quickgelu_blocks(name, arch):
             assert isinstance(tower.transformer.resblocks[0].mlp.gelu, kind)
 
 
-def test_wrong_width_names_the_tensor_and_the_remedy(tmp_path, arch, model):
+def test_wrong_width_names_both_and_the_remedy(tmp_path, arch, model):
     torch.save(model.state_dict(), tmp_path / "clip.pt")
     other = arch | {"vision_cfg": arch["vision_cfg"] | {"width": 32}}
-    with pytest.raises(ValueError, match=r"does not fit the image tower.*shape: .*choose the arch"):
+    with pytest.raises(
+        ValueError, match=r"does not fit .*of width 64 .*of width 32 .*choose the arch"
+    ):
         load_image_tower(build_image_tower(other), other, tmp_path / "clip.pt")
 
 
@@ -194,16 +201,174 @@ def test_other_layouts_are_refused(tmp_path, arch, content, message):
         read_clip_checkpoint(arch, tmp_path / "other.pt")
 
 
-@pytest.mark.parametrize("block", ["visual.blocks.0", "visual.trunk.blocks.0"])
-def test_eva_is_refused_although_its_text_tower_would_fit(tmp_path, arch, model, block):
+def official_eva(text=None, **kwargs):
+    """An official EVA02-CLIP checkpoint with the text tower of ``EVA_ARCH``."""
+    text = text or build_text_transformer(EVA_ARCH)
+    return tiny_official(contiguous(text.state_dict()), **kwargs)
+
+
+def run_of(official, image, text):
+    """Names of a run of this package that holds both towers."""
+    state = official_to_open_clip(official)[0]
+    scale = {"decode_head." + "logit_scale": state.pop("logit_scale")}
+    state = {k.removeprefix("text."): v for k, v in state.items()}
+    return {"state_dict": prefixed(state, image, text) | scale, "meta": {}, "optimizer": {}}
+
+
+EVA_LAYOUTS = {
+    "official": lambda state: state,
+    "half precision": lambda state: {k: v.half() for k, v in state.items()},
+    "DeCLIP": lambda state: {
+        **{"epoch": 6, "name": "run", "optimizer": {"state": {}}},
+        "state_dict": prefixed(state, "module.", "module."),
+    },
+    "wrapped": lambda state: {"model": state},
+    "compiled": lambda state: {"module": prefixed(state, "_orig_mod.module.", "_orig_mod.module.")},
+    "open_clip": lambda state: official_to_open_clip(state)[0],
+    "a segmentor": lambda state: run_of(state, "backbone.tower.", "decode_head.text.tower.text."),
+    "a distillation": lambda state: run_of(state, "student.tower.", "text_encoder.tower.text."),
+}
+
+
+@pytest.mark.parametrize("layout", sorted(EVA_LAYOUTS))
+def test_every_eva_layout_loads_to_the_same_towers(tmp_path, layout):
+    torch.manual_seed(4)
+    expected = build_text_transformer(EVA_ARCH)
+    path, tower, text = tmp_path / "eva.pt", TinyEva(), build_text_transformer(EVA_ARCH)
+    torch.save(EVA_LAYOUTS[layout](official_eva(expected)), path)
+    load_image_tower(tower, EVA_ARCH, path)
+    load_text_transformer(text, EVA_ARCH, path)
+    tolerance = 1e-3 if layout == "half precision" else 0.0
+    want = checkpoint_filter_fn(official_eva(expected), tower.visual.trunk)  # timm's own reader
+    got = tower.visual.trunk.state_dict()
+    assert got.keys() == want.keys() and all(v.dtype == torch.float32 for v in got.values())
+    for name, value in got.items():
+        torch.testing.assert_close(value, want[name], rtol=0, atol=tolerance)
+    for one, other in zip(text.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("scale", ["logit_scale", "text.logit_scale"])
+def test_temperature_of_eva_is_found(tmp_path, scale):
+    torch.save(official_eva(scale=scale), tmp_path / "eva.pt")
+    state = read_clip_checkpoint(EVA_ARCH, tmp_path / "eva.pt").state_dict
+    assert state["logit_scale"] == torch.tensor(4.6052)
+    assert "positional_embedding" in state and not any("freqs" in key for key in state)
+
+
+def test_eva_is_refused_although_its_text_tower_would_fit(tmp_path, arch, model):
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("visual.")}
-    state = {"text." + k: v for k, v in state.items()} | {f"{block}.norm1.bias": torch.zeros(2)}
-    torch.save(state, tmp_path / "eva.pt")
+    state = {"text." + k: v for k, v in state.items()}
+    torch.save(official_eva() | state, tmp_path / "eva.pt")
     text = build_text_transformer(arch)
     before = contiguous(text.state_dict())
-    with pytest.raises(ValueError, match=r"EVA-CLIP .* arch='ViT-B-16-quickgelu'"):
+    message = r"eva.pt' holds an EVA-CLIP ViT of width 32 with 3 blocks.*OpenAI-style kind; choose"
+    with pytest.raises(ValueError, match=message):
         load_text_transformer(text, arch, tmp_path / "eva.pt")
     assert all(torch.equal(value, before[key]) for key, value in text.state_dict().items())
+
+
+def test_openai_weights_are_refused_by_an_eva_arch(tmp_path, model):
+    torch.save(model.state_dict(), tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"OpenAI-style ViT of width 64.*the EVA-CLIP kind"):
+        load_image_tower(TinyEva(), EVA_ARCH, tmp_path / "clip.pt")
+
+
+def of_size(arch):
+    """Official vision weights of an arch, without values and with one byte an entry."""
+    width, depth, patch, grid, joint = {
+        "EVA02-B-16": (768, 12, 16, 14, 512),
+        "EVA02-L-14-336": (1024, 24, 14, 24, 768),
+    }[arch]
+    shapes = vision_shapes(width, depth, patch, grid, joint)
+    return {"visual." + k: torch.zeros(1).expand(shape) for k, shape in shapes.items()}
+
+
+def test_sizes_are_told_apart_and_named(tmp_path):
+    path = tmp_path / "eva.pt"
+    torch.save(of_size("EVA02-B-16"), path)  # expanded tensors are saved as one entry each
+    tower = TinyEva()
+    message = r"does not fit .*width 768 with 12 blocks.*\(as EVA02-B-16\).*arch='EVA02-B-16'"
+    with pytest.raises(ValueError, match=message):
+        load_image_tower(tower, "EVA02-L-14-336", path)
+    with pytest.raises(ValueError, match=r"'ViT-B-16-quickgelu' has .*choose arch='EVA02-B-16'"):
+        load_image_tower(tower, "ViT-B-16-quickgelu", path)
+    torch.save(of_size("EVA02-L-14-336"), path)
+    with pytest.raises(ValueError, match=r"24 x 24 positions \(as EVA02-L-14-336\)"):
+        load_image_tower(tower, "EVA02-B-16", path)
+
+
+def test_eva01_is_refused_by_name(tmp_path):
+    state = {k.replace("q_proj", "qkv"): v for k, v in official_eva().items()}
+    torch.save(state, tmp_path / "eva01.pt")
+    with pytest.raises(ValueError, match=r"eva01.pt' holds an EVA tower without separate q, k, v"):
+        read_clip_checkpoint(EVA_ARCH, tmp_path / "eva01.pt")
+
+
+def test_eva_tags_of_open_clip_resolve(tmp_path, monkeypatch):
+    torch.save(official_to_open_clip(official_eva())[0], tmp_path / "open_clip.bin")
+    asked = []
+
+    def download(config):
+        asked.append(config["hf_hub"])
+        return str(tmp_path / "open_clip.bin")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
+    checkpoint = read_clip_checkpoint("EVA02-B-16", "merged2b_s8b_b131k")
+    assert asked == ["timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k/"]
+    assert checkpoint.quick_gelu is False
+    assert "visual.trunk.blocks.0.mlp.fc1_g.weight" in checkpoint.state_dict
+
+
+def test_run_that_saves_only_its_student_is_read(tmp_path):
+    state = official_to_open_clip(official_eva())[0]
+    student = {"student.tower." + k: v for k, v in state.items() if k.startswith("visual.")}
+    vfm = {"vfm.model.patch_embed.proj.weight": torch.zeros(8, 3, 4, 4)}
+    torch.save({"state_dict": student | vfm}, tmp_path / "run.pth")
+    load_image_tower(TinyEva(), EVA_ARCH, tmp_path / "run.pth")
+    teacher = {k.replace("student", "teacher"): v for k, v in student.items()}
+    torch.save({"state_dict": student | teacher}, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match="several CLIP towers .*student.*teacher"):
+        load_image_tower(TinyEva(), EVA_ARCH, tmp_path / "both.pth")
+
+
+CSA = dict(attention=("qq", "kk"), residual="none", ffn=False, scale="sqrt")
+MARKS = {
+    "name at the top": lambda state: {"state_dict": state, "readout": "csa"},
+    "fields at the top": lambda state: {"state_dict": state, "readout": CSA},
+    "bare": lambda state: state | {"readout": encode_readout(READOUTS["csa"])},
+    "a backbone": lambda state: (
+        prefixed(state, "backbone.tower.", "head.")
+        | {"backbone.readout": encode_readout(READOUTS["csa"])}
+    ),
+    "a backbone in half precision": lambda state: (
+        prefixed(state, "module.tower.", "head.")
+        | {"module.readout": encode_readout(READOUTS["csa"]).half()}
+    ),
+}
+
+
+@pytest.mark.parametrize("mark", sorted(MARKS))
+def test_readout_is_read_and_compared(tmp_path, arch, model, mark):
+    path, tower = tmp_path / "clip.pt", build_image_tower(arch)
+    torch.save(MARKS[mark](contiguous(model.state_dict())), path)
+    assert read_clip_checkpoint(arch, path).readout == READOUTS["csa"]
+    load_image_tower(tower, arch, path, READOUTS["declip"])
+    load_image_tower(tower, arch, path)
+    with pytest.raises(ValueError, match=r"clip.pt' was saved with the readout .*'csa'.*'qq'"):
+        load_image_tower(tower, arch, path, READOUTS["qq"])
+
+
+def test_readout_in_a_safetensors_header(tmp_path, arch, model):
+    path, unscaled = tmp_path / "clip.safetensors", Readout(("qq", "kk"), scale="none")
+    state = contiguous(model.state_dict())
+    save_file(state, path, metadata={"readout": readout_json(unscaled)})
+    assert read_clip_checkpoint(arch, path).readout == unscaled
+    save_file(state, path)
+    assert read_clip_checkpoint(arch, path).readout is None
+    save_file(state, path, metadata={"readout": "scaled"})
+    with pytest.raises(ValueError, match="'readout' that is no readout .unknown readout 'scaled'"):
+        read_clip_checkpoint(arch, path)
 
 
 def test_two_towers_in_a_file_are_refused(tmp_path, arch, model):
