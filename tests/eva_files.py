@@ -87,10 +87,16 @@ class TinyEva(nn.Module):
         self.visual.trunk = timm_trunk()
 
 
-#: open_clip config to go with it; the size of the image tower is :data:`TINY`'s, not the name's.
+#: open_clip config of the tower above with a text tower to go with it.
 EVA_ARCH: dict[str, Any] = dict(
     embed_dim=8,
-    vision_cfg=dict(timm_model_name="eva02_base_patch16_clip_224", image_size=16),
+    vision_cfg=dict(
+        image_size=16,
+        timm_model_name="eva02_base_patch16_clip_224",
+        timm_model_kwargs=dict(img_size=16, patch_size=4, embed_dim=32, depth=3, num_heads=2),
+        timm_pool="token",
+        timm_proj=None,
+    ),
     text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
 )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmclipdis.clip.eva_layout import LayoutReport, computed_reason, official_to_open_clip
+from mmclipdis.clip.readout_mark import MARK
 
 #: A weight that every image tower of a kind has, without what stands before it.
 _OPENAI, _TIMM = "visual.conv1.weight", "visual.trunk.patch_embed.proj.weight"
@@ -135,7 +136,7 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
         if key in names:
             report.note(key, _fused_name(names[key]))
         else:
-            report.dropped[key] = computed_reason(key) or "no weight of a CLIP tower"
+            report.dropped[key] = _why_dropped(key)
     state = {new: tensors[old] for old, new in names.items()}
     return ClipEntries(_fuse_qkv(_expand_token_embedding(state)), report, image, raw)
 
@@ -147,6 +148,12 @@ def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor
         ValueError: as :func:`read_layout`.
     """
     return read_layout(raw, source).state
+
+
+def _why_dropped(key: str) -> str:
+    if key.rpartition(".")[2] == MARK:
+        return "mark of the readout, read apart"
+    return computed_reason(key) or "no weight of a CLIP tower"
 
 
 def _prefix_of(tensors: dict[str, Tensor], names: tuple[str, ...], source: str) -> str | None:

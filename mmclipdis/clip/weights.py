@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import open_clip
 import open_clip.pretrained
 from torch import Tensor, nn
 
+from mmclipdis.clip.eva_layout import LayoutReport
 from mmclipdis.clip.files import read_file
 from mmclipdis.clip.layouts import TowerSize, read_layout, tower_size
 from mmclipdis.clip.readout import AnyReadout
@@ -43,12 +44,14 @@ class ClipCheckpoint:
         quick_gelu: Whether they were trained with QuickGELU; None if nothing says so.
         source: The tag or file they came from, for messages.
         readout: The readout that the image tower was trained for; None if nothing says so.
+        report: What became of every key of the file.
     """
 
     state_dict: dict[str, Tensor]
     quick_gelu: bool | None
     source: str
     readout: AnyReadout | None = None
+    report: LayoutReport = field(default_factory=LayoutReport)
 
 
 def model_config(arch: Arch) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
     _check_activation(arch, quick_gelu, str(source))
     entries = {**raw, **found.entries}
     readout = find_readout(entries, metadata, found.image_prefix, str(source))
-    return ClipCheckpoint(found.state, quick_gelu, str(source), readout)
+    return ClipCheckpoint(found.state, quick_gelu, str(source), readout, found.report)
 
 
 def load_image_tower(
@@ -116,13 +119,22 @@ def load_image_tower(
     checkpoint = read_clip_checkpoint(arch, source)
     check_readout(checkpoint.readout, readout, repr(checkpoint.source))
     part = {k: v for k, v in checkpoint.state_dict.items() if k.startswith("visual.")}
-    size, own = tower_size(part), tower_size(tower.state_dict())
+    check_size(part, tower, arch, checkpoint.source)
+    load_strictly(tower, part, f"image tower {_name(arch)}", checkpoint.source)
+
+
+def check_size(state: Mapping[str, Tensor], tower: nn.Module, arch: Arch, source: str) -> None:
+    """Refuse the weights of an image tower of another size than ``tower``.
+
+    Raises:
+        ValueError: naming both sizes and the arch to choose.
+    """
+    size, own = tower_size(state), tower_size(tower.state_dict())
     if size is not None and own is not None and size != own:
         raise ValueError(
-            f"{checkpoint.source!r} does not fit the image tower {_name(arch)}: it holds {size}, "
-            f"but the tower is {own}; {_remedy(size)}"
+            f"{source!r} does not fit the image tower {_name(arch)}: it holds {size}, but the "
+            f"tower is {own}; {_remedy(size)}"
         )
-    load_strictly(tower, part, f"image tower {_name(arch)}", checkpoint.source)
 
 
 def load_text_transformer(text: nn.Module, arch: Arch, source: str | Path) -> None:
