@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmclipdis.clip.readout_mark import MARK
 from mmclipdis.clip.towers import build_image_tower, build_text_transformer
 from mmclipdis.clip.trainable import split_qkv
 from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
@@ -23,6 +24,7 @@ from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
 _CLIP = "sem_seg_head.predictor.clip_model."
 _AGGREGATOR = "sem_seg_head.predictor.transformer."
 _OURS = "decode_head.aggregator."
+_READOUT = f"image_encoder.{MARK}"
 _LAYER = _OURS + "layers.{l}."
 _OFFICIAL_LAYER = _AGGREGATOR + "layers.{l}."
 
@@ -189,9 +191,11 @@ def to_official(
     Raises:
         ValueError: names or shapes are not those of the model.
     """
-    state = _split_fused(state)
-    _check_layout(state)
     report, official = ConversionReport(), {}
+    if _READOUT in state:
+        report.dropped[_READOUT] = "mark of the readout; official files have no place for it"
+    state = _split_fused({key: value for key, value in state.items() if key != _READOUT})
+    _check_layout(state)
     for name, value in state.items():
         official[official_name(name)] = value
         report.renamed[name] = official_name(name)

@@ -46,8 +46,8 @@ class CosineSegHead(BaseModule):
             :meth:`set_vocabulary` names them), or anything that
             :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads.
         templates: prompt templates for vocabularies that do not bring their own.
-        embeddings: ready text embeddings (Q, E), a tensor or a ``.pt``/``.safetensors`` file with
-            one tensor, in place of a text encoder.
+        embeddings: ready text embeddings (Q, E), a tensor or a ``.npy``, ``.pt`` or
+            ``.safetensors`` file of one, in place of a text encoder.
         logit_scale: :math:`s`, the inverse softmax temperature. CLIP's learned scale is not used.
         prob_thd: background wherever the best class probability is strictly below it.
         background_index: class that :attr:`prob_thd` falls back to; None for the vocabulary's own,

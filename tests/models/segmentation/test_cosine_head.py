@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -222,12 +223,15 @@ def test_embeddings_made_under_inference_mode_serve_training() -> None:
     assert features.grad is not None
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npy"])
 def test_ready_embeddings_from_a_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
-    torch.save(2 * torch.eye(4), path) if suffix == ".pt" else save_file(
-        {"text": 2 * torch.eye(4)}, path
-    )
+    if suffix == ".npy":
+        np.save(path, 2 * np.eye(4, dtype=np.float16))
+    else:
+        torch.save(2 * torch.eye(4), path) if suffix == ".pt" else save_file(
+            {"text": 2 * torch.eye(4)}, path
+        )
     torch.testing.assert_close(make_head(embeddings=str(path)).embeddings(), torch.eye(4))
 
 
