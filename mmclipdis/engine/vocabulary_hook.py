@@ -20,7 +20,8 @@ class VocabularyHook(Hook):
     names; after a validation in the middle of training it gets the names of the training data
     back. A vocabulary that the user chose is left alone, but must have as many classes as the data
     have: labels beyond it could not be learned, and predictions beyond the data not be scored.
-    A model without vocabulary is left alone.
+    A model without vocabulary is left alone, and so is, in training, a part of it that says
+    ``used_in_training = False``.
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
@@ -34,7 +35,7 @@ class VocabularyHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training data."""
-        self._train_classes = self._apply(runner, runner.train_dataloader)
+        self._train_classes = self._apply(runner, runner.train_dataloader, training=True)
 
     def before_val(self, runner: Any) -> None:
         """Set the classes of the validation data."""
@@ -54,9 +55,11 @@ class VocabularyHook(Hook):
         self._apply(runner, runner.test_dataloader)
 
     @staticmethod
-    def _apply(runner: Any, dataloader: Any) -> tuple[str, ...] | None:
+    def _apply(runner: Any, dataloader: Any, training: bool = False) -> tuple[str, ...] | None:
         dataset = dataloader.dataset
         parts = list(_parts_with_vocabulary(runner.model))
+        if training:  # distillation knows no classes; its validation does
+            parts = [part for part in parts if getattr(part, "used_in_training", True)]
         if not parts:
             return None
         classes = find_classes(dataset)

@@ -114,12 +114,13 @@ class WeightEnsembleHook(Hook):
         ]
 
 
-def _part(model: nn.Module, name: str) -> nn.Module:
+def _part(model: Any, name: str) -> nn.Module:
     model = model.module if is_model_wrapper(model) else model
     try:
-        return model.get_submodule(name)
+        found: nn.Module = model.get_submodule(name)
     except AttributeError:
         raise ValueError(
             f"WeightEnsembleHook.module={name!r}: {type(model).__name__} has no such part; it has "
             f"{', '.join(child for child, _ in model.named_children())}"
         ) from None
+    return found
