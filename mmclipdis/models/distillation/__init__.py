@@ -1,0 +1,1 @@
+"""Distilling CLIP: models, teachers, region features."""
