@@ -27,7 +27,7 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 #: What TimmVFM decides itself.
 _OWN_KWARGS = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
-    *("num_classes", "features_only"),
+    "features_only",
 )
 
 
@@ -187,7 +187,7 @@ def _create(name: str, known: VFM | None, model_kwargs: Mapping[str, Any]) -> nn
             + (f"; close: {', '.join(close)}" if close else "")
         )
     try:
-        model = timm.create_model(timm_name, pretrained=False, num_classes=0, **model_kwargs)
+        model = timm.create_model(timm_name, pretrained=False, **{"num_classes": 0, **model_kwargs})
     except TypeError as error:
         raise ValueError(f"model_kwargs={dict(model_kwargs)} of {name!r}: {error}") from error
     if not hasattr(model, "forward_intermediates"):

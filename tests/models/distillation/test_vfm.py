@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
@@ -250,14 +251,23 @@ def test_remainders_of_an_image_are_cut_off() -> None:
         vfm(torch.zeros(1, 3, 13, 50))
 
 
-def test_any_timm_model_serves(tmp_path: Path) -> None:
-    """A small ViT, one with rotary positions, and a network without patches."""
+def test_any_timm_model_serves() -> None:
+    """Small ViTs with and without CLS, one with rotary positions, a network without patches."""
     vit = TimmVFM(
         "vit_tiny_patch16_224",
         dict(img_size=80, patch_size=8, embed_dim=32, depth=2, num_heads=2),
     )
     assert vit.patch_size == (8, 8)
     assert vit(torch.randn(1, 3, 40, 80)).shape == (1, 32, 5, 10)
+    options = dict(num_classes=0, class_token=False, global_pool="", dynamic_img_size=True)
+    kwargs = dict(img_size=80, patch_size=8, embed_dim=32, depth=2, num_heads=2, **options)
+    bare = TimmVFM("vit_tiny_patch16_224", kwargs)
+    images = torch.randn(1, 3, 40, 64)
+    expected = timm.create_model("vit_tiny_patch16_224", **kwargs).eval()
+    expected.load_state_dict(bare.model.state_dict())
+    with torch.no_grad():
+        tokens = expected.forward_features(images)
+    torch.testing.assert_close(bare(images), tokens.mT.unflatten(2, (5, 8)), rtol=0, atol=1e-6)
     eva = TimmVFM(
         "eva02_tiny_patch14_224",
         dict(depth=1, embed_dim=48, num_heads=2, dynamic_img_size=True),
