@@ -14,3 +14,19 @@ def tiny_arch(**vision: Any) -> dict[str, Any]:
         vision_cfg={**defaults, **vision},
         text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
     )
+
+
+def tiny_eva_arch(**trunk: Any) -> dict[str, Any]:
+    """An open_clip config of a small EVA02-CLIP; ``trunk`` overrides its ``timm_model_kwargs``."""
+    defaults = dict(img_size=16, patch_size=4, embed_dim=32, depth=3, num_heads=2)
+    return dict(
+        embed_dim=8,
+        vision_cfg=dict(
+            image_size=16,
+            timm_model_name="eva02_base_patch16_clip_224",
+            timm_pool="token",
+            timm_proj=None,
+            timm_model_kwargs={**defaults, **trunk},
+        ),
+        text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
+    )

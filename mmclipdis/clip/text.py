@@ -21,12 +21,8 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmclipdis.clip.attention import (
-    finish_block,
-    has_plain_attention,
-    project,
-    split_heads,
-)
+from mmclipdis.clip.attention import finish_block, split_heads
+from mmclipdis.clip.blocks import has_plain_attention, project
 from mmclipdis.clip.embedding_cache import (
     CacheDir,
     MemoryCache,

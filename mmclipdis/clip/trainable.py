@@ -2,7 +2,8 @@
 
 CAT-Seg trains only the q and v *matrices* of every block. CLIP stores q, k and v in one fused
 tensor, and masking a gradient is not enough (weight decay would still move k), so the fused tensor
-is split into three parameters; ``nn.MultiheadAttention`` supports that layout natively.
+is split into three parameters; ``nn.MultiheadAttention`` supports that layout natively. (EVA stores
+them apart anyway.)
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
+from mmclipdis.clip.blocks import blocks_in, view_of
 from mmclipdis.clip.readout import AnyReadout, Readout
 
-TRAINABLE_PARTS = ("q", "k", "v", "all")
+TRAINABLE_PARTS = ("q", "k", "v", "all", "blocks")
 
 
 def split_qkv(module: nn.Module) -> nn.Module:
@@ -72,41 +73,65 @@ def accept_any_qkv_layout(module: nn.Module) -> None:
     register(rewrite)
 
 
-def set_trainable(module: nn.Module, parts: Sequence[str]) -> list[str]:
+def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
     """Freeze ``module`` except for ``parts``; return the names of the trainable parameters.
 
     Args:
-        module: An image or text tower of open_clip.
+        module: An image or text tower.
         parts: ``()`` freezes all, ``('all',)`` trains all, a subset of ``('q', 'k', 'v')``
-            trains these matrices (not the biases) of every block.
+            trains these matrices (not the biases) of every block; ``('blocks',)`` trains all that
+            the blocks hold and nothing outside them, ``('blocks', n)`` the last ``n`` blocks
+            (DeCLIP; 0 trains nothing).
 
     Raises:
-        ValueError: for an unknown part.
+        ValueError: for an unknown part or more blocks than there are.
     """
-    unknown = [part for part in parts if part not in TRAINABLE_PARTS]
-    if unknown or ("all" in parts and len(parts) > 1):
-        raise ValueError(
-            f"trainable={tuple(parts)}: choose (), ('all',) or some of ('q', 'k', 'v')"
-        )
-    if parts and "all" not in parts:
+    blocks = _trained_blocks(parts, blocks_in(module))
+    matrices = [part for part in parts if part in ("q", "k", "v")]
+    if matrices:
         split_qkv(module)
-    endings = tuple(f"{part}_proj_weight" for part in parts)
+    # open_clip's q_proj_weight, split above, or EVA's q_proj.weight
+    endings = tuple(f"{part}_proj{dot}weight" for part in matrices for dot in "_.")
     accept_any_qkv_layout(module)
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
     names = []
     for name, parameter in module.named_parameters():
-        parameter.requires_grad = "all" in parts or (bool(parts) and name.endswith(endings))
-        if parameter.requires_grad:
+        trained = "all" in parts or id(parameter) in inside or name.endswith(endings)
+        parameter.requires_grad = trained
+        if trained:
             names.append(name)
     return names
 
 
-def freeze_unread(block: ResidualAttentionBlock, readout: AnyReadout) -> list[str]:
+def _trained_blocks(parts: Sequence[str | int], blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """The blocks that ``parts`` trains as a whole.
+
+    Raises:
+        ValueError: as :func:`set_trainable`.
+    """
+    alone = len(parts) == 1 or not {"all", "blocks"} & set(parts)
+    if alone and all(part in TRAINABLE_PARTS for part in parts):
+        return list(blocks) if "blocks" in parts else []
+    count = parts[1] if len(parts) == 2 and parts[0] == "blocks" else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise ValueError(
+            f"trainable={tuple(parts)}: choose (), ('all',) or some of ('q', 'k', 'v'), "
+            "('blocks',) or ('blocks', n) for the last n blocks"
+        )
+    if not 0 <= count <= len(blocks):
+        raise ValueError(
+            f"trainable={tuple(parts)}: the tower has {len(blocks)} blocks, choose 0 to that many"
+        )
+    return list(blocks[len(blocks) - count :])
+
+
+def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
     """Freeze the weights of the last ``block`` that ``readout`` never reads.
 
-    They get no gradient, which stops DDP: the split projections of parts that no term uses, and
-    LN2, MLP and their LayerScale under a readout without FFN. (Rows of a *fused* projection cannot
-    be frozen apart; unread ones get a zero gradient.) Only for a block that does not also run as an
-    ordinary one.
+    They get no gradient, which stops DDP: the split projections of parts that no term uses (EVA's
+    with their biases), and the norm, MLP and LayerScale of the feed-forward branch under a readout
+    without it. (Rows of a *fused* projection or bias cannot be frozen apart; unread ones get a zero
+    gradient.) Only for a block that does not also run as an ordinary one.
 
     Returns:
         Names of what was trainable before, those of the attention without ``attn.``, such as
@@ -118,9 +143,10 @@ def freeze_unread(block: ResidualAttentionBlock, readout: AnyReadout) -> list[st
         parts, ffn = Readout(readout.attention).parts, False
     else:
         return []  # no surgery: the ordinary block
-    unread = tuple(f"attn.{part}_proj_weight" for part in "qkv" if part not in parts)
+    view = view_of(block)
+    unread = tuple(view.projection_prefix.format(part) for part in "qkv" if part not in parts)
     if not ffn:
-        unread += ("ln_2.", "mlp.", "ls_2.")
+        unread += view.ffn_prefixes
     frozen = []
     for name, parameter in block.named_parameters():
         if parameter.requires_grad and name.startswith(unread):

@@ -22,22 +22,25 @@ from mmclipdis.clip.weights import Arch, load_image_tower
 
 @MODELS.register_module()
 class CLIPViT(BaseModule):
-    """CLIP's ViT with a choice of readout for its last block.
+    """CLIP's ViT, OpenAI-style or EVA-02, with a choice of readout for its last block.
 
     As a backbone it returns a tuple of maps, as necks and heads of mmseg and mmdet expect; heads
     of this package call :meth:`dense` for everything else the tower can tell.
 
     Args:
         arch: open_clip config name (``'ViT-B-16-quickgelu'``: OpenAI and MetaCLIP weights need the
-            ``-quickgelu`` names, LAION's the plain ones) or a dict of the same form.
+            ``-quickgelu`` names, LAION's the plain ones; ``'EVA02-B-16'``, ``'EVA02-L-14-336'``) or
+            a dict of the same form.
         readout: Name or fields of a :class:`~mmclipdis.clip.readout.Readout`.
         positions: Resampling rule of the position table: ``legacy``, ``size``, ``antialias`` or
-            ``bilinear``.
+            ``bilinear``. None is the rule of the arch: ``legacy``, or ``size`` for EVA-02.
         out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
             the dense map in the joint space, ``(B, E, h, w)``.
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
-            'v')`` trains these matrices of every block. What neither the readout nor
-            ``out_indices`` read stays frozen, since weights without gradient stop DDP.
+            'v')`` trains these matrices of every block (CAT-Seg), ``('blocks',)`` trains every
+            block and nothing outside them and ``('blocks', n)`` the last ``n`` (DeCLIP). What
+            neither the readout nor ``out_indices`` read stays frozen, since weights without
+            gradient stop DDP.
         normalize: L2-normalise the dense map over its channels.
         grad_checkpointing: Recompute the blocks in the backward pass to save memory.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
@@ -57,9 +60,9 @@ class CLIPViT(BaseModule):
         self,
         arch: Arch = "ViT-B-16-quickgelu",
         readout: str | AnyReadout | Mapping[str, Any] = "vanilla",
-        positions: str = "legacy",
+        positions: str | None = None,
         out_indices: Sequence[int | str] = ("map",),
-        trainable: Sequence[str] = (),
+        trainable: Sequence[str | int] = (),
         normalize: bool = False,
         grad_checkpointing: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
@@ -142,9 +145,9 @@ class CLIPViT(BaseModule):
         blocks = self.tower.blocks
         last = max((i % len(blocks) for i in self.out_indices if isinstance(i, int)), default=-1)
         if "map" not in self.out_indices:
-            for module in (*blocks[last + 1 :], self.tower.visual.ln_post):
-                module.requires_grad_(False)
-            self.tower.visual.proj.requires_grad_(False)
+            behind = [p for block in blocks[last + 1 :] for p in block.parameters()]
+            for parameter in (*behind, *self.tower.joint_parameters()):
+                parameter.requires_grad_(False)
         elif last < len(blocks) - 1:
             freeze_unread(blocks[-1], self.readout)
 

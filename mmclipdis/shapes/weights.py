@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from mmclipdis.clip.image_tower import ImageTower
 from mmclipdis.clip.text import TextTower, build_text_tower
-from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
+from mmclipdis.clip.towers import build_image_tower
 from mmclipdis.clip.weights import (
     MODEL_CONFIGS,
     load_image_tower,
@@ -43,7 +44,7 @@ def export_run(checkpoint: Path, path: Path) -> None:
     save_file(state, path, metadata=metadata)
 
 
-def load_towers(weights: Path = WEIGHTS_PATH) -> tuple[OpenCLIPViT, TextTower]:
+def load_towers(weights: Path = WEIGHTS_PATH) -> tuple[ImageTower, TextTower]:
     """Image and text tower of the tiny CLIP, in eval mode and float32.
 
     Raises FileNotFoundError or ValueError as ``mmclipdis.clip.weights.read_clip_checkpoint``.

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from mmclipdis.clip.image_tower import ImageTower
 from mmclipdis.clip.text import TextTower, embed_vocabulary
-from mmclipdis.clip.towers import OpenCLIPViT
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.shapes.pairs import fit
 from mmclipdis.shapes.pretrain import normalise
@@ -29,7 +29,7 @@ def class_embeddings(tower: TextTower, names: Sequence[str]) -> Tensor:
 
 
 def image_embeddings(
-    tower: OpenCLIPViT, pictures: Sequence[NDArray[np.uint8]], batch: int = 64
+    tower: ImageTower, pictures: Sequence[NDArray[np.uint8]], batch: int = 64
 ) -> Tensor:
     """Unit rows ``(n, E)`` of RGB uint8 pictures, each resized to the tower's square."""
     side = tower.image_size[0]
@@ -71,7 +71,7 @@ def tight_crops(scene: Scene) -> list[NDArray[np.uint8]]:
 
 
 def zero_shot(
-    image_tower: OpenCLIPViT, text_tower: TextTower, count: int, seed: int, progress: bool = True
+    image_tower: ImageTower, text_tower: TextTower, count: int, seed: int, progress: bool = True
 ) -> dict[str, float]:
     """Percentages over ``count`` fresh pictures of each kind, with prompt ensembles.
 

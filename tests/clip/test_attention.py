@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmclipdis.clip.attention import feed_forward, run_block
+from mmclipdis.clip.attention import run_block
+from mmclipdis.clip.blocks import feed_forward
 from mmclipdis.clip.readout import READOUTS
 from mmclipdis.clip.towers import build_image_tower
 from mmclipdis.clip.trainable import set_trainable

@@ -7,8 +7,11 @@ import copy
 import pytest
 import torch
 
+from mmclipdis.clip.image_tower import ImageTower
 from mmclipdis.clip.readout import READOUTS
+from mmclipdis.clip.towers import build_image_tower, build_text_transformer
 from mmclipdis.clip.trainable import freeze_unread, match_qkv_layout, set_trainable, split_qkv
+from tests.tiny import tiny_eva_arch
 
 
 def test_splitting_changes_no_output(tower, images):
@@ -61,7 +64,62 @@ def test_none_and_all(tower):
     assert len(set_trainable(tower, ("all",))) == len(list(tower.parameters()))
 
 
-@pytest.mark.parametrize("parts", [("w",), ("all", "q")])
+@pytest.fixture
+def eva() -> ImageTower:
+    torch.manual_seed(0)
+    return build_image_tower(tiny_eva_arch()).double()
+
+
+def test_eva_trains_matrices_of_its_own_layout_and_loads_its_own_files(eva):
+    before = {name: value.clone() for name, value in eva.state_dict().items()}
+    names = set_trainable(eva, ("q", "v"))
+    assert len(names) == 2 * eva.depth
+    assert all(name.endswith(("attn.q_proj.weight", "attn.v_proj.weight")) for name in names)
+    assert eva.state_dict().keys() == before.keys()
+    other = build_image_tower(tiny_eva_arch()).double()
+    set_trainable(other, ("k",))
+    other.load_state_dict(eva.state_dict(), strict=True)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_unread_parts_of_an_eva_block_are_frozen_with_their_biases(eva):
+    set_trainable(eva, ("blocks",))
+    last = eva.blocks[-1]
+    frozen = freeze_unread(last, READOUTS["kk"])
+    assert frozen[:2] == ["q_proj.weight", "q_proj.bias"]
+    assert all(name.startswith(("norm2.", "mlp.")) for name in frozen[2:])
+    assert len(frozen) == 2 + 2 + len(list(last.mlp.parameters()))
+    assert freeze_unread(last, READOUTS["vanilla"]) == []
+
+
+@pytest.mark.parametrize("kind", ["tower", "eva"])
+def test_the_last_blocks_are_trained_as_a_whole(kind, request):
+    tower = request.getfixturevalue(kind)
+    everything = set_trainable(tower, ("blocks",))
+    assert everything == [name for name, _ in tower.named_parameters() if "blocks." in name]
+    last = set_trainable(tower, ("blocks", 1))
+    assert last == [name for name in everything if "blocks.2." in name]
+    assert len(last) == len(list(tower.blocks[-1].parameters()))
+    assert last == [name for name, p in tower.named_parameters() if p.requires_grad]
+    assert set_trainable(tower, ("blocks", 3)) == everything
+    assert set_trainable(tower, ("blocks", 0)) == []
+
+
+def test_blocks_of_a_text_tower_are_found_too(arch):
+    text = build_text_transformer(arch)
+    names = set_trainable(text, ("blocks", 1))
+    assert names and all(name.startswith("transformer.resblocks.1.") for name in names)
+
+
+@pytest.mark.parametrize("count", [-1, 4])
+def test_more_blocks_than_there_are_is_an_error(tower, count):
+    with pytest.raises(ValueError, match="the tower has 3 blocks, choose 0 to that many"):
+        set_trainable(tower, ("blocks", count))
+
+
+@pytest.mark.parametrize(
+    "parts", [("w",), ("all", "q"), ("blocks", "q"), ("blocks", True), ("q", 2), (2,), ("all", 2)]
+)
 def test_unknown_parts_are_an_error(tower, parts):
     with pytest.raises(ValueError, match="choose \\(\\), \\('all',\\) or some of"):
         set_trainable(tower, parts)

@@ -24,11 +24,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmclipdis.clip.attention import read_last_block, run_blocks
+from mmclipdis.clip.image_tower import ImageTower
 from mmclipdis.clip.readout import READOUTS, AnyReadout, Readout, get_readout
-from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
+from mmclipdis.clip.towers import build_image_tower
 
 
-def matmul_flops(tower: OpenCLIPViT, image: Tensor, readout: AnyReadout) -> float:
+def matmul_flops(tower: ImageTower, image: Tensor, readout: AnyReadout) -> float:
     """FLOPs of the matrix products of one ``image`` (1, 3, H, W), a multiply-add counting two."""
     # With gradients and the plain attention every product is an operator that the counter knows.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
@@ -37,10 +38,11 @@ def matmul_flops(tower: OpenCLIPViT, image: Tensor, readout: AnyReadout) -> floa
 
 
 def readout_rows(
-    tower: OpenCLIPViT, images: Tensor, rounds: int, clock: Callable[[], float]
+    tower: ImageTower, images: Tensor, rounds: int, clock: Callable[[], float]
 ) -> tuple[list[dict[str, Any]], list[Claim]]:
     """Every readout on the same ``images``, and the last block alone on the same tokens."""
-    tokens, _ = run_blocks(tower.blocks[:-1], tower.embed(images))
+    rope = tower.rope(images)
+    tokens, _ = run_blocks(tower.blocks[:-1], tower.embed(images), rope=rope)
     last = tower.blocks[-1]
     whole = {
         name: _dense(tower, images, readout)
@@ -49,7 +51,7 @@ def readout_rows(
     }
     whole["open_clip, pooled"] = lambda: tower.visual(images)
     blocks = {
-        name: lambda readout=readout: read_last_block(last, tokens, readout)
+        name: lambda readout=readout: read_last_block(last, tokens, readout, rope)
         for name, readout in READOUTS.items()
         if isinstance(readout, Readout)
     }
@@ -69,7 +71,7 @@ def readout_rows(
 
 
 def window_rows(
-    tower: OpenCLIPViT, windows: Tensor, readout: AnyReadout, rounds: int, clock: Any
+    tower: ImageTower, windows: Tensor, readout: AnyReadout, rounds: int, clock: Any
 ) -> tuple[list[dict[str, Any]], list[Claim]]:
     """All ``windows`` in one batch, one by one, and the matrix product to measure them by."""
     product, product_flops = matmul_case()
@@ -102,7 +104,7 @@ def window_rows(
     ]
 
 
-def _dense(tower: OpenCLIPViT, images: Tensor, readout: AnyReadout) -> Callable[[], Any]:
+def _dense(tower: ImageTower, images: Tensor, readout: AnyReadout) -> Callable[[], Any]:
     return lambda: tower.forward_dense(images, readout)
 
 
