@@ -155,6 +155,33 @@ def test_the_table_says_what_timm_builds(name: str) -> None:
     assert vfm.model.patch_embed.grid_size == (side, side)
 
 
+def names_of(block: str, stem: str) -> set[str]:
+    """Names with weight and bias, one block each, as the authors' code has them."""
+    modules = [*(f"blocks.0.{part}" for part in block.split()), *stem.split()]
+    return {f"{module}.{leaf}" for module in modules for leaf in ("weight", "bias")}
+
+
+def test_the_layouts_of_the_tests_are_the_official_ones() -> None:
+    """The parameter names of the three repositories, written out."""
+    vit = names_of("norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2", "patch_embed.proj norm")
+    sam = names_of(
+        "norm1 attn.qkv attn.proj norm2 mlp.lin1 mlp.lin2", "patch_embed.proj neck.1 neck.3"
+    )
+    rel_pos = {"blocks.0.attn.rel_pos_h", "blocks.0.attn.rel_pos_w"}
+    expected = {
+        "dino-B-16": vit | {"cls_token", "pos_embed"},
+        "dinov2-B": vit | {"cls_token", "pos_embed", "register_tokens", "mask_token"}
+        | {"blocks.0.ls1.gamma", "blocks.0.ls2.gamma"},
+        "sam-B": sam | rel_pos | {"pos_embed", "neck.0.weight", "neck.2.weight"},
+    }  # fmt: skip
+    for name, names in expected.items():
+        found = official(small(name))
+        stem = "image_encoder." if name == "sam-B" else ""
+        found = {k.removeprefix(stem) for k in found if k.startswith(stem)}
+        assert {k for k in found if not k.startswith("blocks.1.")} == names
+    assert official(small("dinov2-B"))["pos_embed"].shape == (1, 1370, 32)
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("layout", ["official", "timm"])
 def test_official_files_and_timms_load_into_the_same_model(

@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from mmclipdis.clip.readout import Readout
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 
-from ...tiny import tiny_arch
+from ...tiny import tiny_arch, tiny_eva_arch
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 METHODS = {
@@ -77,10 +77,10 @@ def load(method: str, arch: str, benchmark: str) -> Config:
     return Config.fromfile(CONFIGS / method / f"{method}_{arch}_{benchmark}.py")
 
 
-def shrink(config: Config) -> dict[str, Any]:
+def shrink(config: Config, arch: dict[str, Any] | None = None) -> dict[str, Any]:
     """The config's model with a tiny CLIP, random weights and one template."""
     model = config.model.to_dict()
-    arch = tiny_arch()
+    arch = arch or tiny_arch()
     arch["text_cfg"] = {**arch["text_cfg"], "vocab_size": 49408, "context_length": 77}
     for part in (model["backbone"], model["decode_head"]["text_encoder"]):
         part.update(arch=arch, init_cfg=None)
@@ -171,3 +171,15 @@ def test_config_predicts(method: str) -> None:
         labels = result.pred_sem_seg.data
         assert labels.shape == (1, 96, 130)
         assert 0 <= int(labels.min()) <= int(labels.max()) < 21
+
+
+def test_declip_predicts_with_an_eva_tower() -> None:
+    torch.manual_seed(0)
+    config = shrink(load("declip", "vitb16", "voc21"), tiny_eva_arch())
+    config["test_cfg"].update(crop_size=(24, 24), stride=(8, 8))
+    model = MODELS.build(config).eval()
+    photo = torch.randint(0, 256, (3, 30, 41), dtype=torch.uint8)
+    batch = model.data_preprocessor({"inputs": [photo], "data_samples": None})
+    (result,) = model.predict(batch["inputs"])
+    assert result.pred_sem_seg.data.shape == (1, 30, 41)
+    assert type(model.backbone.tower).__name__ == "EvaViT"
