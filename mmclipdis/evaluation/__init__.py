@@ -1,8 +1,9 @@
-"""Metrics that mmseg lacks; importing it registers them, if mmseg is there."""
+"""Metrics; importing it registers them, those for segmentation if mmseg is there."""
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
+from mmclipdis.evaluation.region_accuracy import RegionAccuracy
 
-__all__ = ["OpenVocabIoUMetric"]
+__all__ = ["OpenVocabIoUMetric", "RegionAccuracy"]
 
 if HAS_MMSEG:
     from mmclipdis.evaluation.open_vocab_iou import OpenVocabIoUMetric

@@ -1,0 +1,129 @@
+"""Text embeddings of the classes of a data set, made when they are needed and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmclipdis.clip.embeddings_file import read_embeddings
+from mmclipdis.clip.templates import Templates
+from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.models.text_encoder import build_vocabulary
+
+
+class ClassText(BaseModule):
+    """One constant text embedding a class, from a text encoder or from a file.
+
+    The embeddings follow the vocabulary and the weights of the text encoder, and are not saved.
+
+    Args:
+        text_encoder: config of an ``OpenCLIPTextEncoder``, or the module; None with a file.
+        vocabulary: ``'dataset'`` to take the classes of the data set in use (``VocabularyHook``
+            names them), or anything that
+            :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads, with one name a class.
+        templates: prompts, for vocabularies that bring none.
+        text_embeddings: file with ready embeddings (C, D) in the order of the classes, see
+            :func:`~mmclipdis.clip.embeddings_file.read_embeddings`. They belong to one CLIP:
+            with another's, accuracies come out near zero.
+        embed_dim: D of the image encoder, which the embeddings must have; None takes any.
+
+    Raises:
+        ValueError: neither or both of encoder and file, or a text encoder that trains or has
+            another D.
+    """
+
+    #: Distillation trains without class names (see ``VocabularyHook``).
+    used_in_training = False
+
+    #: For VocabularyHook: the classes of training data, which may have none, do not matter.
+    used_in_training = False
+
+    def __init__(
+        self,
+        text_encoder: Mapping[str, Any] | nn.Module | None = None,
+        vocabulary: Any = "dataset",
+        templates: Templates = "vild63",
+        text_embeddings: str | None = None,
+        embed_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if (text_encoder is None) == (text_embeddings is None):
+            raise ValueError("give either a text_encoder or a file of text_embeddings")
+        self.encoder: Any = text_encoder
+        if isinstance(text_encoder, Mapping):
+            self.encoder = MODELS.build(text_encoder)
+        if self.encoder is not None and any(p.requires_grad for p in self.encoder.parameters()):
+            raise ValueError("class embeddings are constants: give the text_encoder trainable=()")
+        found = getattr(self.encoder, "embed_dim", None)
+        if embed_dim is not None and found is not None and found != embed_dim:
+            raise ValueError(
+                f"the image encoder has {embed_dim} channels, the text encoder {found}: both must "
+                "be of one CLIP"
+            )
+        self.embed_dim = embed_dim
+        self.templates = templates
+        self.text_embeddings = text_embeddings
+        self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
+        self.vocabulary: Vocabulary | None = None
+        self._embeddings: Tensor | None
+        self.register_buffer("_embeddings", None, persistent=False)
+        self.register_buffer("_place", torch.empty(0), persistent=False)  # knows the device
+        if not self.follow_dataset:
+            self.set_vocabulary(vocabulary)
+
+    def set_vocabulary(self, vocabulary: Any) -> None:
+        """Change the classes.
+
+        Raises:
+            FileNotFoundError, ValueError: no names, several for one class, or a file of
+                embeddings that does not fit, see ``read_embeddings``.
+        """
+        new = build_vocabulary(vocabulary, templates=self.templates)
+        if new is None:
+            raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
+        if len(new.queries) != new.num_classes:
+            raise ValueError(
+                f"{len(new.queries)} names for {new.num_classes} classes: regions are compared "
+                "with one name a class; leave the synonyms out (first_only=True)"
+            )
+        if self.vocabulary is None or new.key() != self.vocabulary.key():
+            self._embeddings = None
+        self.vocabulary = new
+        if self.text_embeddings is not None:
+            table = read_embeddings(self.text_embeddings, self.embed_dim, new.class_names)
+            self._embeddings = table.to(self._place.device)
+
+    def embeddings(self) -> Tensor:
+        """(C, D) float32, computed at the first call.
+
+        Raises:
+            RuntimeError: no vocabulary has been set.
+        """
+        if self.vocabulary is None:
+            raise RuntimeError(
+                "no class names yet: the model follows its data set; run it with VocabularyHook, "
+                "or name a vocabulary in the config"
+            )
+        if self._embeddings is None:
+            # An inference tensor could not take part in a later backward pass.
+            with torch.inference_mode(False), torch.no_grad():
+                self._embeddings = self.encoder.embed(self.vocabulary).clone().to(self._place)
+        return self._embeddings
+
+    def init_weights(self) -> None:
+        """Load the text encoder's weights; embeddings made with other weights are forgotten."""
+        super().init_weights()
+        self._forget()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self.text_embeddings is None:
+            self._embeddings = None
