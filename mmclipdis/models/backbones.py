@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmclipdis.clip.features import DenseFeatures
 from mmclipdis.clip.readout import AnyReadout, get_readout
+from mmclipdis.clip.readout_mark import remember_readout
 from mmclipdis.clip.towers import build_image_tower
 from mmclipdis.clip.trainable import freeze_unread, set_trainable
 from mmclipdis.clip.weights import Arch, load_image_tower
@@ -43,6 +44,9 @@ class CLIPViT(BaseModule):
             gradient stop DDP.
         normalize: L2-normalise the dense map over its channels.
         grad_checkpointing: Recompute the blocks in the backward pass to save memory.
+        any_readout: Load weights whatever readout they are marked with. Otherwise weights that
+            were saved with another readout than this one are an error: they load, but their
+            results are wrong. (Weights without a mark are never refused.)
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
             :func:`~mmclipdis.clip.weights.read_clip_checkpoint`. Read by ``init_weights()``, never
             by the constructor. None keeps random weights.
@@ -65,11 +69,14 @@ class CLIPViT(BaseModule):
         trainable: Sequence[str | int] = (),
         normalize: bool = False,
         grad_checkpointing: bool = False,
+        any_readout: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         self.arch = arch
         self.readout = get_readout(readout)
+        self.any_readout = any_readout
+        remember_readout(self)
         self.tower = build_image_tower(arch, positions)
         self.tower.grad_checkpointing = grad_checkpointing
         self.normalize = normalize
@@ -102,12 +109,14 @@ class CLIPViT(BaseModule):
         """Load the weights that ``init_cfg`` names; without one the weights stay random.
 
         Raises:
-            FileNotFoundError, ValueError: if they do not exist or do not fit.
+            FileNotFoundError, ValueError: if they do not exist or do not fit, or were saved with
+                another readout.
         """
         if self.init_cfg is None or self._is_init:
             return
         checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
-        load_image_tower(self.tower, self.arch, checkpoint)
+        readout = None if self.any_readout else self.readout
+        load_image_tower(self.tower, self.arch, checkpoint, readout)
         self._is_init = True
 
     def dense(
