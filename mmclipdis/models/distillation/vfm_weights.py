@@ -116,5 +116,6 @@ def _check_sizes(tensors: Mapping[str, Tensor], model: Any, source: str) -> None
         with_cls = name == "pos_embed" and given == (1, expected[1] + 1, *expected[2:])
         if given != expected and not with_cls:
             raise ValueError(
-                f"{source!r} is of another model: its {name} is {given}, expected {expected}"
+                f"{source!r} is of another model: its {name} is {given}, expected {expected}; "
+                "choose the model and model_kwargs that it was trained with"
             )

@@ -295,6 +295,8 @@ def test_any_timm_model_serves() -> None:
     with torch.no_grad():
         tokens = expected.forward_features(images)
     torch.testing.assert_close(bare(images), tokens.mT.unflatten(2, (5, 8)), rtol=0, atol=1e-6)
+    nowhere = TimmVFM("vit_tiny_patch16_224", {**kwargs, "pos_embed": "none"})
+    assert nowhere(images).shape == (1, 32, 5, 8)
     eva = TimmVFM(
         "eva02_tiny_patch14_224",
         dict(depth=1, embed_dim=48, num_heads=2, dynamic_img_size=True),
