@@ -1,11 +1,31 @@
-"""Data sets and transforms that mmseg lacks; importing it registers them, if mmseg is there."""
+"""Data sets and transforms; importing it registers them, of segmentation if mmseg is there."""
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
+from mmclipdis.datasets.distill_images import DistillImageDataset
+from mmclipdis.datasets.distill_transforms import DistillViews, LoadPILImage, PackDistillInputs
+from mmclipdis.datasets.grid_crops import GridCrops
+from mmclipdis.datasets.panoptic_regions import PanopticRegionsDataset
+from mmclipdis.datasets.region_transforms import (
+    CropRegions,
+    LetterboxRegions,
+    LoadPanopticRegions,
+    PackRegions,
+)
 
 __all__ = [
     "COCOObjectDataset",
+    "CropRegions",
+    "DistillImageDataset",
+    "DistillViews",
+    "GridCrops",
+    "LetterboxRegions",
+    "LoadPILImage",
+    "LoadPanopticRegions",
     "LoadReadableAnnotations",
     "LoadReadableImage",
+    "PackDistillInputs",
+    "PackRegions",
+    "PanopticRegionsDataset",
     "PascalVOC20Dataset",
     "ResizeShortestEdgePIL",
     "ShapeScenesDataset",

@@ -6,6 +6,7 @@ from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
 from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoint
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
+from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
 from mmclipdis.engine.vocabulary_hook import VocabularyHook
 from mmclipdis.engine.weight_ensemble_hook import WeightEnsembleHook
 
@@ -15,6 +16,7 @@ __all__ = [
     "ExactIterBasedTrainLoop",
     "NonFiniteGuard",
     "NonFiniteLossError",
+    "ReplacedImagesHook",
     "UnsafeCheckpointError",
     "VocabularyHook",
     "WeightEnsembleHook",

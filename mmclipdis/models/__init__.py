@@ -1,6 +1,7 @@
 """What the mm runners build; importing it registers everything.
 
-Without mmseg there are backbones, losses and text encoder; the rest says what it needs.
+Without mmseg there are backbones, losses, text encoder and distillation; the rest says what is
+missing.
 """
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
@@ -12,7 +13,11 @@ from mmclipdis.models.backbones import (
     MaskCLIPViT,
     SCLIPViT,
 )
-from mmclipdis.models.losses import GatheredBCELoss
+from mmclipdis.models.distillation.declip import DeCLIP
+from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
+from mmclipdis.models.distillation.regions import RegionClassifier
+from mmclipdis.models.distillation.vfm import TimmVFM
+from mmclipdis.models.losses import ContentLoss, ContextCorrelationLoss, GatheredBCELoss
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
@@ -21,15 +26,21 @@ __all__ = [
     "CLIPSurgeryViT",
     "CLIPViT",
     "ClearCLIPViT",
+    "ContentLoss",
+    "ContextCorrelationLoss",
     "CosineSegHead",
+    "DeCLIP",
     "DeCLIPViT",
+    "DistillDataPreprocessor",
     "GatheredBCELoss",
     "MaskCLIPViT",
     "MixedSizeSegDataPreProcessor",
     "OpenCLIPTextEncoder",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",
+    "RegionClassifier",
     "SCLIPViT",
+    "TimmVFM",
     "build_vocabulary",
 ]
 
