@@ -99,6 +99,7 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     config = read_config(args, ("model", "test_dataloader", "test_evaluator", "test_cfg"))
     for name in ("train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler"):
         config[name] = None  # a config may bring training data without a schedule to train by
+    config.setdefault("model_wrapper_cfg", {"type": "Unwrapped"})
     config.resume = False
     config.load_from = args.checkpoint or config.get("load_from")
     if config.load_from and not is_remote(config.load_from):

@@ -7,6 +7,7 @@ from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoin
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
+from mmclipdis.engine.unwrapped import Unwrapped
 from mmclipdis.engine.vocabulary_hook import VocabularyHook
 from mmclipdis.engine.weight_ensemble_hook import WeightEnsembleHook
 
@@ -18,6 +19,7 @@ __all__ = [
     "NonFiniteLossError",
     "ReplacedImagesHook",
     "UnsafeCheckpointError",
+    "Unwrapped",
     "VocabularyHook",
     "WeightEnsembleHook",
     "read_checkpoint",

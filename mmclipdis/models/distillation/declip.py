@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -200,7 +200,7 @@ class DeCLIP(BaseModel):
             )
 
 
-def _build_vfms(configs: Sequence[Mapping[str, Any]]) -> tuple[nn.ModuleList, list[float]]:
+def _build_vfms(configs: Sequence[Mapping[str, Any]]) -> tuple[ModuleList, list[float]]:
     """The teachers and their weights; equal ones where no config names any.
 
     Raises:
@@ -210,8 +210,9 @@ def _build_vfms(configs: Sequence[Mapping[str, Any]]) -> tuple[nn.ModuleList, li
     if any(w is None for w in given) and any(w is not None for w in given):
         raise ValueError(f"give every VFM a weight or none of them, got {given}")
     bare = [{k: v for k, v in config.items() if k != "weight"} for config in configs]
+    # mmengine's list: init_weights() does not go into torch's, and the teachers would stay random
     weights = [1 / len(given) if w is None else float(w) for w in given]
-    return nn.ModuleList(MODELS.build(c).requires_grad_(False) for c in bare), weights
+    return ModuleList(MODELS.build(c).requires_grad_(False) for c in bare), weights
 
 
 def _title(vfm: nn.Module) -> str:

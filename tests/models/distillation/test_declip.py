@@ -25,8 +25,8 @@ PATCH, GRID = 4, 5
 class PlainVFM(BaseModule):
     """Any module that gives a map is a teacher: this one a convolution of its patches."""
 
-    def __init__(self, patch: int = PATCH) -> None:
-        super().__init__()
+    def __init__(self, patch: int = PATCH, init_cfg: Any = None) -> None:
+        super().__init__(init_cfg)
         self.patch_size = (patch, patch)
         self.conv = torch.nn.Conv2d(3, 6, patch, patch)
 
@@ -161,6 +161,23 @@ def test_checkpoints_hold_the_student_only_and_load_strictly():
         assert torch.equal(value, model.student.tower.state_dict()[key])
     for key, value in other.teacher.tower.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_init_weights_reaches_student_and_teachers(tmp_path):
+    source = build("openai")
+    torch.save(source.student.tower.state_dict(), tmp_path / "clip.pt")
+    torch.save(source.vfms[0].state_dict(), tmp_path / "vfm.pt")
+    clip = dict(type="Pretrained", checkpoint=str(tmp_path / "clip.pt"))
+    vfm = dict(type="Pretrained", checkpoint=str(tmp_path / "vfm.pt"))
+    settings = config("openai", vfms=[dict(type="PlainVFM", init_cfg=vfm)])
+    settings["student"]["init_cfg"] = clip
+    torch.manual_seed(1)
+    model = DeCLIP(**settings)
+    model.init_weights()
+    for part in (model.student, model.teacher):
+        for key, value in source.student.tower.state_dict().items():
+            assert torch.equal(part.tower.state_dict()[key], value)
+    assert torch.equal(model.vfms[0].conv.weight, source.vfms[0].conv.weight)
 
 
 def test_a_grid_that_no_proxy_matches_is_said_with_the_size_that_would():
