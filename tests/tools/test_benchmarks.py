@@ -165,3 +165,28 @@ def test_the_plain_segmentor_gives_the_same_labels(load):
         f"segmentor, 6 windows, {name}" for name in ("batched", "one by one", "plain form")
     ]
     assert claims[1].measured < 0.5
+
+
+def test_declips_loss_and_attention_are_those_of_the_plain_forms(load):
+    """Values and gradients are compared before anything is timed."""
+    module = load("context_correlation")
+    rows, claims = module.loss_rows(1, 32, 8, 1, time.perf_counter)
+    more, fused = module.attention_rows(1024, 2, 16, 1, time.perf_counter)
+    assert [row["name"] for row in rows + more] == [
+        f"{title}, {name}"
+        for title, ours in (
+            ("context loss qq, 1 x 1024 tokens", "in strips"),
+            ("context loss csa, 1 x 1024 tokens", "in strips"),
+            ("attention csa, 1024 tokens", "as in the towers"),
+        )
+        for name in (ours, "plain form")
+    ]
+    memory = [claim.measured for claim in claims + fused if claim.name.endswith("memory")]
+    assert len(memory) == 3 and max(memory) <= 0.25
+
+
+def test_a_loss_that_differs_from_the_plain_form_is_not_timed(load):
+    module = load("context_correlation")
+    cases = {"ours": lambda: [torch.ones(2)], "plain form": lambda: [torch.full((2,), 1.001)]}
+    with pytest.raises(RuntimeError, match="x: ours is off by 1.0e-03 of the plain form"):
+        module._compare("x", cases, 1, time.perf_counter)
