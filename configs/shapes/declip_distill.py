@@ -12,7 +12,9 @@ model = dict(
     type="DeCLIP",
     data_preprocessor=dict(type="DistillDataPreprocessor"),
     student=dict(type="DeCLIPViT", readout="csa", trainable=("blocks",), **clip),
-    vfms=[dict(type="TimmVFM", model="shapes", init_cfg=dict(type="Pretrained", checkpoint="shapes"))],
+    vfms=[
+        dict(type="TimmVFM", model="shapes", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
+    ],
     content_loss=dict(type="ContentLoss", loss_weight=1.0),
     context_loss=dict(type="ContextCorrelationLoss", loss_weight=0.25),
     region_classifier=dict(

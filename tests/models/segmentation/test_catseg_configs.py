@@ -19,6 +19,7 @@ CONFIGS = (
     "configs/catseg/catseg_vitb16_coco-stuff.py",
     "configs/catseg/catseg_vitl14-336_coco-stuff.py",
     "configs/declip/catseg_vitb16_coco-stuff.py",
+    "configs/declip/catseg_vitl14-336_coco-stuff.py",
 )
 
 
@@ -58,6 +59,14 @@ def shrunk(path, tmp_path):
             "layers": 1,
         },
     }
+    if config.model.image_encoder.arch.startswith("EVA02"):
+        trunk = dict(img_size=2 * patch, patch_size=patch, embed_dim=16, depth=depth, num_heads=2)
+        arch["vision_cfg"] = {
+            "timm_model_name": "eva02_base_patch16_clip_224",
+            "timm_pool": "token",
+            "timm_proj": None,
+            "timm_model_kwargs": trunk,
+        }
     for encoder in ("image_encoder", "text_encoder"):
         config.model[encoder].pop("init_cfg")
         config.model[encoder].pop("arch")
@@ -111,8 +120,8 @@ def test_config_builds_trains_an_iteration_and_tests(path, tmp_path):
     assert encoders
     for side in ("image_encoder", "text_encoder"):
         parts = runner.cfg.model[side].trainable
-        found = {n.rsplit(".", 1)[1] for n in encoders if n.startswith(side)}
-        assert found == {f"{part}_proj_weight" for part in parts}
+        names = (n.replace("_proj.weight", "_proj_weight") for n in encoders if n.startswith(side))
+        assert {n.rsplit(".", 1)[1] for n in names} == {f"{part}_proj_weight" for part in parts}
     metrics = runner.test()
     assert {"mIoU", "mIoU_present"} <= set(metrics)
     assert runner.model.num_classes == 171
@@ -146,6 +155,8 @@ def test_the_published_values_are_in_the_configs():
     declip = Config.fromfile(ROOT / CONFIGS[2]).model.image_encoder
     assert declip.type == "DeCLIPViT"
     assert declip.trainable == ("q", "v")
+    assert declip.arch == "EVA02-B-16"
+    assert declip.readout == {"attention": ("qq", "kk"), "scale": "none"}
 
 
 def test_no_two_configs_train_into_the_same_default_folder():
