@@ -1,0 +1,94 @@
+"""The tiny vision foundation model (VFM) of ShapeScenes: a timm ViT, pretrained without labels.
+
+Its patch features are alike within an object or ground and unlike across them, which is what
+DeCLIP's context distillation asks of a teacher. :mod:`mmclipdis.shapes.vfm_pretrain` makes it,
+:mod:`mmclipdis.shapes.vfm_eval` measures it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from mmclipdis.clip.files import read_file
+from mmclipdis.clip.weights import MODEL_CONFIGS
+
+MODEL_NAME = "vit_tiny_patch16_224"
+# Without a position embedding a patch is known by its looks and by what else is in the picture;
+# with one the pretraining ends in telling places apart, also those of one ground.
+MODEL_KWARGS: dict[str, Any] = dict(
+    patch_size=8,
+    img_size=160,
+    embed_dim=128,
+    depth=4,
+    num_heads=4,
+    num_classes=0,
+    class_token=False,
+    global_pool="",
+    pos_embed="none",
+    dynamic_img_size=True,
+)
+PATCH = int(MODEL_KWARGS["patch_size"])  # pixels
+WEIGHTS_PATH = MODEL_CONFIGS / "shapes-vfm.safetensors"
+
+
+def build_vfm() -> VisionTransformer:
+    """The ViT with random weights."""
+    return cast(VisionTransformer, timm.create_model(MODEL_NAME, **MODEL_KWARGS))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """``(B, 3, h, w)`` RGB in 0-1 -> the same with ImageNet's mean and deviation."""
+    mean, std = (
+        images.new_tensor(x).view(3, 1, 1) for x in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
+    return (images - mean) / std
+
+
+def patch_features(model: VisionTransformer, images: Tensor) -> Tensor:
+    """Patch tokens after the final norm: normalised ``(B, 3, H, W)`` to ``(B, C, h, w)``."""
+    maps: Any = model.forward_intermediates(
+        images, indices=1, norm=True, intermediates_only=True, output_fmt="NCHW"
+    )
+    return maps[-1]  # type: ignore[no-any-return]
+
+
+def export_vfm(checkpoint: Path, path: Path) -> None:
+    """Turns the checkpoint of a pretraining run into the shipped form, float16 safetensors.
+
+    The header holds the timm model that the weights are for. Raises FileNotFoundError without a
+    checkpoint.
+    """
+    run = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = {name: value.to(torch.float16).contiguous() for name, value in run["model"].items()}
+    metadata = {
+        "model_name": MODEL_NAME,
+        "model_kwargs": json.dumps(MODEL_KWARGS),
+        "recipe": run["recipe"],
+        "steps": str(run["step"]),
+        "data": "ShapeScenes pictures, unlabelled (mmclipdis/shapes/vfm.py)",
+        "made_by": "tools/pretrain_shapes_vfm.py",
+    }
+    save_file(state, path, metadata=metadata)
+
+
+def load_vfm(weights: Path | str = WEIGHTS_PATH) -> VisionTransformer:
+    """The ViT with the weights of an exported file, in eval mode and float32.
+
+    Raises FileNotFoundError or ValueError when there is no such file or it is damaged.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; tools/pretrain_shapes_vfm.py makes them")
+    state, _ = read_file(path)
+    model = build_vfm()
+    model.load_state_dict({name: value.float() for name, value in state.items()})
+    return model.eval()
