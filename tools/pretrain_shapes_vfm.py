@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluate", action="store_true", help="measure --weights, do not train")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_vfm.json")
     parser.add_argument("--count", type=int, default=200, help="scenes of a seed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of --evaluate")
+    # not 0: the settings of the recipe were chosen on scenes of that seed
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of --evaluate")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
     recipe_fields = fields(VFMRecipe)
     for field in recipe_fields:
