@@ -29,7 +29,10 @@ MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 open_clip.add_model_config(MODEL_CONFIGS)
 
 #: Weights inside the package: (arch, tag) -> file.
-PACKAGED = {("shapes-tiny", "shapes"): MODEL_CONFIGS / "shapes-tiny.safetensors"}
+PACKAGED = {
+    (arch, "shapes"): MODEL_CONFIGS / f"{arch}.safetensors"
+    for arch in ("shapes-tiny", "shapes-vfm")
+}
 
 #: Entries of OpenAI's archives that are not weights; only OpenAI's files have them.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")

@@ -19,30 +19,20 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mmclipdis.clip.files import read_file
-from mmclipdis.clip.weights import MODEL_CONFIGS
+from mmclipdis.clip.weights import PACKAGED
+from mmclipdis.models.distillation.vfm_weights import VFMS
 
-MODEL_NAME = "vit_tiny_patch16_224"
 # Without a position embedding a patch is known by its looks and by what else is in the picture;
 # with one the pretraining ends in telling places apart, also those of one ground.
-MODEL_KWARGS: dict[str, Any] = dict(
-    patch_size=8,
-    img_size=160,
-    embed_dim=128,
-    depth=4,
-    num_heads=4,
-    num_classes=0,
-    class_token=False,
-    global_pool="",
-    pos_embed="none",
-    dynamic_img_size=True,
-)
-PATCH = int(MODEL_KWARGS["patch_size"])  # pixels
-WEIGHTS_PATH = MODEL_CONFIGS / "shapes-vfm.safetensors"
+MODEL = VFMS["shapes-vfm"]
+MODEL_KWARGS: dict[str, Any] = dict(MODEL.kwargs, num_classes=0, dynamic_img_size=True)
+PATCH = MODEL.patch_size  # pixels
+WEIGHTS_PATH = PACKAGED["shapes-vfm", "shapes"]
 
 
 def build_vfm() -> VisionTransformer:
     """The ViT with random weights."""
-    return cast(VisionTransformer, timm.create_model(MODEL_NAME, **MODEL_KWARGS))
+    return cast(VisionTransformer, timm.create_model(MODEL.timm_name, **MODEL_KWARGS))
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -70,7 +60,7 @@ def export_vfm(checkpoint: Path, path: Path) -> None:
     run = torch.load(checkpoint, map_location="cpu", weights_only=True)
     state = {name: value.to(torch.float16).contiguous() for name, value in run["model"].items()}
     metadata = {
-        "model_name": MODEL_NAME,
+        "model_name": MODEL.timm_name,
         "model_kwargs": json.dumps(MODEL_KWARGS),
         "recipe": run["recipe"],
         "steps": str(run["step"]),

@@ -179,6 +179,7 @@ def _create(name: str, known: VFM | None, model_kwargs: Mapping[str, Any]) -> nn
             "init_cfg=dict(type='Pretrained', checkpoint=FILE)"
         )
     timm_name = known.timm_name if known else name
+    kwargs = {**(known.kwargs if known else {}), **model_kwargs}
     if not timm.is_model(timm_name):
         names = [*VFMS, *timm.list_models()]
         close = difflib.get_close_matches(name, names, n=4, cutoff=0.4)
@@ -187,7 +188,7 @@ def _create(name: str, known: VFM | None, model_kwargs: Mapping[str, Any]) -> nn
             + (f"; close: {', '.join(close)}" if close else "")
         )
     try:
-        model = timm.create_model(timm_name, pretrained=False, **{"num_classes": 0, **model_kwargs})
+        model = timm.create_model(timm_name, pretrained=False, **{"num_classes": 0, **kwargs})
     except TypeError as error:
         raise ValueError(f"model_kwargs={dict(model_kwargs)} of {name!r}: {error}") from error
     if not hasattr(model, "forward_intermediates"):

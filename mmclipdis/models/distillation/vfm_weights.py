@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmclipdis.clip.files import read_file
-from mmclipdis.clip.weights import load_strictly
+from mmclipdis.clip.weights import PACKAGED, load_strictly
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class VFM:
         positions: Rule by which its official code resamples positions, see
             :mod:`mmclipdis.clip.positions`.
         file: Name of its official checkpoint.
+        kwargs: Arguments of the timm model, where it is none of timm's own.
     """
 
     timm_name: str
@@ -33,10 +34,12 @@ class VFM:
     channels: int
     positions: str
     file: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: DeCLIP's names of its teachers (its table 6); "dinov2" are the variants with four registers.
 #: timm alone would resample all of them like DINOv2, which changes DINO's table by 9 %.
+#: ``shapes-vfm`` is that of ShapeScenes: it has no positions at all, and ships with the package.
 VFMS = {
     "dinov2-B": VFM(
         *("vit_base_patch14_reg4_dinov2.lvd142m", 14, 768),
@@ -50,6 +53,19 @@ VFMS = {
     "dino-B-16": VFM("vit_base_patch16_224.dino", 16, 768, "legacy", "dino_vitbase16_pretrain.pth"),
     "sam-B": VFM("samvit_base_patch16.sa1b", 16, 256, "size", "sam_vit_b_01ec64.pth"),
     "sam-L": VFM("samvit_large_patch16.sa1b", 16, 256, "size", "sam_vit_l_0b3195.pth"),
+    "shapes-vfm": VFM(
+        *("vit_tiny_patch16_224", 8, 128, "antialias", "shapes-vfm.safetensors"),
+        kwargs=dict(
+            patch_size=8,
+            img_size=160,
+            embed_dim=128,
+            depth=4,
+            num_heads=4,
+            class_token=False,
+            global_pool="",
+            pos_embed="none",
+        ),
+    ),
 }
 
 
@@ -61,14 +77,14 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
 
     Args:
         model: The timm model, without classifier.
-        source: The file.
+        source: The file, or ``'shapes'`` for that of ``shapes-vfm``.
         name: What the user calls the model, for messages.
 
     Raises:
         FileNotFoundError: if there is no such file; the message says where to get it.
         ValueError: if it is no checkpoint or that of another model.
     """
-    path = Path(source).expanduser()
+    path = PACKAGED.get((name, str(source))) or Path(source).expanduser()
     url = (model.pretrained_cfg or {}).get("url")
     official = (
         f"; the official file of {name!r} is {url or VFMS[name].file}" if name in VFMS else ""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.models.distillation.vfm_weights import VFMS
+from mmclipdis.shapes.vfm import load_vfm as load_shapes_vfm
+from mmclipdis.shapes.vfm import patch_features
 
 #: Two blocks of 32 channels in place of 12 of 768; grids, tokens and file layouts stay.
 SMALL: dict[str, dict[str, Any]] = {
@@ -150,7 +152,7 @@ def test_the_table_says_what_timm_builds(name: str) -> None:
     assert vfm.patch_size == (entry.patch_size, entry.patch_size)
     assert vfm.num_features == entry.channels
     assert vfm.positions == entry.positions
-    native = {"dinov2": 37, "dino-B-8": 28, "dino-B-16": 14, "sam": 64}
+    native = {"dinov2": 37, "dino-B-8": 28, "dino-B-16": 14, "sam": 64, "shapes": 20}
     side = next(v for k, v in native.items() if name.startswith(k))
     assert vfm.model.patch_embed.grid_size == (side, side)
 
@@ -326,3 +328,11 @@ def test_bad_options_are_one_line(options: dict[str, Any], message: str) -> None
     with pytest.raises(ValueError, match=message) as error:
         TimmVFM(**options)
     assert "\n" not in str(error.value)
+
+
+def test_the_teacher_of_shape_scenes_ships_with_the_package() -> None:
+    vfm = TimmVFM("shapes-vfm", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
+    vfm.init_weights()
+    images = torch.randn(1, 3, 24, 40, generator=torch.Generator().manual_seed(0))
+    expected = patch_features(load_shapes_vfm(), images)
+    torch.testing.assert_close(vfm(images), expected, rtol=1e-4, atol=1e-5)
