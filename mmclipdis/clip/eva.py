@@ -59,7 +59,9 @@ class EvaViT(ImageTower):
         return self.visual.trunk.cls_token[0, 0]  # type: ignore[no-any-return]
 
     def patches(self, images: Tensor) -> Tensor:
-        return self.visual.trunk.patch_embed.proj(images)  # type: ignore[no-any-return]
+        patches: Tensor = self.visual.trunk.patch_embed.proj(images)
+        # Under autocast the stream starts in the type of the weights, as in timm and EVA-CLIP.
+        return patches.to(self.cls_token.dtype)
 
     def norm_pre(self, tokens: Tensor) -> Tensor:
         return self.visual.trunk.norm_pre(tokens)  # type: ignore[no-any-return]

@@ -54,3 +54,21 @@ def test_dense_features_do_not_depend_on_gradient_mode(tower, images, name):
     torch.testing.assert_close(got.cls, expected.cls.detach(), **TOLERANCE)
     for ours, theirs in zip(got.intermediates, expected.intermediates, strict=True):
         torch.testing.assert_close(ours, theirs.detach(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_under_autocast_the_residual_stream_has_open_clips_type(tower, images, train):
+    tower, images = tower.float(), images.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.set_grad_enabled(train):
+        embedded, expected = tower.embed(images), tower.visual._embeds(images)
+        outputs = tower.forward_dense(images, READOUTS["csa"], intermediates=(0, 1)).intermediates
+        wanted = tower.visual.forward_intermediates(images, indices=[0, 1])["image_intermediates"]
+    assert embedded.dtype == expected.dtype and torch.equal(embedded, expected)
+    for output, want in zip(outputs, wanted, strict=True):
+        assert output.dtype == want.dtype
+        torch.testing.assert_close(output, want, rtol=0, atol=0.1)
+
+
+def test_a_tower_in_half_precision_runs(tower, images):
+    half = tower.bfloat16().forward_dense(images.bfloat16(), READOUTS["csa"]).map
+    assert half.dtype == torch.bfloat16 and bool(half.isfinite().all())

@@ -317,9 +317,25 @@ def test_bfloat16_autocast_stays_close(eva, wide, name):
     assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
 
 
-def test_a_tower_in_half_precision_runs(eva, wide):
-    half = eva.bfloat16().forward_dense(wide.bfloat16(), READOUTS["vanilla"]).map
-    assert half.dtype == torch.bfloat16 and bool(half.isfinite().all())
+@pytest.mark.parametrize("train", [False, True])
+def test_under_autocast_the_residual_stream_is_fp32_as_timms(eva, train):
+    trunk, images = eva.float().visual.trunk, torch.randn(2, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.set_grad_enabled(train):
+        embedded = eva.embed(images)
+        expected, _ = trunk._pos_embed(trunk.patch_embed(images))
+        outputs = eva.forward_dense(images, READOUTS["csa"], intermediates=(0, 1, 2)).intermediates
+        wanted = trunk.forward_intermediates(images, intermediates_only=True)
+    assert embedded.dtype == expected.dtype == torch.float32
+    assert torch.equal(embedded, expected)
+    for output, want in zip(outputs, wanted, strict=True):
+        assert output.dtype == want.dtype == torch.float32
+        torch.testing.assert_close(output, want, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_tower_in_half_precision_runs(eva, wide, dtype):
+    half = eva.to(dtype).forward_dense(wide.to(dtype), READOUTS["vanilla"]).map
+    assert half.dtype == dtype and bool(half.isfinite().all())
 
 
 @pytest.mark.parametrize("arch", ["EVA02-B-16", "EVA02-L-14-336"])
