@@ -75,7 +75,7 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def patches(self, images: Tensor) -> Tensor:
-        """The patch convolution, ``(B, 3, H, W)`` to ``(B, D, h, w)``, in the type of the stream."""
+        """The patch convolution, ``(B, 3, H, W)`` to ``(B, D, h, w)``; its type is the stream's."""
 
     @abstractmethod
     def norm_pre(self, tokens: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_under_autocast_the_residual_stream_has_open_clips_type(tower, images, t
     assert embedded.dtype == expected.dtype and torch.equal(embedded, expected)
     for output, want in zip(outputs, wanted, strict=True):
         assert output.dtype == want.dtype
-        torch.testing.assert_close(output, want, rtol=0, atol=0.1)
+        assert (output - want).abs().max() < 0.05 * want.abs().max()
 
 
 def test_a_tower_in_half_precision_runs(tower, images):
