@@ -13,7 +13,11 @@ model = dict(
     data_preprocessor=dict(type="DistillDataPreprocessor"),
     student=dict(type="DeCLIPViT", readout="csa", trainable=("blocks",), **clip),
     vfms=[
-        dict(type="TimmVFM", model="shapes", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
+        dict(
+            type="TimmVFM",
+            model="shapes-vfm",
+            init_cfg=dict(type="Pretrained", checkpoint="shapes"),
+        )
     ],
     content_loss=dict(type="ContentLoss", loss_weight=1.0),
     context_loss=dict(type="ContextCorrelationLoss", loss_weight=0.25),

@@ -22,6 +22,7 @@ from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
 from mmclipdis.compat.optional import HAS_MMSEG
 from mmclipdis.engine.checkpoint_io import is_remote
+from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 
 if HAS_MMSEG:
     from mmclipdis.apis.preflight import check_data
@@ -137,9 +138,10 @@ def build_runner(config: Config) -> Runner:
         )
     if config.launcher != "none" and get_device() == "cpu":
         prepare_cpu_processes(config)
-    if "runner_type" in config:
-        return RUNNERS.build(config)
-    return Runner.from_cfg(config)
+    kind = "runner_type" in config
+    runner: Runner = RUNNERS.build(config) if kind else Runner.from_cfg(config)
+    runner.register_hook(ForeignCheckpointGuard())
+    return runner
 
 
 def prepare_cpu_processes(config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
 from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoint
+from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
@@ -15,6 +16,7 @@ __all__ = [
     "ExactCheckpointHook",
     "ExactEpochBasedTrainLoop",
     "ExactIterBasedTrainLoop",
+    "ForeignCheckpointGuard",
     "NonFiniteGuard",
     "NonFiniteLossError",
     "ReplacedImagesHook",

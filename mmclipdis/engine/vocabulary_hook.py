@@ -78,8 +78,9 @@ class VocabularyHook(Hook):
                     "one vocabulary entry for every class (synonyms belong to one entry), or "
                     "vocabulary='dataset'"
                 )
-        if classes is not None:
-            _set_classes(runner.model, classes)
+        for part in parts if classes is not None else ():
+            if part.follow_dataset:
+                part.set_vocabulary(classes)
         return classes
 
 

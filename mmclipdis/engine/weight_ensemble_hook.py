@@ -22,8 +22,10 @@ def mix_weights(trained: Tensor, original: Tensor, alpha: float) -> Tensor:
 class WeightEnsembleHook(Hook):
     r"""Evaluate and save :math:`\alpha\,\theta + (1 - \alpha)\,\theta_0`; train on :math:`\theta`.
 
-    :math:`\theta_0` are the weights before training (those that ``init_cfg`` loads). Between them
-    and fine-tuned ones lie weights that keep more of what CLIP knew (WiSE-FT). During validation
+    :math:`\theta_0` are the weights before training: those that ``init_cfg`` or, without resuming,
+    ``load_from`` loads. (A run that started by ``load_from`` resumes with those of ``init_cfg`` as
+    :math:`\theta_0`.) Between them and fine-tuned ones lie weights that keep more of what CLIP
+    knew (WiSE-FT). During validation
     the model holds the mixed weights. A checkpoint's ``state_dict``, which ``tools/test.py``,
     ``init_cfg`` and the converters read, is the mixed one; the trained ones stand beside it, and
     resuming takes those, so that a resumed run equals an uninterrupted one. (The released code
@@ -31,7 +33,7 @@ class WeightEnsembleHook(Hook):
 
     Args:
         alpha: Share of the trained weights: 0.7 for ViT-B, 0.95 for ViT-L in DeCLIP's scripts. 1
-            changes nothing.
+            changes nothing (the released code takes more than 1 for that, too).
         module: The part of the model to mix, by its dotted name; ``''`` for all of it.
 
     Raises:
@@ -51,13 +53,15 @@ class WeightEnsembleHook(Hook):
         self._trained: dict[str, Tensor] | None = None  # while the model holds the mixed ones
         self._training = False
 
-    def before_run(self, runner: Any) -> None:
-        """Keep the original weights: ``init_cfg`` has been read, no checkpoint has been yet."""
-        self._original = {name: value.detach().clone() for name, value in self._entries(runner)}
-
     def before_train(self, runner: Any) -> None:
         """From here on validations and checkpoints see the mixed weights."""
+        if not self._original:
+            self._keep_original(runner)
         self._training = True
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Train on the trained weights, also after a validation that broke off."""
+        self.after_val_epoch(runner)
 
     def after_train(self, runner: Any) -> None:
         """A later validation or test sees what it is given."""
@@ -95,6 +99,7 @@ class WeightEnsembleHook(Hook):
         trained = checkpoint.pop(UNMIXED, None)
         if not runner._resume:
             return
+        self._keep_original(runner)  # the model still holds what init_cfg loaded
         if trained is None:
             runner.logger.warning(
                 "Resuming from a checkpoint that was written without WeightEnsembleHook: its "
@@ -102,6 +107,9 @@ class WeightEnsembleHook(Hook):
             )
         else:
             checkpoint["state_dict"].update(trained)
+
+    def _keep_original(self, runner: Any) -> None:
+        self._original = {name: value.detach().clone() for name, value in self._entries(runner)}
 
     def _entries(self, runner: Any) -> list[tuple[str, Tensor]]:
         """What training may change: parameters that are not frozen, and floating-point buffers."""

@@ -55,7 +55,7 @@ def context_correlation_loss(
     teachers = [teacher] if isinstance(teacher, Tensor) else list(teacher)
     _check_maps(students, teachers)
     equal = [1 / len(students)] * len(students)
-    factors = _check_weights(weights, len(teachers))
+    factors = check_weights(weights, len(teachers))
     with torch.autocast(students[0].device.type, enabled=False):
         tokens = _unit_tokens(students, equal)
         with torch.no_grad():
@@ -85,7 +85,12 @@ def _check_maps(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> None:
                 raise ValueError(f"The {kind} has {len(x)} images, the student {batch}.")
 
 
-def _check_weights(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+def check_weights(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+    """The weights of ``count`` teachers, equal ones for None.
+
+    Raises:
+        ValueError: another number of them, one that is not positive, or a sum other than 1.
+    """
     if weights is None:
         return [1 / count] * count
     if len(weights) != count:

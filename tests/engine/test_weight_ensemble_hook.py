@@ -8,14 +8,24 @@ from typing import Any
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
+from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
 
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.engine.weight_ensemble_hook import UNMIXED, WeightEnsembleHook, mix_weights
-from tests.engine.toy import toy_config, train, weights
+from tests.engine.toy import ToyModel, toy_config, train, weights
 
 ALPHA = 0.7
+START = 0.25  # every weight of what init_weights() loads
+
+
+@MODELS.register_module(force=True)
+class LoadingModel(ToyModel):
+    """Has its weights from init_weights(), as every model with an init_cfg."""
+
+    def init_weights(self) -> None:
+        for parameter in self.net.parameters():
+            parameter.data.fill_(START)
 
 
 @METRICS.register_module(force=True)
@@ -35,14 +45,19 @@ class WeightSpy(BaseMetric):
 
 def ensemble_config(folder: Path, **changes: Any) -> Any:
     hook = {"type": "WeightEnsembleHook", "alpha": ALPHA, "module": "net"}
-    changes = {"custom_hooks": [hook], "val_evaluator": {"type": "WeightSpy"}, **changes}
+    changes = {
+        "custom_hooks": [hook],
+        "val_evaluator": {"type": "WeightSpy"},
+        "model": {"type": "LoadingModel"},
+        **changes,
+    }
     return toy_config(folder, **changes)
 
 
 def spied(config: Any) -> Runner:
     runner = Runner.from_cfg(config)
     WeightSpy.model, WeightSpy.seen = runner.model, []
-    runner.original = runner.model.net[0].weight.detach().clone()
+    runner.original = torch.full_like(runner.model.net[0].weight, START)
     runner.train()
     return runner
 
@@ -54,7 +69,7 @@ def test_golden_g15() -> None:
 
 
 def test_training_does_not_notice(tmp_path: Path) -> None:
-    plain = train(toy_config(tmp_path / "plain"))
+    plain = train(toy_config(tmp_path / "plain", model={"type": "LoadingModel"}))
     mixed = spied(ensemble_config(tmp_path / "mixed"))
     assert torch.equal(weights(plain), weights(mixed))
 
@@ -97,6 +112,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert torch.equal(WeightSpy.seen[-1], seen)
 
 
+def test_after_a_validation_that_broke_off_the_trained_weights_are_trained_on(
+    tmp_path: Path,
+) -> None:
+    runner = spied(ensemble_config(tmp_path))
+    hook = next(h for h in runner.hooks if isinstance(h, WeightEnsembleHook))
+    trained = weights(runner)
+    hook.before_train(runner)
+    hook.before_val_epoch(runner)
+    assert not torch.equal(weights(runner), trained)
+    hook.before_train_iter(runner, 0)
+    assert torch.equal(weights(runner), trained)
+
+
 def test_resuming_a_checkpoint_without_the_trained_weights_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,5 +156,5 @@ def test_alpha_outside_the_unit_interval_is_refused(alpha: float) -> None:
 def test_an_unknown_part_names_those_there_are(tmp_path: Path) -> None:
     config = ensemble_config(tmp_path)
     config.custom_hooks[0].module = "student"
-    with pytest.raises(ValueError, match="ToyModel has no such part; it has .*net"):
+    with pytest.raises(ValueError, match="LoadingModel has no such part; it has .*net"):
         train(config)

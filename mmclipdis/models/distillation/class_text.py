@@ -40,9 +40,6 @@ class ClassText(BaseModule):
     #: Distillation trains without class names (see ``VocabularyHook``).
     used_in_training = False
 
-    #: For VocabularyHook: the classes of training data, which may have none, do not matter.
-    used_in_training = False
-
     def __init__(
         self,
         text_encoder: Mapping[str, Any] | nn.Module | None = None,

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.features import DenseFeatures
+from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
 
 CONTEXT_FROM = ("attention", "map")
@@ -67,18 +68,21 @@ class DeCLIP(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if context_from not in CONTEXT_FROM:
             raise ValueError(f"context_from must be one of {CONTEXT_FROM}, got {context_from!r}")
+        _check_parts(content_loss, context_loss, context_from, vfms, teacher)
         self.student = MODELS.build(student)
         self.context_from = context_from
         self.content_loss = None if content_loss is None else MODELS.build(content_loss)
         self.context_loss = None if context_loss is None else MODELS.build(context_loss)
         self.teacher = None
         if self.content_loss is not None:
-            config = student if teacher is None else teacher
-            self.teacher = MODELS.build({**config, "trainable": ()}).requires_grad_(False)
-        self.vfms, self.vfm_weights = _build_vfms(vfms if self.context_loss is not None else ())
-        self._check()
+            config = {**(student if teacher is None else teacher), "trainable": ()}
+            self.teacher = MODELS.build(config).requires_grad_(False)
+        self.vfms, self.vfm_weights = _build_vfms(vfms)
+        self._check_losses()
         self.regions = None
         if region_classifier is not None:
+            text = region_classifier.get("text_encoder")
+            _check_same_clip(self.student, text)
             self.regions = MODELS.build({"type": "RegionClassifier", **region_classifier})
         _leave_out_of_checkpoints(self, ("teacher", "vfms", "regions"))
 
@@ -107,8 +111,10 @@ class DeCLIP(BaseModel):
 
     def loss(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The two losses by their names; ``inputs`` as in :meth:`forward`."""
+        images = inputs["image"]
+        _check_whole_patches(images, self.student.patch_size)
         wanted = self.student.readout.context if self._reads_attention else ()
-        dense: DenseFeatures = self.student.dense(inputs["image"], context=wanted)
+        dense: DenseFeatures = self.student.dense(images, context=wanted)
         losses = {}
         if self.content_loss is not None:
             regions = roi_features(dense.map, inputs["boxes"])
@@ -170,6 +176,9 @@ class DeCLIP(BaseModel):
             raise ValueError(
                 "DeCLIP has no region_classifier to validate with: give it one with a text_encoder"
             )
+        if self.regions.text.encoder is not None:
+            # Checkpoints do not hold it, and testing one loads nothing else.
+            self.regions.text.encoder.init_weights()
         return self.regions
 
     def train(self, mode: bool = True) -> DeCLIP:
@@ -184,27 +193,54 @@ class DeCLIP(BaseModel):
     def _reads_attention(self) -> bool:
         return self.context_loss is not None and self.context_from == "attention"
 
-    def _check(self) -> None:
-        """Refuse losses that lack what they compare."""
-        if self.content_loss is None and self.context_loss is None:
-            raise ValueError("DeCLIP has nothing to learn: give content_loss, context_loss or both")
-        if self.context_loss is None:
-            return
-        if not self.vfms:
-            raise ValueError("DeCLIP.context_loss needs at least one teacher in vfms")
+    def _check_losses(self) -> None:
+        """Refuse a readout without context, and losses of one name."""
         readout = self.student.readout
         if self._reads_attention and not getattr(readout, "context", ()):
             raise ValueError(
                 f"the student's readout {readout} compares no projection with itself, so there is "
                 "no context to teach: take qq, kk, vv, csa or all, or context_from='map'"
             )
+        losses = [loss for loss in (self.content_loss, self.context_loss) if loss is not None]
+        names = [loss.loss_name for loss in losses]
+        if len(set(names)) < len(names):
+            raise ValueError(f"content_loss and context_loss are both named {names[0]!r}")
+
+
+def _check_parts(
+    content: Any, context: Any, context_from: str, vfms: Sequence[Any], teacher: Any
+) -> None:
+    """Refuse losses without what they compare, and what no loss reads."""
+    if content is None and context is None:
+        raise ValueError("DeCLIP has nothing to learn: give content_loss, context_loss or both")
+    if content is None and context_from == "attention":
+        raise ValueError(
+            "context alone never reaches what lies behind the last attention, which stops DDP: "
+            "give content_loss=dict(type='ContentLoss', loss_weight=0.0)"
+        )
+    if context is not None and not vfms:
+        raise ValueError("DeCLIP.context_loss needs at least one teacher in vfms")
+    if context is None and vfms:
+        raise ValueError("DeCLIP.vfms teach the context: give context_loss, or vfms=[]")
+    if content is None and teacher is not None:
+        raise ValueError("DeCLIP.teacher teaches the content: give content_loss, or no teacher")
+
+
+def _check_same_clip(student: Any, text: Any) -> None:
+    """Refuse a text encoder of another CLIP: accuracies would come out near zero."""
+    arch = text.get("arch") if isinstance(text, Mapping) else None
+    if arch is not None and arch != student.arch:
+        raise ValueError(
+            f"the student is {student.arch!r}, the text encoder of region_classifier {arch!r}: "
+            "image and text must be of one CLIP"
+        )
 
 
 def _build_vfms(configs: Sequence[Mapping[str, Any]]) -> tuple[ModuleList, list[float]]:
     """The teachers and their weights; equal ones where no config names any.
 
     Raises:
-        ValueError: if only some name a weight.
+        ValueError: if only some name a weight, or the weights do not sum to 1.
     """
     given = [config.get("weight") for config in configs]
     if any(w is None for w in given) and any(w is not None for w in given):
@@ -212,7 +248,20 @@ def _build_vfms(configs: Sequence[Mapping[str, Any]]) -> tuple[ModuleList, list[
     bare = [{k: v for k, v in config.items() if k != "weight"} for config in configs]
     # mmengine's list: init_weights() does not go into torch's, and the teachers would stay random
     weights = [1 / len(given) if w is None else float(w) for w in given]
+    if weights:
+        check_weights(weights, len(weights))
     return ModuleList(MODELS.build(c).requires_grad_(False) for c in bare), weights
+
+
+def _check_whole_patches(images: Tensor, patch: tuple[int, int]) -> None:
+    """Boxes are in units of the image; a cut-off remainder would shift them."""
+    size = (images.shape[-2], images.shape[-1])
+    if any(side % p for side, p in zip(size, patch, strict=True)):
+        below = tuple(side // p * p for side, p in zip(size, patch, strict=True))
+        raise ValueError(
+            f"the student's images of {size} px do not divide into patches of {patch} px; set "
+            f"DistillViews.size to a multiple, such as {below[0]} or {below[0] + patch[0]}"
+        )
 
 
 def _title(vfm: nn.Module) -> str:

@@ -78,13 +78,21 @@ def test_losses_are_those_of_their_parts(arch):
     torch.testing.assert_close(losses["loss_context"], 0.25 * context)
 
 
-def test_a_student_that_is_its_teacher_has_no_content_loss_on_a_whole_native_image():
-    model = build(readout="vanilla", context_loss=None, vfms=())
+def test_the_content_teacher_gives_clips_own_image_embedding():
+    model = build()
     model.teacher.load_state_dict(model.student.state_dict())
     image = batch()["image"][:, :, :16, :16]
-    # a teacher's crop and the student's pooled map differ; the map of one token does not
     dense = model.student.dense(image, with_cls=True)
     torch.testing.assert_close(dense.cls, model.crop_embeddings(image))
+
+
+def test_the_content_of_a_whole_image_is_the_mean_of_its_tokens():
+    model, inputs = build(context_loss=None, vfms=()), batch(boxes=1)
+    inputs["boxes"][:, 1:] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    means = model.student.dense(inputs["image"]).map.mean((2, 3))
+    teacher = model.crop_embeddings(inputs["crops"])
+    expected = 1 - F.cosine_similarity(means, teacher).mean()
+    torch.testing.assert_close(model(inputs, mode="loss")["loss_content"], expected)
 
 
 @pytest.mark.parametrize("arch", ["eva", "openai"])
@@ -128,6 +136,13 @@ def test_golden_g17_eva_context_reaches_the_last_q_and_nothing_behind_it():
     content = gradients(model, "loss_content")
     for name in ("q_proj.weight", "q_proj.bias", "v_proj.weight", "norm.weight", "proj.weight"):
         assert f"{last}attn.{name}" in content
+
+
+def test_golden_g17_openai_context_moves_only_the_rows_of_what_is_compared():
+    context = gradients(build("openai", "qq"), "loss_context")
+    q, k, v = context["visual.transformer.resblocks.2.attn.in_proj_weight"].chunk(3)
+    assert q.abs().max() > 0 and k.abs().max() == 0 and v.abs().max() == 0
+    assert not [key for key in context if "resblocks.2.attn.out_proj" in key]
 
 
 def test_every_trainable_parameter_gets_a_gradient_as_ddp_asks():
@@ -186,6 +201,21 @@ def test_a_grid_that_no_proxy_matches_is_said_with_the_size_that_would():
         model(inputs, mode="loss")
 
 
+def test_an_image_that_does_not_divide_into_patches_is_said():
+    inputs = batch()
+    inputs["image"] = torch.randn(2, 3, 22, 20)
+    with pytest.raises(ValueError, match="do not divide into patches .* such as 20 or 24"):
+        build()(inputs, mode="loss")
+
+
+def test_context_alone_trains_through_the_map_or_with_a_content_of_weight_zero():
+    silent = dict(type="ContentLoss", loss_weight=0.0)
+    for changes in (dict(content_loss=None, context_from="map"), dict(content_loss=silent)):
+        model = build(**changes)
+        sum(model(batch(), mode="loss").values()).backward()
+        assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
 def test_a_teacher_whose_map_has_another_grid_is_said():
     model, inputs = build(), batch()
     model.vfms[0].conv.stride = (2, 2)
@@ -198,6 +228,18 @@ def test_a_teacher_whose_map_has_another_grid_is_said():
     [
         (dict(content_loss=None, context_loss=None), "nothing to learn"),
         (dict(vfms=()), "needs at least one teacher"),
+        (dict(context_loss=None), "vfms teach the context"),
+        (dict(content_loss=None), "stops DDP: give content_loss"),
+        (
+            dict(content_loss=None, context_from="map", teacher=dict(type="CLIPViT")),
+            "teacher teaches the content",
+        ),
+        (dict(content_loss=dict(type="ContentLoss", loss_name="loss_context")), "both named"),
+        (dict(vfms=[dict(type="PlainVFM", weight=0.5)]), "sum to 1"),
+        (
+            dict(region_classifier=dict(text_encoder=dict(arch="ViT-B-16-quickgelu"))),
+            "image and text must be of one CLIP",
+        ),
         (dict(readout="maskclip"), "compares no projection with itself"),
         (dict(context_from="features"), "context_from must be one of"),
         (
@@ -241,7 +283,6 @@ def test_the_dense_map_is_the_students():
     model, inputs = build(), batch()
     expected = model.student.dense(inputs["image"]).map
     torch.testing.assert_close(model(inputs, mode="tensor"), expected)
-    assert F.cosine_similarity(expected[0, :, 0, 0], expected[1, :, 2, 2], dim=0) < 1
     with pytest.raises(ValueError, match="mode must be"):
         model(inputs, mode="train")
     with pytest.raises(ValueError, match="no region_classifier"):

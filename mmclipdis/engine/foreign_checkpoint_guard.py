@@ -1,0 +1,41 @@
+"""A hook that refuses a checkpoint of which nothing would be loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ForeignCheckpointGuard(Hook):
+    """Stop when no entry of a checkpoint belongs to the model.
+
+    mmengine loads what fits and warns of the rest, so that the checkpoint of another model, or of a
+    backbone, would leave every weight as it was: random. The tools add this hook to every run.
+
+    Raises:
+        ValueError: naming entries of both, and how a backbone is loaded instead.
+    """
+
+    priority = "VERY_LOW"  # after the hooks that change the checkpoint
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Compare the names."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        state = checkpoint.get("state_dict", checkpoint)
+        found = {str(key).removeprefix("module.") for key in state}
+        own = model.state_dict().keys()
+        if own and not found & own:
+            raise ValueError(
+                f"nothing in the checkpoint belongs to the {type(model).__name__}: it holds "
+                f"{_some(found)}, the model {_some(own)}. Give one of this config; weights "
+                "of an encoder alone (a distilled student, too) go into its init_cfg: "
+                "--cfg-options model.backbone.init_cfg.checkpoint=FILE, or image_encoder, encoder"
+            )
+
+
+def _some(names: Any) -> str:
+    return ", ".join(sorted(names)[:2]) or "nothing"
