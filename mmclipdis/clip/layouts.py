@@ -14,8 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmclipdis.clip import activation_mark, readout_mark
 from mmclipdis.clip.eva_layout import LayoutReport, computed_reason, official_to_open_clip
-from mmclipdis.clip.readout_mark import MARK
+
+#: Entries that say what the weights were trained for: name -> what became of it.
+_MARKS = {
+    readout_mark.MARK: "mark of the readout, read apart",
+    activation_mark.MARK: "mark of the activation, read apart",
+}
 
 #: A weight that every image tower of a kind has, without what stands before it.
 _OPENAI, _TIMM = "visual.conv1.weight", "visual.trunk.patch_embed.proj.weight"
@@ -105,10 +111,10 @@ class ClipEntries(NamedTuple):
 def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
     """Rename the entries of any known CLIP layout to open_clip's.
 
-    Handles wrappers (``state_dict``, ``model``, ``module``), prefixes of DDP and of a whole model
-    (``module.``, ``backbone.tower.visual...``), CustomTextCLIP's ``text.``, EVA02-CLIP's official
-    names, split q/k/v and compact token embeddings (``token_embedding.ids`` and ``.rows``; other
-    rows are as at initialisation).
+    Handles wrappers (``model``, ``module``, ``state_dict``, in this order), prefixes of DDP and of
+    a whole model (``module.``, ``backbone.tower.visual...``), CustomTextCLIP's ``text.``,
+    EVA02-CLIP's official names, split q/k/v and compact token embeddings (``token_embedding.ids``
+    and ``.rows``; other rows are as at initialisation).
 
     Args:
         raw: Content of the file.
@@ -118,9 +124,7 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
         ValueError: if it is no CLIP checkpoint, an EVA tower of a design that is not supported, or
             holds two towers of a kind.
     """
-    for wrapper in ("state_dict", "model", "module"):
-        if isinstance(raw.get(wrapper), Mapping):
-            raw = raw[wrapper]
+    raw = _unwrapped(raw)
     tensors = {key: value for key, value in raw.items() if isinstance(value, Tensor)}
     image = _prefix_of(tensors, (_OPENAI, _TIMM, _EVA), source)
     text = _prefix_of(tensors, _TEXT, source)
@@ -150,10 +154,19 @@ def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor
     return read_layout(raw, source).state
 
 
+def _unwrapped(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict in a file: in the order of the official code (declip spec 2.5), else bare."""
+    for wrapper in ("model", "module", "state_dict"):
+        inner = raw.get(wrapper)
+        # a ``model`` without tensors is a config
+        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
+            return inner
+    return raw
+
+
 def _why_dropped(key: str) -> str:
-    if key.rpartition(".")[2] == MARK:
-        return "mark of the readout, read apart"
-    return computed_reason(key) or "no weight of a CLIP tower"
+    mark = _MARKS.get(key.rpartition(".")[2])
+    return mark or computed_reason(key) or "no weight of a CLIP tower"
 
 
 def _prefix_of(tensors: dict[str, Tensor], names: tuple[str, ...], source: str) -> str | None:

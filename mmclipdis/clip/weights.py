@@ -16,6 +16,7 @@ import open_clip
 import open_clip.pretrained
 from torch import Tensor, nn
 
+from mmclipdis.clip.activation_mark import check_activation, find_quick_gelu
 from mmclipdis.clip.eva_layout import LayoutReport
 from mmclipdis.clip.files import read_file
 from mmclipdis.clip.layouts import TowerSize, read_layout, tower_size
@@ -33,9 +34,6 @@ PACKAGED = {
     (arch, "shapes"): MODEL_CONFIGS / f"{arch}.safetensors"
     for arch in ("shapes-tiny", "shapes-vfm")
 }
-
-#: Entries of OpenAI's archives that are not weights; only OpenAI's files have them.
-_OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,11 @@ def model_config(arch: Arch) -> dict[str, Any]:
     return dict(found)
 
 
+def has_quick_gelu(arch: Arch) -> bool:
+    """Whether the towers of ``arch`` have QuickGELU in place of GELU."""
+    return bool(model_config(arch).get("quick_gelu", False))
+
+
 def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
     """Read CLIP weights for ``arch``, from a tag (downloaded once by open_clip) or a local file.
 
@@ -95,9 +98,10 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
     raw, metadata = _read_entries(path)
     found = read_layout(raw, str(source))
     _check_kind(arch, tower_size(found.state), str(source))
-    quick_gelu = _quick_gelu_mark(raw, metadata) if quick_gelu is None else quick_gelu
-    _check_activation(arch, quick_gelu, str(source))
     entries = {**raw, **found.entries}
+    if quick_gelu is None:
+        quick_gelu = find_quick_gelu(entries, metadata, str(source))
+    check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(str(source)))
     readout = find_readout(entries, metadata, found.image_prefix, str(source))
     return ClipCheckpoint(found.state, quick_gelu, str(source), readout, found.report)
 
@@ -193,7 +197,8 @@ def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
     if isinstance(arch, str) and open_clip.pretrained.is_pretrained_cfg(arch, source):
         config = open_clip.pretrained.get_pretrained_cfg(arch, source)
         quick_gelu = bool(config.get("quick_gelu", False))
-        _check_activation(arch, quick_gelu, source)  # before the download
+        # before the download
+        check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
         return Path(open_clip.pretrained.download_pretrained(config)), quick_gelu
     tags = open_clip.pretrained.list_pretrained_tags_by_model(arch) if isinstance(arch, str) else []
     raise FileNotFoundError(
@@ -208,14 +213,6 @@ def _read_entries(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     if not isinstance(raw, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(raw).__name__}, expected a state dict")
     return raw, metadata
-
-
-def _quick_gelu_mark(raw: Mapping[str, Any], metadata: Mapping[str, str]) -> bool | None:
-    """Whether a file is marked as trained with QuickGELU; None if nothing says so."""
-    if "quick_gelu" in metadata:
-        return metadata["quick_gelu"].lower() == "true"
-    mark = True if all(name in raw for name in _OPENAI_MARKS) else raw.get("quick_gelu")
-    return None if mark is None else bool(mark)
 
 
 def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
@@ -235,23 +232,9 @@ def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
 def _remedy(size: TowerSize) -> str:
     """What to do with a file that holds a tower of ``size``."""
     own = f"arch={size.arch!r}" if size.arch else "the arch that it was trained with"
+    if size.arch and size.arch.endswith("-quickgelu"):
+        own += f" ({size.arch.removesuffix('-quickgelu')!r} for weights of LAION)"
     return f"choose {own}, or a file of this arch"
-
-
-def _check_activation(arch: Arch, trained_quick: bool | None, source: str) -> None:
-    """Refuse weights trained with one of GELU and QuickGELU in a tower built with the other."""
-    if trained_quick is None or trained_quick == bool(model_config(arch).get("quick_gelu", False)):
-        return
-    if isinstance(arch, str):
-        base = arch.removesuffix("-quickgelu")
-        right = f"use arch={base + '-quickgelu' if trained_quick else base!r}"
-    else:
-        right = f"set quick_gelu={trained_quick} in the arch"
-    names = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
-    raise ValueError(
-        f"{source!r} was trained with {names[0]}, but {_name(arch)} is built with {names[1]}: "
-        f"its features would be wrong; {right}"
-    )
 
 
 def _name(arch: Arch) -> str:

@@ -13,12 +13,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmclipdis.clip.activation_mark import remember_activation
 from mmclipdis.clip.features import DenseFeatures
 from mmclipdis.clip.readout import AnyReadout, get_readout
 from mmclipdis.clip.readout_mark import remember_readout
 from mmclipdis.clip.towers import build_image_tower
 from mmclipdis.clip.trainable import freeze_unread, set_trainable
-from mmclipdis.clip.weights import Arch, load_image_tower
+from mmclipdis.clip.weights import Arch, has_quick_gelu, load_image_tower
 
 
 @MODELS.register_module()
@@ -77,6 +78,8 @@ class CLIPViT(BaseModule):
         self.readout = get_readout(readout)
         self.any_readout = any_readout
         remember_readout(self)
+        self.quick_gelu = has_quick_gelu(arch)
+        remember_activation(self)
         self.tower = build_image_tower(arch, positions)
         self.tower.grad_checkpointing = grad_checkpointing
         self.normalize = normalize

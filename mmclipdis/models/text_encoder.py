@@ -11,12 +11,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmclipdis.clip.activation_mark import remember_activation
 from mmclipdis.clip.embedding_cache import CacheDir
 from mmclipdis.clip.templates import Templates
 from mmclipdis.clip.text import build_text_tower, embed_vocabulary
 from mmclipdis.clip.trainable import set_trainable
 from mmclipdis.clip.vocabulary import Vocabulary, bundled_names
-from mmclipdis.clip.weights import Arch, load_text_transformer
+from mmclipdis.clip.weights import Arch, has_quick_gelu, load_text_transformer
 from mmclipdis.models.backbones import pretrained_source
 
 #: Where a vocabulary comes from, and the options that shape it.
@@ -58,6 +59,8 @@ class OpenCLIPTextEncoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         self.arch = arch
+        self.quick_gelu = has_quick_gelu(arch)
+        remember_activation(self)
         self.tower = build_text_tower(arch)
         self.batch_size = batch_size
         self.cache_dir = cache_dir

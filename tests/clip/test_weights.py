@@ -371,6 +371,46 @@ def test_readout_in_a_safetensors_header(tmp_path, arch, model):
         read_clip_checkpoint(arch, path)
 
 
+@pytest.mark.parametrize("place", ["student.", "text_encoder.", ""])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+def test_activation_of_a_run_is_read_and_compared(tmp_path, arch, model, place, dtype):
+    path, gelu = tmp_path / "run.pth", arch | {"quick_gelu": False}
+    state = prefixed(contiguous(model.state_dict()), "student.tower.", "text_encoder.tower.text.")
+    state[place + "quick_gelu"] = torch.tensor(1, dtype=dtype)
+    torch.save({"state_dict": state, "meta": {}}, path)
+    assert read_clip_checkpoint(arch, path).quick_gelu is True
+    assert read_clip_checkpoint(arch, path).report.dropped[place + "quick_gelu"]
+    message = "run.pth' was trained with QuickGELU, but the given arch is built with GELU"
+    with pytest.raises(ValueError, match=message):
+        load_image_tower(build_image_tower(gelu), gelu, path)
+    with pytest.raises(ValueError, match=message):
+        load_text_transformer(build_text_transformer(gelu), gelu, path)
+    state |= {"student.quick_gelu": torch.tensor(0), "text_encoder.quick_gelu": torch.tensor(1)}
+    torch.save({"state_dict": state, "meta": {}}, path)
+    with pytest.raises(ValueError, match="run.pth' holds towers with GELU and with QuickGELU"):
+        read_clip_checkpoint(arch, path)
+
+
+@pytest.mark.parametrize("wrapper", ["model", "module", "state_dict"])
+def test_wrappers_are_searched_in_the_order_of_the_official_code(tmp_path, arch, model, wrapper):
+    order = ("model", "module", "state_dict")
+    state, path = contiguous(model.state_dict()), tmp_path / "clip.pt"
+    behind = order[order.index(wrapper) + 1 :]
+    torch.save({name: {"other": torch.ones(1)} for name in behind} | {wrapper: state}, path)
+    assert_same_towers(arch, path, model)
+    config = {"model": {"width": 64}, "module": {}, "state_dict": state}
+    torch.save(config, path)  # a model that is a config holds no weights
+    assert_same_towers(arch, path, model)
+
+
+def test_of_a_run_with_ensembled_weights_the_mixed_ones_are_read(tmp_path, arch, model):
+    state = prefixed(contiguous(model.state_dict()), "student.tower.", "text_encoder.tower.text.")
+    trained = {name: torch.zeros_like(value) for name, value in state.items()}
+    run = {"meta": {}, "state_dict": state, "unmixed_state_dict": trained, "optimizer": {}}
+    torch.save(run, tmp_path / "iter_2.pth")
+    assert_same_towers(arch, tmp_path / "iter_2.pth", model)
+
+
 def test_two_towers_in_a_file_are_refused(tmp_path, arch, model):
     state = contiguous(model.state_dict())
     both = {f"{p}.{k}": v for p in ("student", "teacher") for k, v in state.items()}

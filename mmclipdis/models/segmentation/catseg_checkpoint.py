@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.readout_mark import MARK
+from mmclipdis.clip import activation_mark, readout_mark
 from mmclipdis.clip.towers import build_image_tower, build_text_transformer
 from mmclipdis.clip.trainable import split_qkv
 from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
@@ -24,7 +24,11 @@ from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
 _CLIP = "sem_seg_head.predictor.clip_model."
 _AGGREGATOR = "sem_seg_head.predictor.transformer."
 _OURS = "decode_head.aggregator."
-_READOUT = f"image_encoder.{MARK}"
+_MARKS = (
+    f"image_encoder.{readout_mark.MARK}",
+    f"image_encoder.{activation_mark.MARK}",
+    f"text_encoder.{activation_mark.MARK}",
+)
 _LAYER = _OURS + "layers.{l}."
 _OFFICIAL_LAYER = _AGGREGATOR + "layers.{l}."
 
@@ -192,9 +196,10 @@ def to_official(
         ValueError: names or shapes are not those of the model.
     """
     report, official = ConversionReport(), {}
-    if _READOUT in state:
-        report.dropped[_READOUT] = "mark of the readout; official files have no place for it"
-    state = _split_fused({key: value for key, value in state.items() if key != _READOUT})
+    for mark in _MARKS:
+        if mark in state:
+            report.dropped[mark] = "says what was trained; official files have no place for it"
+    state = _split_fused({key: value for key, value in state.items() if key not in _MARKS})
     _check_layout(state)
     for name, value in state.items():
         official[official_name(name)] = value

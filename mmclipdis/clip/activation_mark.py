@@ -1,0 +1,101 @@
+"""Whether weights were trained with QuickGELU: saved with them, checked when they are loaded.
+
+Towers with GELU and with QuickGELU have weights of the same names and shapes, and in the other one
+they give slightly wrong features. A mark beside the weights (entry ``quick_gelu``, 0 or 1) turns
+that into an error. Weights without a mark are not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: Name of the mark: in a state dict, at the top of a ``.pt`` and in the header of a safetensors.
+MARK = "quick_gelu"
+
+#: Entries of OpenAI's archives that are not weights; only OpenAI's files have them.
+_OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
+
+
+def remember_activation(module: nn.Module) -> None:
+    """Save ``module.quick_gelu`` with the weights of ``module``; check it when they are loaded.
+
+    ``state_dict()`` gets the entry ``quick_gelu``, ``load_state_dict()`` takes it out again, as
+    :func:`~mmclipdis.clip.readout_mark.remember_readout` does with the readout.
+
+    Args:
+        module: Has the attributes ``quick_gelu`` and ``arch``.
+
+    Raises:
+        ValueError: not here but when loading, if the weights were saved with the other activation.
+    """
+    module.register_state_dict_post_hook(_add_mark)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(_take_mark)  # type: ignore[no-untyped-call]
+
+
+def find_quick_gelu(
+    entries: Mapping[str, Any], metadata: Mapping[str, str], source: str
+) -> bool | None:
+    """Whether a checkpoint is marked as trained with QuickGELU; None if nothing says so.
+
+    Args:
+        entries: All entries of the state dict, and those beside it in the file.
+        metadata: Header of a safetensors file.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: if its image and text tower are marked differently.
+    """
+    if MARK in metadata:
+        return metadata[MARK].lower() == "true"
+    if all(name in entries for name in _OPENAI_MARKS):
+        return True
+    marks = {bool(mark) for key, mark in entries.items() if key.rpartition(".")[2] == MARK}
+    if len(marks) > 1:
+        raise ValueError(
+            f"{source!r} holds towers with GELU and with QuickGELU, which are of two CLIPs; "
+            "export one of them"
+        )
+    return marks.pop() if marks else None
+
+
+def check_activation(
+    trained: bool | None, built: bool, arch: str | Mapping[str, Any], source: str
+) -> None:
+    """Refuse weights trained with one of GELU and QuickGELU in a tower built with the other.
+
+    Args:
+        trained: Whether they were trained with QuickGELU; None says nothing.
+        built: Whether the tower has QuickGELU.
+        arch: What the tower was built from.
+        source: Where the weights are from, for the message.
+
+    Raises:
+        ValueError: naming both and the remedy.
+    """
+    if trained is None or trained == built:
+        return
+    if isinstance(arch, str):
+        name, base = repr(arch), arch.removesuffix("-quickgelu")
+        right = f"use arch={base + '-quickgelu' if trained else base!r}"
+    else:
+        name, right = "the given arch", f"set quick_gelu={trained} in the arch"
+    names = ("QuickGELU", "GELU") if trained else ("GELU", "QuickGELU")
+    raise ValueError(
+        f"{source} was trained with {names[0]}, but {name} is built with {names[1]}: "
+        f"its features would be wrong; {right}"
+    )
+
+
+def _add_mark(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    state_dict[prefix + MARK] = torch.tensor(bool(module.quick_gelu), dtype=torch.uint8)
+
+
+def _take_mark(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    mark: Tensor | None = state_dict.pop(prefix + MARK, None)
+    if mark is not None:
+        source = f"the checkpoint of {prefix.removesuffix('.') or type(module).__name__}"
+        check_activation(bool(mark), module.quick_gelu, module.arch, source)
