@@ -42,12 +42,14 @@ class LayoutReport:
         kept: Names that stayed.
         dropped: Name -> reason.
         added: New name -> where its value comes from.
+        assumed: What neither the checkpoint nor the user said; empty if nothing.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
+    assumed: str = ""
 
     def note(self, old: str, new: str) -> None:
         """Record that the entry ``old`` is now called ``new``."""

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from mmclipdis.clip import layouts
 from mmclipdis.clip.eva_layout import official_to_open_clip
 from mmclipdis.clip.readout import READOUTS, Readout
 from mmclipdis.clip.readout_mark import encode_readout
@@ -144,8 +145,48 @@ def test_readout_is_marked_kept_and_not_changed(tmp_path, source):
     assert read_clip_checkpoint(EVA_ARCH, target).readout == unscaled
     convert(target, tmp_path / "again.pt", "official", arch=EVA_ARCH)
     assert read_clip_checkpoint(EVA_ARCH, tmp_path / "again.pt").readout == unscaled
-    with pytest.raises(ValueError, match=r"csa.safetensors' was saved with .*scale='none'"):
+    message = (
+        r"csa.safetensors' is marked as .*scale='none'\), which contradicts --readout 'declip' "
+    )
+    with pytest.raises(ValueError, match=message + ".*; leave out --readout to keep the mark$"):
         convert(target, tmp_path / "x.pt", arch=EVA_ARCH, readout=READOUTS["csa"])
+
+
+@pytest.fixture
+def guessed(monkeypatch):
+    """Make the shapes of the tiny CLIP known, as two arches that differ in the activation."""
+    size = ("OpenAI-style", 64, 3, 16, 4)
+    monkeypatch.setitem(layouts._KNOWN, size, "tiny-quickgelu")
+    known = open_clip.get_model_config
+
+    def config(name):
+        if not name.startswith("tiny"):
+            return known(name)
+        return tiny_arch() | {"quick_gelu": name == "tiny-quickgelu"}
+
+    monkeypatch.setattr(open_clip, "get_model_config", config)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    ("mark", "arch", "expected"),
+    [
+        *((None, None, None), (None, "tiny", False), (None, "tiny-quickgelu", True)),
+        *((True, None, True), (False, None, False), (False, "tiny", False)),
+    ],
+)
+def test_activation_is_marked_only_where_it_is_known(
+    tmp_path, capsys, guessed, suffix, mark, arch, expected
+):
+    torch.manual_seed(0)
+    source, target = tmp_path / "in.pt", tmp_path / f"out.{suffix}"
+    content = {"state_dict": open_clip.CLIP(**tiny_arch()).state_dict()}
+    torch.save(content | ({} if mark is None else {"quick_gelu": mark}), source)
+    main([str(source), str(target), *(["--arch", arch] if arch else [])])
+    fitting = "tiny" if expected is False else "tiny-quickgelu"
+    assert read_clip_checkpoint(fitting, target).quick_gelu is expected
+    said = "assumed: QuickGELU" in capsys.readouterr().out
+    assert said == (expected is None)
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path, official, source):

@@ -3,14 +3,15 @@
     python tools/model_converters/eva_clip.py EVA02_CLIP_B_psz16_s8B.pt eva_b.safetensors
     python tools/model_converters/eva_clip.py DeCLIP_EVA-B_DINOv2-B_csa_0.05_2.0.pt declip_b.pt \
         --readout csa --scale none
-    python tools/model_converters/eva_clip.py work_dirs/declip/epoch_6.pth declip_b.pt \
+    python tools/model_converters/eva_clip.py work_dirs/declip/iter_44358.pth declip_b.pt \
         --to official --text-from EVA02_CLIP_B_psz16_s8B.pt --half
 
 Training and testing read all of these files as they are. Convert to mark weights with the readout
 they were distilled for, to take the student out of a run, or to hand weights to the official code.
 Weights of an OpenAI-style ViT have the same names in both layouts. Names and shapes are compared
-with the arch; without --arch it is found by the shapes. Files are read with ``weights_only=True``;
-the target appears complete or not at all.
+with the arch; without --arch it is found by the shapes, which do not tell QuickGELU (OpenAI,
+MetaCLIP) from GELU (LAION): it is marked in the target where the source or --arch says it. Files
+are read with ``weights_only=True``; the target appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -26,14 +27,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmclipdis.clip import activation_mark, readout_mark
+from mmclipdis.clip.activation_mark import find_quick_gelu
 from mmclipdis.clip.eva import rotary_table
 from mmclipdis.clip.eva_layout import LayoutReport, open_clip_to_official
 from mmclipdis.clip.files import read_file
-from mmclipdis.clip.layouts import TowerSize, to_open_clip_layout, tower_size
+from mmclipdis.clip.layouts import TowerSize, read_layout, tower_size
 from mmclipdis.clip.readout import AnyReadout, DualPath, get_readout
-from mmclipdis.clip.readout_mark import MARK, check_readout, readout_json
+from mmclipdis.clip.readout_mark import describe_readout, readout_json, same_readout
 from mmclipdis.clip.towers import build_image_tower, build_text_transformer
-from mmclipdis.clip.weights import Arch, ClipCheckpoint, check_size, read_clip_checkpoint
+from mmclipdis.clip.weights import (
+    Arch,
+    ClipCheckpoint,
+    check_size,
+    has_quick_gelu,
+    read_clip_checkpoint,
+)
 
 LAYOUTS = ("open_clip", "official")
 #: Where CLIP's training leaves its temperature: the upper bound, log 100.
@@ -76,10 +85,9 @@ def convert(
             raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{str(target)!r} exists; remove it or give --overwrite")
-    checkpoint, size, arch = _read(source, arch)
+    checkpoint, size, arch, note = _read(source, arch)
     if readout is not None:
-        check_readout(checkpoint.readout, readout, repr(str(source)))
-        checkpoint = replace(checkpoint, readout=readout)
+        checkpoint = replace(checkpoint, readout=_agreed(checkpoint.readout, readout, source))
     added = {} if text_from is None else _text_of(text_from, checkpoint, size, arch)
     state = {**checkpoint.state_dict, **added}
     origin = {name: str(text_from) for name in added}
@@ -96,22 +104,46 @@ def convert(
         tables = official_rope_tables(arch)
     write(target, {k: _cast(v, half) for k, v in (written | tables).items()}, checkpoint)
     report = _report(checkpoint.report, names, origin)
+    report.assumed = note
     report.added |= dict.fromkeys(tables, "RoPE table of the native size")
     return report
 
 
-def _read(source: Path, arch: Arch | None) -> tuple[ClipCheckpoint, TowerSize, Arch]:
-    """Weights, size of the image tower and arch."""
-    raw, _ = read_file(source)
+def _read(source: Path, arch: Arch | None) -> tuple[ClipCheckpoint, TowerSize, Arch, str]:
+    """Weights, size of the image tower, arch, and what is assumed of it."""
+    raw, metadata = read_file(source)
     if not isinstance(raw, Mapping):
         raise ValueError(f"{str(source)!r} holds a {type(raw).__name__}, expected a state dict")
-    size = tower_size(to_open_clip_layout(raw, str(source)))
+    found = read_layout(raw, str(source))
+    size = tower_size(found.state)
     if size is None:
         raise ValueError(f"{str(source)!r} holds no image tower of a ViT")
-    arch = arch or size.arch
+    marked = find_quick_gelu({**raw, **found.entries}, metadata, str(source))
+    if arch is not None:
+        checkpoint = read_clip_checkpoint(arch, source)
+        return replace(checkpoint, quick_gelu=has_quick_gelu(arch)), size, arch, ""
+    arch = size.arch
     if arch is None:
         raise ValueError(f"{str(source)!r} holds {size}; name its arch with --arch")
-    return read_clip_checkpoint(arch, source), size, arch
+    plain, note = arch.removesuffix("-quickgelu"), ""
+    if arch != plain and marked is None:
+        note = (
+            f"assumed: QuickGELU, without marking the target so; --arch {arch} (OpenAI, MetaCLIP) "
+            f"or --arch {plain} (LAION) marks it"
+        )
+    arch = plain if marked is False else arch
+    return read_clip_checkpoint(arch, source), size, arch, note
+
+
+def _agreed(stored: AnyReadout | None, given: AnyReadout, source: Path) -> AnyReadout:
+    """The readout to mark the target with."""
+    if stored is not None and not same_readout(stored, given):
+        raise ValueError(
+            f"{str(source)!r} is marked as trained for the readout {describe_readout(stored)}, "
+            f"which contradicts --readout {describe_readout(given)}; leave out --readout to keep "
+            "the mark"
+        )
+    return given
 
 
 def _text_of(
@@ -193,13 +225,13 @@ def write(target: Path, state: dict[str, Tensor], checkpoint: ClipCheckpoint) ->
     quick, readout = checkpoint.quick_gelu, checkpoint.readout
     try:
         if target.suffix == ".safetensors":
-            marks = {} if quick is None else {"quick_gelu": str(quick).lower()}
-            marks |= {} if readout is None else {MARK: readout_json(readout)}
+            marks = {} if quick is None else {activation_mark.MARK: str(quick).lower()}
+            marks |= {} if readout is None else {readout_mark.MARK: readout_json(readout)}
             save_file(state, temporary, metadata=marks)
         else:
             content: dict[str, Any] = {"state_dict": state}
-            content |= {} if quick is None else {"quick_gelu": quick}
-            content |= {} if readout is None else {MARK: asdict(readout)}
+            content |= {} if quick is None else {activation_mark.MARK: quick}
+            content |= {} if readout is None else {readout_mark.MARK: asdict(readout)}
             torch.save(content, temporary)
         os.replace(temporary, target)
     finally:
@@ -276,6 +308,8 @@ def main(argv: list[str] | None = None) -> None:
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         raise SystemExit(f"{error}") from None
     print(report if args.report else f"{report.summary()} (--report names each)")
+    if report.assumed:
+        print(report.assumed)
     if not any("token_embedding" in name for name in (*report.names.values(), *report.added)):
         print("the target holds the image tower alone: give --text-from to add the text tower")
 
