@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 
 
@@ -24,7 +24,9 @@ class ForeignCheckpointGuard(Hook):
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Compare the names."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module  # as mmengine loads
         state = checkpoint.get("state_dict", checkpoint)
         found = {str(key).removeprefix("module.") for key in state}
         own = model.state_dict().keys()

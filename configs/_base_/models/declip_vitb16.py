@@ -5,7 +5,10 @@
 # The file of the authors (image and text tower) must be at this path, or is named by
 # --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #     model.decode_head.text_encoder.init_cfg.checkpoint=FILE
-# A model of your own training is tested as usual: tools/test.py CONFIG CHECKPOINT.
+# A student distilled here (EVA02-CLIP's own text, attention without scale as it was trained):
+#   --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/.../iter_44358.pth
+#     model.backbone.readout.scale=none
+#     model.decode_head.text_encoder.init_cfg.checkpoint=merged2b_s8b_b131k
 _base_ = "clip_vitb16.py"
 clip = dict(
     arch="EVA02-B-16",
@@ -14,7 +17,7 @@ clip = dict(
     ),
 )
 model = dict(
-    backbone=dict(type="DeCLIPViT", readout="declip", **clip),
+    backbone=dict(type="DeCLIPViT", readout=dict(attention=("qq", "kk"), scale="sqrt"), **clip),
     decode_head=dict(text_encoder=dict(**clip), logit_scale=40.0),
     test_cfg=dict(crop_size=(336, 336), stride=(112, 112)),
 )
