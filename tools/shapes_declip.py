@@ -4,7 +4,8 @@
 python tools/shapes_declip.py           # trains, tests, prints; about 40 minutes on 2 cores
 python tools/shapes_declip.py --write   # and results/shapes_declip.json, which docs/declip.md shows
 
-Every step is a command of its own that a user could type; finished ones are not repeated.
+Every step is a command of its own that a user could type. Finished ones are not repeated unless
+their options change; delete the work folder after changing a config or the code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from mmclipdis.engine.results import write_results
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "shapes_declip.json"
 
-#: The rows of DeCLIP's table 1, at this size: options of configs/shapes/declip_distill.py.
+#: After the rows of DeCLIP's table 1: options of configs/shapes/declip_distill.py. All are read out
+#: alike; the paper's "one feature" is the dense map of the ordinary last block.
 DISTILLED = {
     "content only": ["model.context_loss=None", "model.vfms=[]"],
     "content + context on one feature": ["model.context_from=map"],
@@ -92,15 +94,16 @@ def distil(args: argparse.Namespace, name: str, options: Sequence[str], seed: in
 
 def train(config: str, folder: Path, options: Sequence[str], seed: int, iters: int | None) -> None:
     """Run ``tools/train.py`` on a config of configs/shapes, unless it has been done."""
-    done = folder / "done"
-    if done.exists():
-        return
     options = [*options, f"randomness.seed={seed}"]
     if iters is not None:
         options += [f"train_cfg.max_iters={iters}", f"train_cfg.val_interval={iters}"]
     path = ROOT / "configs" / "shapes" / f"{config}.py"
-    command("tools/train.py", path, "--work-dir", folder, "--cfg-options", *options)
-    done.touch()
+    words = [str(path), "--work-dir", str(folder), "--cfg-options", *options]
+    done = folder / "done.json"
+    if done.exists() and json.loads(done.read_text()) == words:
+        return
+    command("tools/train.py", *words)
+    done.write_text(json.dumps(words))
 
 
 def dense_metrics(args: argparse.Namespace, name: str, checkpoint: str) -> Metrics:
@@ -136,17 +139,17 @@ def cat_seg(args: argparse.Namespace, config: str, distilled: bool, seed: int) -
 
 def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
     """What ``tools/test.py`` measures, kept in ``folder``."""
-    kept = folder / "metrics.json"
-    if kept.exists():
-        metrics: Metrics = json.loads(kept.read_text())
-        return metrics
     path = str(ROOT / "configs" / "shapes" / f"{config}.py")
     words = [path, *([checkpoint] if checkpoint else []), "--work-dir", str(folder)]
     words += ["--cfg-options", *options]
+    kept = folder / "metrics.json"
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    if before.get("words") == words:
+        found: Metrics = before["metrics"]
+        return found
     print("$ python tools/test.py", *words, flush=True)
-    found = test([*words, "log_level=ERROR"])
-    metrics = {name: float(value) for name, value in found.items()}
-    kept.write_text(json.dumps(metrics))
+    metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
+    kept.write_text(json.dumps({"words": words, "metrics": metrics}))
     print("  ", metrics, flush=True)
     return metrics
 

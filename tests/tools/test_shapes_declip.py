@@ -27,7 +27,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
         called.append((script, *words))
         if script == "tools/train.py":
             folder = Path(str(words[2]))
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "iter_1.pth").write_bytes(b"")
 
     def test(words: list[str]) -> dict[str, float]:
@@ -65,6 +65,8 @@ def test_finished_steps_are_not_repeated(calls, tmp_path):
     run(tmp_path)
     assert done > 20
     assert [call[0] for call in calls] == ["tools/dataset_converters/shapes.py"]
+    run(tmp_path, "--data", str(tmp_path))  # other data: everything again
+    assert len(calls) == 1 + done
 
 
 def test_cat_seg_starts_from_the_student_of_its_seed(calls, tmp_path):
