@@ -1,9 +1,10 @@
 # Region classification of COCO panoptic val2017 by EVA02-CLIP-B/16, S=560. Not run here.
 # The encoder is CLIP before any distillation. With DeCLIP weights:
 #   --cfg-options model.encoder.init_cfg.checkpoint=FILE
-# Q+K attention without a scale as in DeCLIP's released code; its paper, and its weights for
-# segmentation: model.encoder.readout=csa; weights of its scripts (q only):
-#   model.encoder.readout="{'attention': ['qq'], 'scale': 'none'}"
+# Q+K attention without a scale as in DeCLIP's released code. Weights of its scripts (q only) take
+#   --cfg-options model.encoder.readout.attention="['qq']"
+# its paper, and its weights for segmentation,
+#   --cfg-options model.encoder.readout.scale=sqrt
 # Published, all of DeCLIP-distilled students (thing / stuff mAcc; the paper does not say whether of
 # boxes or of masks), DeCLIP (CVPR 2025):
 #   Table 11, S=560, weight of the context loss 0.25: 72.2 / 51.3; 0.1: 72.4 / 50.6

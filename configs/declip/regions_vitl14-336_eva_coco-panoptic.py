@@ -1,5 +1,6 @@
 # Region classification of COCO panoptic val2017 by EVA02-CLIP-L/14-336, S=560 (40 x 40 patches).
-# See regions_vitb16_eva_coco-panoptic.py. DeCLIP's paper has no numbers of it. Not run here.
+# The options of regions_vitb16_eva_coco-panoptic.py are those of this config too. DeCLIP's paper
+# has no numbers of it. Not run here.
 _base_ = ["../_base_/mmengine_runtime.py", "../_base_/datasets/coco_panoptic_regions.py"]
 clip = dict(arch="EVA02-L-14-336", init_cfg=dict(type="Pretrained", checkpoint="merged2b_s6b_b61k"))
 model = dict(
