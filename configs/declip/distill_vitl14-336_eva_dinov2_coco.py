@@ -17,12 +17,8 @@ model = dict(
     ],
     region_classifier=dict(text_encoder=dict(**clip)),
 )
-custom_hooks = [
-    dict(type="VocabularyHook"),
-    dict(type="NonFiniteGuard"),
-    dict(type="ReplacedImagesHook"),
-    dict(type="WeightEnsembleHook", alpha=0.95),
-]
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].alpha = 0.95  # of WeightEnsembleHook
 train_pipeline = [
     dict(type="LoadPILImage"),
     dict(type="DistillViews", size=560, proxy_sizes=(560,)),

@@ -69,7 +69,7 @@ class DistillViews(BaseTransform):
 
     Args:
         size: Side of the student's image in pixels.
-        proxy_sizes: Sides of the proxies' images in pixels.
+        proxy_sizes: Sides of the proxies' images in pixels; () makes none.
 
     Raises:
         ValueError: A side is below 1.

@@ -3,3 +3,6 @@
 # the base's. Not run here.
 _base_ = ["../distill_vitb16_eva_dinov2_coco.py"]
 model = dict(context_loss=None, vfms=[])
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].proxy_sizes = ()  # of DistillViews: nobody looks at them
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

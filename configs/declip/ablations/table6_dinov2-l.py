@@ -1,6 +1,6 @@
 # DeCLIP, Table 6: dinov2-L as the context teacher, S=1024 (64 x 64 tokens). Published mAcc
 # thing / stuff; mIoU Context59, COCO-Stuff, ADE: 77.6 / 53.1; 38.0, 24.1, 21.3. Not run here.
-_base_ = ["../distill_vitb16_eva_dinov2_coco.py"]
+_base_ = ["table7_qk.py"]
 vfm = dict(
     type="TimmVFM",
     model="dinov2-L",
@@ -8,17 +8,3 @@ vfm = dict(
     init_cfg=dict(type="Pretrained", checkpoint="checkpoints/dinov2_vitl14_reg4_pretrain.pth"),
 )
 model = dict(vfms=[vfm])
-train_pipeline = [
-    dict(type="LoadPILImage"),
-    dict(type="DistillViews", size=1024, proxy_sizes=(896,)),
-    dict(type="GridCrops", crop_size=224, max_split=6, max_boxes=20),
-    dict(type="PackDistillInputs"),
-]
-test_pipeline = [
-    dict(type="LoadPanopticRegions"),
-    dict(type="LetterboxRegions", size=1024, patch_size=16),
-    dict(type="PackRegions"),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader

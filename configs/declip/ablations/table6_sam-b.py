@@ -1,6 +1,6 @@
 # DeCLIP, Table 6: sam-B as the context teacher, S=1024 (64 x 64 tokens). Published mAcc
 # thing / stuff; mIoU Context59, COCO-Stuff, ADE: 75.0 / 51.8; 35.3, 22.0, 18.5. Not run here.
-_base_ = ["../distill_vitb16_eva_dinov2_coco.py"]
+_base_ = ["table7_qk.py"]
 vfm = dict(
     type="TimmVFM",
     model="sam-B",
@@ -8,17 +8,6 @@ vfm = dict(
     init_cfg=dict(type="Pretrained", checkpoint="checkpoints/sam_vit_b_01ec64.pth"),
 )
 model = dict(vfms=[vfm])
-train_pipeline = [
-    dict(type="LoadPILImage"),
-    dict(type="DistillViews", size=1024, proxy_sizes=(1024,)),
-    dict(type="GridCrops", crop_size=224, max_split=6, max_boxes=20),
-    dict(type="PackDistillInputs"),
-]
-test_pipeline = [
-    dict(type="LoadPanopticRegions"),
-    dict(type="LetterboxRegions", size=1024, patch_size=16),
-    dict(type="PackRegions"),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].proxy_sizes = (1024,)  # of DistillViews
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader

@@ -39,7 +39,7 @@ def test_the_grids_of_student_teachers_and_validation_match(path):
     grid = views.size // tower.patch_size[0]
     assert grid * tower.patch_size[0] == views.size
     sides = {grid * VFMS[vfm.model].patch_size for vfm in config.model.vfms}
-    assert not sides or sides == set(views.proxy_sizes)
+    assert sides == set(views.proxy_sizes)
     crops = transform(config, "train_dataloader", "GridCrops")
     assert crops.crop_size == tower.image_size[0]
     regions = transform(config, "val_dataloader", "LetterboxRegions")
@@ -47,6 +47,17 @@ def test_the_grids_of_student_teachers_and_validation_match(path):
     files = {vfm.init_cfg.checkpoint for vfm in config.model.vfms}
     assert files == {f"checkpoints/{VFMS[vfm.model].file}" for vfm in config.model.vfms}
     assert config.model.region_classifier.text_encoder.arch == config.model.student.arch
+
+
+def levels(path: Path) -> int:
+    """How many files deep the config is stacked on its bases."""
+    bases = Config._get_base_files(str(path))
+    return 1 + max((levels(path.parent / base) for base in bases), default=-1)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
+def test_a_config_is_read_through_two_levels_of_bases_at_most(path):
+    assert levels(path) in (1, 2)
 
 
 def test_golden_g11_the_released_schedule():
@@ -139,10 +150,9 @@ def shrunk(path: Path, folder: Path) -> Config:
         dict(type="TimmVFM", model="vit_tiny_patch16_224", model_kwargs=dict(patch_size=p, **small))
         for p in patches
     ]
-    sides = tuple(GRID * p for p in patches) or (GRID,)
-    transform(config, "train_dataloader", "DistillViews").update(
-        size=GRID * PATCH, proxy_sizes=sides
-    )
+    sides = tuple(GRID * p for p in patches)
+    views = transform(config, "train_dataloader", "DistillViews")
+    views.update(size=GRID * PATCH, proxy_sizes=sides)
     transform(config, "train_dataloader", "GridCrops").crop_size = 16
     for loader in ("train_dataloader", "val_dataloader"):
         config[loader].update(num_workers=0, persistent_workers=False, pin_memory=False)
