@@ -115,7 +115,7 @@ def cache_file(cache_dir: CacheDir, key: str) -> Path | None:
     return directory / f"text_{key[:40]}.safetensors"
 
 
-def read_embeddings(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
+def read_cached(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
     """Embeddings of ``path``; None if there are none. A damaged file is reported and ignored."""
     if not path.is_file():
         return None
@@ -139,7 +139,7 @@ def read_embeddings(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | No
     return None
 
 
-def write_embeddings(path: Path, key: str, embeddings: Tensor) -> None:
+def write_cached(path: Path, key: str, embeddings: Tensor) -> None:
     """Store ``embeddings`` so that a reader, in whatever process, sees all of them or no file.
 
     A disk that cannot be written is reported by a warning: the cache only saves time.

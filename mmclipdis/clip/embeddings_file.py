@@ -2,7 +2,9 @@
 
 Text embeddings are not interchangeable between models, not even between those of one width: of
 another model's, the accuracy is near chance and nothing else tells. So the width is always
-compared, and files written here carry a fingerprint of their text tower and the class names.
+compared, and files written here carry a fingerprint of their text tower and the class names. The
+fingerprint can only be compared where there is a text tower, which a model that reads a file has
+not: ``tools/model_converters/text_embeddings.py`` writes files, and compares them with a tower.
 """
 
 from __future__ import annotations

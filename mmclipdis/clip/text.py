@@ -27,10 +27,10 @@ from mmclipdis.clip.embedding_cache import (
     CacheDir,
     MemoryCache,
     cache_file,
-    read_embeddings,
+    read_cached,
     weights_fingerprint,
     weights_version,
-    write_embeddings,
+    write_cached,
 )
 from mmclipdis.clip.towers import build_text_transformer
 from mmclipdis.clip.vocabulary import Vocabulary
@@ -274,10 +274,10 @@ def _from_disk_or_compute(
     path = cache_file(cache_dir, key)
     if path is None:
         return _compute(tower, vocabulary, batch_size, progress)
-    embeddings = read_embeddings(path, key, (len(vocabulary.queries), tower.embed_dim))
+    embeddings = read_cached(path, key, (len(vocabulary.queries), tower.embed_dim))
     if embeddings is None:
         embeddings = _compute(tower, vocabulary, batch_size, progress)
-        write_embeddings(path, key, embeddings)
+        write_cached(path, key, embeddings)
     return embeddings
 
 

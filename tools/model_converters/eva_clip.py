@@ -1,4 +1,4 @@
-"""Convert CLIP weights between the official names of EVA-CLIP, CLIPSelf, DeCLIP and open_clip's.
+r"""Convert CLIP weights between the official names of EVA-CLIP, CLIPSelf, DeCLIP and open_clip's.
 
     python tools/model_converters/eva_clip.py EVA02_CLIP_B_psz16_s8B.pt eva_b.safetensors
     python tools/model_converters/eva_clip.py DeCLIP_EVA-B_DINOv2-B_csa_0.05_2.0.pt declip_b.pt \
