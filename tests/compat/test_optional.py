@@ -17,7 +17,8 @@ for name in {blocked!r}:
 REST = """
 import mmclipdis
 from mmengine.registry import HOOKS, LOOPS, MODELS
-for name in ("ClearCLIPViT", "CLIPViT", "GatheredBCELoss", "OpenCLIPTextEncoder"):
+names = ("ClearCLIPViT", "CLIPViT", "GatheredBCELoss", "OpenCLIPTextEncoder", "DeCLIP", "TimmVFM")
+for name in names:
     assert MODELS.get(name), name
 assert HOOKS.get("VocabularyHook") and LOOPS.get("ExactIterBasedTrainLoop")
 import mmclipdis.apis.run

@@ -3,11 +3,11 @@
 train_pipeline = [
     dict(type="LoadPILImage"),
     dict(type="DistillViews", size=160, proxy_sizes=(160,)),
-    dict(type="GridCrops", crop_size=80, max_split=6, max_boxes=20),
+    dict(type="GridCrops", crop_size=80, max_split=10, max_boxes=20),
     dict(type="PackDistillInputs"),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=6,
     num_workers=0,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
