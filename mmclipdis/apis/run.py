@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -141,7 +142,13 @@ def build_runner(config: Config) -> Runner:
     kind = "runner_type" in config
     runner: Runner = RUNNERS.build(config) if kind else Runner.from_cfg(config)
     runner.register_hook(ForeignCheckpointGuard())
+    # mmengine warns of every frozen parameter by its name: hundreds of lines for a frozen tower.
+    runner.logger.addFilter(_is_no_frozen_parameter)
     return runner
+
+
+def _is_no_frozen_parameter(record: logging.LogRecord) -> bool:
+    return not record.getMessage().endswith("is skipped since its requires_grad=False")
 
 
 def prepare_cpu_processes(config: Config) -> None:

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
         "train_cfg.val_interval=2",
         "train_dataloader.batch_size=2",
     ]
-    options += ["default_hooks.checkpoint.interval=1", "log_level=ERROR"]
+    options += ["default_hooks.checkpoint.interval=1", "log_level=WARNING"]
     runner = run_train([DISTILL, "--work-dir", str(folder / "work"), "--cfg-options", *options])
     scalars = runner.message_hub.log_scalars.items()
     metrics = {k.removeprefix("val/"): v.current() for k, v in scalars if k.startswith("val/")}
@@ -43,6 +43,12 @@ def measured(run, config, *options, checkpoint=()):
     words = [str(ROOT / "configs/shapes" / f"{config}.py"), *checkpoint]
     words += ["--work-dir", str(folder / "test"), "--cfg-options", data, *options]
     return run_test([*words, "log_level=ERROR"])
+
+
+def test_the_log_does_not_list_every_frozen_parameter(run):
+    (log,) = (run[0] / "work").glob("*/*.log")
+    assert "WARNING" in log.read_text()
+    assert "is skipped since" not in log.read_text()
 
 
 def test_the_checkpoint_measures_what_validation_measured(run):
