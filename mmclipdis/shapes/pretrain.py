@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from mmclipdis.shapes.captions import names_in
 from mmclipdis.shapes.pairs import Pairs
+from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
 from mmclipdis.shapes.world import CLASSES
 
 
@@ -125,14 +125,6 @@ def build_model(config: Mapping[str, Any], vocabulary: int, patch_dropout: float
     )
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    progress = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def _batch(
     pairs: Pairs, captions: Captions, recipe: Recipe, step: int, rank: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,17 +160,8 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     model = build_model(config, len(captions.ids), recipe.patch_dropout)
     parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(
-        groups,
-        lr=recipe.lr,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
-    )
-    start = _resume(model, optimiser, recipe, folder)
+    optimiser = adamw(parameters, recipe)
+    start = resume_run(folder, model, optimiser, recipe)
     bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, start, disable=rank > 0)
     for step in bar:
         for group in optimiser.param_groups:
@@ -200,7 +183,8 @@ def pretrain(
         if step % 50 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp():.1f}")
         if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == recipe.steps):
-            _save(model, captions, optimiser, recipe, folder, step + 1)
+            ids = torch.from_numpy(captions.ids)
+            save_run(folder, model, optimiser, recipe, step + 1, ids=ids)
 
 
 def _loss(model: CLIP, images: Tensor, tokens: Tensor, positive: Tensor) -> Tensor:
@@ -222,38 +206,3 @@ def _average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> 
     flat /= processes
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
-
-
-def _save(
-    model: CLIP,
-    captions: Captions,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    folder: Path,
-    step: int,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(),
-        "ids": torch.from_numpy(captions.ids),
-        "optimiser": optimiser.state_dict(),
-        "recipe": json.dumps(asdict(recipe)),
-        "step": step,
-    }
-    torch.save(state, folder / "last.pt.part")
-    (folder / "last.pt.part").replace(folder / "last.pt")
-
-
-def _resume(model: CLIP, optimiser: torch.optim.Optimizer, recipe: Recipe, folder: Path) -> int:
-    path = folder / "last.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if json.loads(state["recipe"]) != asdict(recipe):
-        raise ValueError(
-            f"{path} was made by another recipe ({state['recipe']}); "
-            "give its settings, or name another work folder"
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])

@@ -11,12 +11,10 @@ anybody having said what an object is.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +30,7 @@ from tqdm import tqdm
 from mmclipdis.datasets.letterbox import letterbox
 from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import draw_scene, random_size
+from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise
 
 SIDE = 160  # of a stored picture, in pixels
@@ -182,14 +181,6 @@ def neighbour_loss(
     return loss[near.any(dim=-1)].mean()
 
 
-def learning_rate(step: int, recipe: VFMRecipe) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    progress = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def step_loss(
     model: VisionTransformer, pictures: NDArray[np.uint8], recipe: VFMRecipe, step: int
 ) -> Tensor:
@@ -224,15 +215,8 @@ def pretrain_vfm(
     """
     torch.manual_seed(recipe.seed)
     model = build_vfm()
-    parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(
-        groups, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
-    start = _resume(model, optimiser, recipe, folder)
+    optimiser = adamw(model.parameters(), recipe)
+    start = resume_run(folder, model, optimiser, recipe)
     bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start)
     for step in bar:
         for group in optimiser.param_groups:
@@ -242,43 +226,8 @@ def pretrain_vfm(
             raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower the rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
-            _save(model, optimiser, recipe, folder, step + 1)
-
-
-def _save(
-    model: VisionTransformer,
-    optimiser: torch.optim.Optimizer,
-    recipe: VFMRecipe,
-    folder: Path,
-    step: int,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "recipe": json.dumps(asdict(recipe)),
-        "step": step,
-    }
-    torch.save(state, folder / "last.pt.part")
-    (folder / "last.pt.part").replace(folder / "last.pt")
-
-
-def _resume(
-    model: VisionTransformer, optimiser: torch.optim.Optimizer, recipe: VFMRecipe, folder: Path
-) -> int:
-    path = folder / "last.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if json.loads(state["recipe"]) != json.loads(json.dumps(asdict(recipe))):
-        raise ValueError(
-            f"{path} was made by another recipe ({state['recipe']}); "
-            "give its settings, or name another work folder"
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+            save_run(folder, model, optimiser, recipe, step + 1)

@@ -23,9 +23,9 @@ from mmclipdis.shapes.pretrain import (
     build_model,
     contrastive_loss,
     encode_text,
-    learning_rate,
     pretrain,
 )
+from mmclipdis.shapes.training import learning_rate
 from mmclipdis.shapes.world import CLASSES
 
 TINY = {
