@@ -1,7 +1,7 @@
 # DeCLIP on ShapeScenes: the tiny CLIP learns content from its own crops and context from a small
 # vision model that was pretrained on the pictures alone (tools/pretrain_shapes_vfm.py).
 # The published recipe at this size (160 px = 20 x 20 tokens, batch 6), with a higher rate, grids of
-# up to 10 x 10 cells, so that things fill a cell now and then, and a weaker context: docs/declip.md.
+# up to 10 x 10 cells, so that things fill a cell at times, and a weaker context: docs/declip.md.
 # Measured by tools/shapes_declip.py: results/shapes_declip.json.
 _base_ = [
     "../_base_/mmengine_runtime.py",

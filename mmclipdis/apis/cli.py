@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import torch.distributed
 from mmengine.config import Config, DictAction
 
 import mmclipdis
@@ -138,6 +139,9 @@ def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str]
         if message is None or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
         _exit(message)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Left to the end of the interpreter, gloo's threads may abort a process that is done.
+        torch.distributed.destroy_process_group()
 
 
 def _exit(message: str) -> NoReturn:
