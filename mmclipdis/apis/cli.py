@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import os
 import re
 import signal
@@ -130,7 +131,7 @@ def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str]
     ``--debug`` or ``MMCLIPDIS_DEBUG=1`` these do, too.
     """
     try:
-        main(arguments)
+        result = main(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -139,9 +140,23 @@ def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str]
         if message is None or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
         _exit(message)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # Left to the end of the interpreter, gloo's threads may abort a process that is done.
-        torch.distributed.destroy_process_group()
+    _end_distributed_run(result)
+
+
+def _end_distributed_run(result: object) -> None:
+    """End one of several processes at once, with ``result`` (the runner) still alive.
+
+    Taking down DDP and gloo's threads now and then aborts a process whose work is done and saved
+    ("terminate called without an active exception"), and torchrun then reports a failed run.
+    """
+    dist = torch.distributed
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    dist.barrier()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _exit(message: str) -> NoReturn:
