@@ -17,12 +17,15 @@ class DenseFeatures:
         context: The asked ones of ``q``, ``k``, ``v``: ``(B, D, h, w)`` projections of the last
             block after the bias, before scaling, heads concatenated (DeCLIP's context features).
         intermediates: ``(B, D, h, w)`` outputs of the asked blocks, in the order asked.
+        mean_token: ``(B, E)`` the mean token of a CLIP ResNet's attention pool, read out like the
+            map (DCLIP pools over it, too); None for a ViT, which has none, or where not asked.
     """
 
     map: Tensor
     cls: Tensor | None = None
     context: dict[str, Tensor] = field(default_factory=dict)
     intermediates: tuple[Tensor, ...] = ()
+    mean_token: Tensor | None = None
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ name           attention        residual  FFN  source
 ``clearclip``  qq               none      no   ClearCLIP (Lan et al., 2024), eq. 4
 ``declip``     qq + kk          none      no   DeCLIP (Wang et al., 2025), released ``csa``
 ``catseg``     identity         cls       yes  CAT-Seg (Cho et al., 2024), released code
+``v``          identity         none      no   DCLIP, and MaskCLIP, of a ResNet's attention pool
 ``qq kk vv``   as named         none      no   ClearCLIP's and DeCLIP's ablations
 ``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
 ``all``        qkv              none      no   DeCLIP's ablation
@@ -113,6 +114,7 @@ READOUTS: dict[str, AnyReadout] = {
     "clearclip": Readout(("qq",)),
     "declip": Readout(("qq", "kk")),
     "catseg": Readout(("identity",), residual="cls", ffn=True),
+    "v": Readout(("identity",)),
     "qq": Readout(("qq",)),
     "kk": Readout(("kk",)),
     "vv": Readout(("vv",)),
