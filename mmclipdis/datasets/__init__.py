@@ -4,6 +4,8 @@ from mmclipdis.compat.optional import HAS_MMSEG, absent
 from mmclipdis.datasets.distill_images import DistillImageDataset
 from mmclipdis.datasets.distill_transforms import DistillViews, LoadPILImage, PackDistillInputs
 from mmclipdis.datasets.grid_crops import GridCrops
+from mmclipdis.datasets.multi_label import CocoMultiLabelDataset
+from mmclipdis.datasets.multi_label_transforms import PackMultiLabelInputs
 from mmclipdis.datasets.panoptic_regions import PanopticRegionsDataset
 from mmclipdis.datasets.region_transforms import (
     CropRegions,
@@ -14,6 +16,7 @@ from mmclipdis.datasets.region_transforms import (
 
 __all__ = [
     "COCOObjectDataset",
+    "CocoMultiLabelDataset",
     "CropRegions",
     "DistillImageDataset",
     "DistillViews",
@@ -24,6 +27,7 @@ __all__ = [
     "LoadReadableAnnotations",
     "LoadReadableImage",
     "PackDistillInputs",
+    "PackMultiLabelInputs",
     "PackRegions",
     "PanopticRegionsDataset",
     "PascalVOC20Dataset",
