@@ -80,6 +80,11 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
+def logit_factor(scale: str, head_dim: int) -> float:
+    """Factor of the attention logits by the name that a readout gives it."""
+    return head_dim**-0.5 if scale == "sqrt" else 1.0
+
+
 def attention_output(
     block: nn.Module,
     projected: dict[str, Tensor],
@@ -91,7 +96,7 @@ def attention_output(
     """``A``: attention of ``block`` and what merges its heads, LayerScale too; ``(B, L', D)``."""
     view = view_of(block, rope)
     parts = {name: split_heads(value, view.heads) for name, value in projected.items()}
-    factor = parts["v"].shape[-1] ** -0.5 if scale == "sqrt" else 1.0
+    factor = logit_factor(scale, parts["v"].shape[-1])
     out = attend(terms, parts, factor, first_query, view.rotate)
     return view.merge(out.transpose(1, 2).flatten(2))
 

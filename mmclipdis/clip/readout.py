@@ -12,6 +12,7 @@ name           attention        residual  FFN  source
 ``declip``     qq + kk          none      no   DeCLIP (Wang et al., 2025), released ``csa``
 ``catseg``     identity         cls       yes  CAT-Seg (Cho et al., 2024), released code
 ``v``          identity         none      no   DCLIP, and MaskCLIP, of a ResNet's attention pool
+``qk``         qk               none      no   the attention pool of CLIP's ResNet, at every row
 ``qq kk vv``   as named         none      no   ClearCLIP's and DeCLIP's ablations
 ``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
 ``all``        qkv              none      no   DeCLIP's ablation
@@ -115,6 +116,7 @@ READOUTS: dict[str, AnyReadout] = {
     "declip": Readout(("qq", "kk")),
     "catseg": Readout(("identity",), residual="cls", ffn=True),
     "v": Readout(("identity",)),
+    "qk": Readout(("qk",)),
     "qq": Readout(("qq",)),
     "kk": Readout(("kk",)),
     "vv": Readout(("vv",)),

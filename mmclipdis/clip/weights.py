@@ -75,6 +75,11 @@ def model_config(arch: Arch) -> dict[str, Any]:
     return dict(found)
 
 
+def is_resnet(arch: Arch) -> bool:
+    """Whether ``arch`` has CLIP's ResNet: a number of blocks for each of its stages."""
+    return isinstance(model_config(arch)["vision_cfg"].get("layers"), (list, tuple))
+
+
 def has_quick_gelu(arch: Arch) -> bool:
     """Whether the towers of ``arch`` have QuickGELU in place of GELU."""
     return bool(model_config(arch).get("quick_gelu", False))

@@ -13,6 +13,7 @@ from mmclipdis.models.backbones import (
     MaskCLIPViT,
     SCLIPViT,
 )
+from mmclipdis.models.clip_resnet import CLIPResNet
 from mmclipdis.models.distillation.declip import DeCLIP
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
 from mmclipdis.models.distillation.regions import RegionClassifier
@@ -23,6 +24,7 @@ from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 __all__ = [
     "CATSeg",
     "CATSegHead",
+    "CLIPResNet",
     "CLIPSurgeryViT",
     "CLIPViT",
     "ClearCLIPViT",

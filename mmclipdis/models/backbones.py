@@ -1,4 +1,4 @@
-"""CLIP's image tower as a backbone that any mm config can name.
+"""CLIP's ViT as a backbone that any mm config can name; what the ResNet shares with it, too.
 
 One class; the published methods are presets of its readout and of its position rule.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmclipdis.clip.activation_mark import remember_activation
 from mmclipdis.clip.features import DenseFeatures
@@ -22,8 +22,68 @@ from mmclipdis.clip.trainable import freeze_unread, set_trainable
 from mmclipdis.clip.weights import Arch, has_quick_gelu, load_image_tower
 
 
+class CLIPBackbone(BaseModule):
+    """What every backbone of CLIP has: its arch, its readout, and weights that are marked with it.
+
+    Args:
+        arch, readout, any_readout, normalize, init_cfg: As in :class:`CLIPViT`.
+        tower: Image tower of ``arch``.
+    """
+
+    _is_init: bool  # mmengine's mark that init_weights() has run
+    tower: Any
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        arch: Arch,
+        readout: str | AnyReadout | Mapping[str, Any],
+        any_readout: bool,
+        normalize: bool,
+        init_cfg: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
+        self.tower = tower
+        self.arch = arch
+        self.readout = get_readout(readout)
+        self.any_readout = any_readout
+        remember_readout(self)
+        self.quick_gelu = has_quick_gelu(arch)
+        remember_activation(self)
+        self.normalize = normalize
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the joint image-text space."""
+        return self.tower.embed_dim  # type: ignore[no-any-return]
+
+    @property
+    def width(self) -> int:
+        """Channels of the last block or stage."""
+        return self.tower.width  # type: ignore[no-any-return]
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels a location of the map, (height, width)."""
+        return self.tower.patch_size  # type: ignore[no-any-return]
+
+    def init_weights(self) -> None:
+        """Load the weights that ``init_cfg`` names; without one the weights stay random.
+
+        Raises:
+            FileNotFoundError, ValueError: if they do not exist or do not fit, or were saved with
+                another readout.
+        """
+        if self.init_cfg is None or self._is_init:
+            return
+        checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
+        readout = None if self.any_readout else self.readout
+        load_image_tower(self.tower, self.arch, checkpoint, readout)
+        self._is_init = True
+
+
 @MODELS.register_module()
-class CLIPViT(BaseModule):
+class CLIPViT(CLIPBackbone):
     """CLIP's ViT, OpenAI-style or EVA-02, with a choice of readout for its last block.
 
     As a backbone it returns a tuple of maps, as necks and heads of mmseg and mmdet expect; heads
@@ -59,8 +119,6 @@ class CLIPViT(BaseModule):
         ValueError: for an unknown arch, readout, position rule, trainable part or output.
     """
 
-    _is_init: bool  # mmengine's mark that init_weights() has run
-
     def __init__(
         self,
         arch: Arch = "ViT-B-16-quickgelu",
@@ -73,54 +131,18 @@ class CLIPViT(BaseModule):
         any_readout: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
-        self.arch = arch
-        self.readout = get_readout(readout)
-        self.any_readout = any_readout
-        remember_readout(self)
-        self.quick_gelu = has_quick_gelu(arch)
-        remember_activation(self)
-        self.tower = build_image_tower(arch, positions)
+        tower = build_image_tower(arch, positions)
+        super().__init__(tower, arch, readout, any_readout, normalize, init_cfg)
         self.tower.grad_checkpointing = grad_checkpointing
-        self.normalize = normalize
         self.out_indices = self._check_out_indices(out_indices)
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
         self._freeze_unread()
 
     @property
-    def embed_dim(self) -> int:
-        """Channels of the joint image-text space."""
-        return self.tower.embed_dim
-
-    @property
-    def width(self) -> int:
-        """Channels of the block outputs."""
-        return self.tower.width
-
-    @property
     def num_blocks(self) -> int:
         """Number of transformer blocks."""
         return len(self.tower.blocks)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Patch (height, width) in pixels."""
-        return self.tower.patch_size
-
-    def init_weights(self) -> None:
-        """Load the weights that ``init_cfg`` names; without one the weights stay random.
-
-        Raises:
-            FileNotFoundError, ValueError: if they do not exist or do not fit, or were saved with
-                another readout.
-        """
-        if self.init_cfg is None or self._is_init:
-            return
-        checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
-        readout = None if self.any_readout else self.readout
-        load_image_tower(self.tower, self.arch, checkpoint, readout)
-        self._is_init = True
 
     def dense(
         self,
@@ -131,7 +153,7 @@ class CLIPViT(BaseModule):
         with_cls: bool = False,
     ) -> DenseFeatures:
         """Dense features of normalised RGB images ``(B, 3, H, W)``; see the tower's protocol."""
-        features = self.tower.forward_dense(
+        features: DenseFeatures = self.tower.forward_dense(
             images,
             self.readout,
             intermediates=intermediates,

@@ -1,0 +1,137 @@
+"""CLIP's ResNet as a backbone: a pyramid for necks, a dense map for everything that reads CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from mmclipdis.clip.features import DenseFeatures
+from mmclipdis.clip.readout import AnyReadout, Readout, get_readout
+from mmclipdis.clip.resnet import build_resnet_tower, check_pool_readout
+from mmclipdis.clip.weights import Arch
+from mmclipdis.models.backbones import CLIPBackbone
+
+
+@MODELS.register_module()
+class CLIPResNet(CLIPBackbone):
+    """CLIP's ResNet with a choice of readout for its attention pool.
+
+    As a backbone it returns a tuple of maps: those of the four stages have stride 4, 8, 16 and 32
+    and (RN50, RN101) 256, 512, 1024 and 2048 channels, as FPN and UPerNet expect of a ResNet.
+
+    Args:
+        arch: open_clip config name (``'RN50-quickgelu'``, ``'RN101-quickgelu'``: OpenAI's weights
+            need the ``-quickgelu`` names, for the text tower) or a dict of the same form.
+        readout: Name or fields of a :class:`~mmclipdis.clip.readout.Readout`: ``v`` (DCLIP),
+            ``vv``, ``qq``, ``kk``, ``csa``, ``all`` or ``qk``.
+        positions: Resampling rule of the pool's position table: ``size`` (DCLIP), ``legacy``,
+            ``antialias`` or ``bilinear`` (CLIP-Surgery).
+        out_indices: What :meth:`forward` returns: 0 to 3 give the stages, ``'map'`` the dense map
+            in the joint space, ``(B, E, h, w)`` of stride 32.
+        normalize: L2-normalise the dense map, and the mean token, over the channels.
+        mean_token: Whether :meth:`dense` reads out the mean token, too.
+        trainable: ``()`` freezes the tower, ``('all',)`` trains it, but for what neither the
+            readout nor ``out_indices`` read, since weights without gradient stop DDP.
+        norm_eval: BatchNorms of a trained tower keep CLIP's statistics, too; those of a frozen one
+            always do.
+        any_readout: Load weights whatever readout they are marked with, as in
+            :class:`~mmclipdis.models.backbones.CLIPViT`.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
+            :func:`~mmclipdis.clip.weights.read_clip_checkpoint`. Read by ``init_weights()``, never
+            by the constructor. None keeps random weights.
+
+    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
+    taken off, both sides 32 px or more.
+
+    Raises:
+        ValueError: for an unknown arch, readout, position rule, trainable part or output.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = "RN101-quickgelu",
+        readout: str | AnyReadout | Mapping[str, Any] = "v",
+        positions: str = "size",
+        out_indices: Sequence[int | str] = ("map",),
+        normalize: bool = False,
+        mean_token: bool = True,
+        trainable: Sequence[str] = (),
+        norm_eval: bool = True,
+        any_readout: bool = False,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        read = check_pool_readout(get_readout(readout))
+        tower = build_resnet_tower(arch, positions, norm_eval)
+        super().__init__(tower, arch, read, any_readout, normalize, init_cfg)
+        self.mean_token = mean_token
+        self.out_indices = _checked_out_indices(out_indices)
+        self.trainable = tuple(trainable)
+        if self.trainable not in ((), ("all",)):
+            raise ValueError(
+                f"CLIPResNet.trainable={self.trainable}: choose () or ('all',); a ResNet has no "
+                "transformer blocks whose parts could be trained"
+            )
+        self.requires_grad_(bool(self.trainable))
+        self._freeze_unread(read)
+        self.train(self.training)  # BatchNorms follow what is frozen
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of the four stages."""
+        return self.tower.stage_widths  # type: ignore[no-any-return]
+
+    def dense(
+        self, images: Tensor, *, intermediates: Sequence[int] = (), with_cls: bool = False
+    ) -> DenseFeatures:
+        """Dense features of normalised RGB images ``(B, 3, H, W)``; see the tower's protocol."""
+        features: DenseFeatures = self.tower.forward_dense(
+            images,
+            self.readout,
+            intermediates=intermediates,
+            with_cls=with_cls,
+            mean_token=self.mean_token,
+        )
+        if not self.normalize:
+            return features
+        mean = features.mean_token
+        return replace(
+            features,
+            map=F.normalize(features.map, dim=1),
+            mean_token=None if mean is None else F.normalize(mean, dim=1),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps named by ``out_indices``, in their order."""
+        stages = [index for index in self.out_indices if isinstance(index, int)]
+        if "map" not in self.out_indices:
+            return self.tower.forward_stages(images, stages)  # type: ignore[no-any-return]
+        features = self.dense(images, intermediates=stages)
+        maps = iter(features.intermediates)
+        return tuple(next(maps) if isinstance(i, int) else features.map for i in self.out_indices)
+
+    def _freeze_unread(self, readout: Readout) -> None:
+        """Freeze what :meth:`forward` never reads."""
+        pool = self.tower.visual.attnpool
+        unread = [getattr(pool, f"{part}_proj") for part in "qkv" if part not in readout.parts]
+        if "map" not in self.out_indices:
+            last = max(index % 4 for index in self.out_indices if isinstance(index, int))
+            unread = [pool, *self.tower.stages[last + 1 :]]
+        for module in unread:
+            module.requires_grad_(False)
+
+
+def _checked_out_indices(out_indices: Sequence[int | str]) -> tuple[int | str, ...]:
+    for index in out_indices:
+        if index != "map" and not (isinstance(index, int) and -4 <= index <= 3):
+            raise ValueError(
+                f"out_indices={tuple(out_indices)}: {index!r} is neither 'map' nor a stage of a "
+                "CLIP ResNet, 0 to 3"
+            )
+    if not out_indices:
+        raise ValueError("out_indices is empty: name stages or 'map'")
+    return tuple(out_indices)
