@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmclipdis.clip.marks import remember
+
 #: Name of the mark: in a state dict, at the top of a ``.pt`` and in the header of a safetensors.
 MARK = "quick_gelu"
 
@@ -23,8 +25,7 @@ _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 def remember_activation(module: nn.Module) -> None:
     """Save ``module.quick_gelu`` with the weights of ``module``; check it when they are loaded.
 
-    ``state_dict()`` gets the entry ``quick_gelu``, ``load_state_dict()`` takes it out again, as
-    :func:`~mmclipdis.clip.readout_mark.remember_readout` does with the readout.
+    See :func:`~mmclipdis.clip.marks.remember`.
 
     Args:
         module: Has the attributes ``quick_gelu`` and ``arch``.
@@ -32,8 +33,7 @@ def remember_activation(module: nn.Module) -> None:
     Raises:
         ValueError: not here but when loading, if the weights were saved with the other activation.
     """
-    module.register_state_dict_post_hook(_add_mark)  # type: ignore[no-untyped-call]
-    module.register_load_state_dict_pre_hook(_take_mark)  # type: ignore[no-untyped-call]
+    remember(module, MARK, _encode, _check)
 
 
 def find_quick_gelu(
@@ -90,12 +90,9 @@ def check_activation(
     )
 
 
-def _add_mark(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    state_dict[prefix + MARK] = torch.tensor(bool(module.quick_gelu), dtype=torch.uint8)
+def _encode(module: Any) -> Tensor:
+    return torch.tensor(bool(module.quick_gelu), dtype=torch.uint8)
 
 
-def _take_mark(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    mark: Tensor | None = state_dict.pop(prefix + MARK, None)
-    if mark is not None:
-        source = f"the checkpoint of {prefix.removesuffix('.') or type(module).__name__}"
-        check_activation(bool(mark), module.quick_gelu, module.arch, source)
+def _check(module: Any, mark: Tensor, source: str) -> None:
+    check_activation(bool(mark), module.quick_gelu, module.arch, source)

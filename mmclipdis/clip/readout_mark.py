@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mmclipdis.clip.marks import decode_text, encode_text, remember
 from mmclipdis.clip.readout import READOUTS, AnyReadout, get_readout
 
 #: Name of the mark: in a state dict, at the top of a ``.pt`` and in the header of a safetensors.
@@ -25,9 +25,8 @@ MARK = "readout"
 def remember_readout(module: nn.Module) -> None:
     """Save ``module.readout`` with the weights of ``module``, and check it when they are loaded.
 
-    ``state_dict()`` gets the entry ``readout`` of what the module's readout is at that time;
-    ``load_state_dict()`` takes it out again. Works strictly or not, with torch's and mmengine's
-    functions, and under DDP. A module whose ``any_readout`` is true loads every weight.
+    A module whose ``any_readout`` is true loads every weight. See
+    :func:`~mmclipdis.clip.marks.remember`.
 
     Args:
         module: Has the attribute ``readout`` and perhaps ``any_readout``.
@@ -35,13 +34,12 @@ def remember_readout(module: nn.Module) -> None:
     Raises:
         ValueError: not here but when loading, if the weights were saved with another readout.
     """
-    module.register_state_dict_post_hook(_add_mark)  # type: ignore[no-untyped-call]
-    module.register_load_state_dict_pre_hook(_take_mark)  # type: ignore[no-untyped-call]
+    remember(module, MARK, _encode, _check)
 
 
 def encode_readout(readout: AnyReadout) -> Tensor:
     """The mark of ``readout`` in a state dict: its fields as JSON, a uint8 tensor ``(n,)``."""
-    return torch.tensor(list(readout_json(readout).encode()), dtype=torch.uint8)
+    return encode_text(readout_json(readout))
 
 
 def readout_json(readout: AnyReadout) -> str:
@@ -62,7 +60,7 @@ def decode_readout(mark: Any, source: str) -> AnyReadout:
     """
     try:
         if isinstance(mark, Tensor):
-            mark = bytes(mark.flatten().to(torch.uint8).tolist()).decode()
+            mark = decode_text(mark)
         if isinstance(mark, str) and mark.startswith("{"):
             mark = json.loads(mark)
         return get_readout(mark)
@@ -133,14 +131,12 @@ def _comparable(readout: AnyReadout) -> dict[str, Any]:
     return {"type": type(readout), **asdict(readout), "attention": set(readout.attention)}
 
 
-def _add_mark(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    state_dict[prefix + MARK] = encode_readout(_readout_of(module))
+def _encode(module: Any) -> Tensor:
+    return encode_readout(_readout_of(module))
 
 
-def _take_mark(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    mark = state_dict.pop(prefix + MARK, None)
-    if mark is not None and not getattr(module, "any_readout", False):
-        source = f"the checkpoint of {prefix.removesuffix('.') or type(module).__name__}"
+def _check(module: Any, mark: Tensor, source: str) -> None:
+    if not getattr(module, "any_readout", False):
         check_readout(decode_readout(mark, source), _readout_of(module), source)
 
 

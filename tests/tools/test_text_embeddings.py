@@ -10,7 +10,7 @@ import torch
 
 from mmclipdis.clip.embeddings_file import read_embeddings
 from mmclipdis.models import OpenCLIPTextEncoder, build_vocabulary
-from mmclipdis.models.distillation.class_text import ClassText
+from mmclipdis.models.class_text import ClassText
 from tools.model_converters.text_embeddings import main
 
 CLIP = ["--arch", "shapes-tiny", "--checkpoint", "shapes"]

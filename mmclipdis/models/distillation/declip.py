@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmclipdis.clip.features import DenseFeatures
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
+from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
 CONTEXT_FROM = ("attention", "map")
 
@@ -84,7 +85,7 @@ class DeCLIP(BaseModel):
             text = region_classifier.get("text_encoder")
             _check_same_clip(self.student, text)
             self.regions = MODELS.build({"type": "RegionClassifier", **region_classifier})
-        _leave_out_of_checkpoints(self, ("teacher", "vfms", "regions"))
+        leave_out_of_checkpoints(self, ("teacher", "vfms", "regions"))
 
     def forward(
         self, inputs: Any, data_samples: Sequence[Any] | None = None, mode: str = "tensor"
@@ -266,22 +267,3 @@ def _check_whole_patches(images: Tensor, patch: tuple[int, int]) -> None:
 
 def _title(vfm: nn.Module) -> str:
     return f"the VFM {type(vfm).__name__}"
-
-
-def _leave_out_of_checkpoints(module: nn.Module, parts: tuple[str, ...]) -> None:
-    """Keep these children out of the state dict, and do not ask for them on loading."""
-
-    def drop(own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-        starts = tuple(f"{prefix}{part}." for part in parts)
-        for key in [key for key in state if key.startswith(starts)]:
-            del state[key]
-
-    def keep(own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-        # What the module holds, so that strict loading misses nothing and changes nothing.
-        for part in parts:
-            child = getattr(own, part)
-            for name, value in child.state_dict().items() if child is not None else ():
-                state[f"{prefix}{part}.{name}"] = value
-
-    module._register_state_dict_hook(drop)
-    module.register_load_state_dict_pre_hook(keep)

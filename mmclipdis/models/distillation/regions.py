@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from mmclipdis.models.distillation.class_text import ClassText
+from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.distillation.preprocessor import CLIP_MEAN, CLIP_STD
 
 #: RoIAlign of boxes, mean over masks (both of the dense map), CLIP's embedding of a crop.
@@ -191,7 +191,7 @@ class RegionClassifier(BaseModel):
         encoder: config of a ``CLIPViT``, or None where a model classifies with an encoder of its
             own through :meth:`predict`.
         text_encoder, vocabulary, templates, text_embeddings: see
-            :class:`~mmclipdis.models.distillation.class_text.ClassText`.
+            :class:`~mmclipdis.models.class_text.ClassText`.
         regions: what is classified, of ``rois``, ``maskpool``, ``crops``.
         data_preprocessor: a :class:`RegionDataPreprocessor`, by default.
         init_cfg: as in mmengine.

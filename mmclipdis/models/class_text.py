@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +12,13 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.embeddings_file import read_embeddings
-from mmclipdis.clip.templates import Templates
+from mmclipdis.clip.templates import Templates, TemplateSet, get_templates
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.text_encoder import build_vocabulary
 
 
 class ClassText(BaseModule):
-    """One constant text embedding a class, from a text encoder or from a file.
+    """One constant text embedding a class and prompt set, from a text encoder or from a file.
 
     The embeddings follow the vocabulary and the weights of the text encoder, and are not saved.
 
@@ -27,14 +28,17 @@ class ClassText(BaseModule):
             names them), or anything that
             :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads, with one name a class.
         templates: prompts, for vocabularies that bring none.
+        prompt_sets: several sets of prompts, each with its own embedding of every class (DCLIP:
+            one that denies and one that affirms the class), in place of ``templates`` and of those
+            that a vocabulary brings. A set is one sentence or what ``templates`` takes.
         text_embeddings: file with ready embeddings (C, D) in the order of the classes, see
             :func:`~mmclipdis.clip.embeddings_file.read_embeddings`. They belong to one CLIP:
             with another's, accuracies come out near zero.
         embed_dim: D of the image encoder, which the embeddings must have; None takes any.
 
     Raises:
-        ValueError: neither or both of encoder and file, or a text encoder that trains or has
-            another D.
+        ValueError: neither or both of encoder and file, a file for several prompt sets, no prompt
+            set, or a text encoder that trains or has another D.
     """
 
     #: Distillation trains without class names (see ``VocabularyHook``).
@@ -47,6 +51,7 @@ class ClassText(BaseModule):
         templates: Templates = "vild63",
         text_embeddings: str | None = None,
         embed_dim: int | None = None,
+        prompt_sets: Sequence[Templates] | None = None,
     ) -> None:
         super().__init__()
         if (text_encoder is None) == (text_embeddings is None):
@@ -63,7 +68,10 @@ class ClassText(BaseModule):
                 "be of one CLIP"
             )
         self.embed_dim = embed_dim
-        self.templates = templates
+        self.prompt_sets = _read_prompt_sets(prompt_sets)
+        if self.prompt_sets and text_embeddings is not None:
+            raise ValueError("a file of text_embeddings has one row a class, not one a prompt set")
+        self.templates = self.prompt_sets[0] if self.prompt_sets else templates
         self.text_embeddings = text_embeddings
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         self.vocabulary: Vocabulary | None = None
@@ -85,8 +93,8 @@ class ClassText(BaseModule):
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
         if len(new.queries) != new.num_classes:
             raise ValueError(
-                f"{len(new.queries)} names for {new.num_classes} classes: regions are compared "
-                "with one name a class; leave the synonyms out (first_only=True)"
+                f"{len(new.queries)} names for {new.num_classes} classes: this model takes "
+                "one name a class; leave the synonyms out (first_only=True)"
             )
         if self.vocabulary is None or new.key() != self.vocabulary.key():
             self._embeddings = None
@@ -96,7 +104,9 @@ class ClassText(BaseModule):
             self._embeddings = table.to(self._place.device)
 
     def embeddings(self) -> Tensor:
-        """(C, D) float32, computed at the first call.
+        """(C, D) float32 unit vectors, computed at the first call.
+
+        With S prompt sets (S * C, D), set by set.
 
         Raises:
             RuntimeError: no vocabulary has been set.
@@ -109,8 +119,15 @@ class ClassText(BaseModule):
         if self._embeddings is None:
             # An inference tensor could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
-                self._embeddings = self.encoder.embed(self.vocabulary).clone().to(self._place)
+                self._embeddings = self._embed(self.vocabulary).clone().to(self._place)
         return self._embeddings
+
+    def _embed(self, vocabulary: Vocabulary) -> Tensor:
+        if not self.prompt_sets:
+            embedded: Tensor = self.encoder.embed(vocabulary)
+            return embedded
+        worded = [replace(vocabulary, templates=prompts) for prompts in self.prompt_sets]
+        return torch.cat([self.encoder.embed(vocabulary) for vocabulary in worded])
 
     def init_weights(self) -> None:
         """Load the text encoder's weights; embeddings made with other weights are forgotten."""
@@ -124,3 +141,11 @@ class ClassText(BaseModule):
     def _forget(self) -> None:
         if self.text_embeddings is None:
             self._embeddings = None
+
+
+def _read_prompt_sets(prompt_sets: Sequence[Templates] | None) -> tuple[TemplateSet, ...]:
+    if prompt_sets is None:
+        return ()
+    if isinstance(prompt_sets, str) or not prompt_sets:
+        raise ValueError(f"expected a list of prompts, got {prompt_sets!r}")
+    return tuple(get_templates(prompts) for prompts in prompt_sets)

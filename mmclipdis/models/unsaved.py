@@ -1,0 +1,29 @@
+"""Frozen parts of a model that its checkpoints leave out: their weights come from elsewhere."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def leave_out_of_checkpoints(module: nn.Module, parts: tuple[str, ...]) -> None:
+    """Keep these children out of the state dict, and do not ask for them on loading.
+
+    Args:
+        module: The model.
+        parts: Names of attributes; a child that is None is passed over.
+    """
+
+    def drop(own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+        starts = tuple(f"{prefix}{part}." for part in parts)
+        for key in [key for key in state if key.startswith(starts)]:
+            del state[key]
+
+    def keep(own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+        # What the module holds, so that strict loading misses nothing and changes nothing.
+        for part in parts:
+            child = getattr(own, part)
+            for name, value in child.state_dict().items() if child is not None else ():
+                state[f"{prefix}{part}.{name}"] = value
+
+    module._register_state_dict_hook(drop)
+    module.register_load_state_dict_pre_hook(keep)
