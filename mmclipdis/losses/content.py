@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmclipdis.losses.ranks import count_per_rank
 
 
 def content_loss(student: Tensor, teacher: Tensor, across_ranks: bool = True) -> Tensor:
@@ -41,14 +42,6 @@ def content_loss(student: Tensor, teacher: Tensor, across_ranks: bool = True) ->
         )
     with torch.autocast(student.device.type, enabled=False):
         student, teacher = (x.float() if x.dtype.itemsize < 4 else x for x in (student, teacher))
+        boxes = student.new_tensor(len(student))
         distance = 1 - F.cosine_similarity(student, teacher.detach(), dim=1)
-        return distance.sum() / _boxes_per_rank(distance, across_ranks)
-
-
-def _boxes_per_rank(distance: Tensor, across_ranks: bool) -> Tensor:
-    """Mean length of ``distance`` over the ranks; that of a single box if there is none at all."""
-    boxes = distance.new_tensor(len(distance))
-    if not (across_ranks and dist.is_available() and dist.is_initialized()):
-        return boxes.clamp(min=1)
-    dist.all_reduce(boxes)
-    return boxes.clamp(min=1) / dist.get_world_size()
+        return distance.sum() / count_per_rank(boxes, across_ranks)

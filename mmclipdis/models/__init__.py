@@ -18,10 +18,17 @@ from mmclipdis.models.distillation.declip import DeCLIP
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
 from mmclipdis.models.distillation.regions import RegionClassifier
 from mmclipdis.models.distillation.vfm import TimmVFM
-from mmclipdis.models.losses import ContentLoss, ContextCorrelationLoss, GatheredBCELoss
+from mmclipdis.models.losses import (
+    AsymmetricLoss,
+    ContentLoss,
+    ContextCorrelationLoss,
+    GatheredBCELoss,
+    MFILoss,
+)
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
+    "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
     "CLIPResNet",
@@ -35,6 +42,7 @@ __all__ = [
     "DeCLIPViT",
     "DistillDataPreprocessor",
     "GatheredBCELoss",
+    "MFILoss",
     "MaskCLIPViT",
     "MixedSizeSegDataPreProcessor",
     "OpenCLIPTextEncoder",

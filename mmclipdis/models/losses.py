@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Literal
 
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmclipdis.losses.asymmetric import (
+    Reduction,
+    asymmetric_loss,
+    check_asymmetric_options,
+)
 from mmclipdis.losses.content import content_loss
 from mmclipdis.losses.context_correlation import context_correlation_loss
+from mmclipdis.losses.mfi import Axis, Center, NormalizeBy, check_mfi_options, mfi_loss
 from mmclipdis.losses.sigmoid_bce import gathered_bce
 
 
@@ -99,6 +108,162 @@ class ContextCorrelationLoss(nn.Module):
     ) -> Tensor:
         """Maps (B, C, h, w), one or several for each side, and the teachers' weights -> scalar."""
         return self.loss_weight * context_correlation_loss(student, teacher, weights, self.chunk)
+
+
+@MODELS.register_module()
+class MFILoss(nn.Module):
+    """Weighted :func:`~mmclipdis.losses.mfi.mfi_loss` of all class texts or of a part of them.
+
+    The texts are the same on every rank of a distributed run, and so is the loss: nothing is
+    gathered.
+
+    Args:
+        axis: Gram matrix over ``"feature"`` dimensions (the paper's appendix A.5) or over the
+            rows, ``"class"`` (its section 3).
+        rows: ``"all"`` together, only the ``"pos"`` ones, or ``"posneg"``: positive and negative
+            ones in two matrices of their own, whose losses are added.
+        lam: Weight of the off-diagonal entries; 0.2 in the paper.
+        center: ``"bn"`` is blind to what all classes share; for comparison only.
+        normalize_by: ``"rows"`` divides the matrix by the number of its rows.
+        loss_weight: Factor; the default goes with an asymmetric loss that is summed (times 0.05).
+        loss_name: Key in the log; must contain ``loss`` to be optimised.
+    """
+
+    def __init__(
+        self,
+        axis: Axis = "feature",
+        rows: Literal["all", "pos", "posneg"] = "all",
+        lam: float = 0.2,
+        center: Center = "none",
+        normalize_by: NormalizeBy = "none",
+        loss_weight: float = 7e-5,
+        loss_name: str = "loss_mfi",
+    ) -> None:
+        super().__init__()
+        check_mfi_options(axis, lam, center, normalize_by)
+        if rows not in ("all", "pos", "posneg"):
+            raise ValueError(f"rows must be one of all, pos, posneg, got {rows!r}.")
+        self.axis = axis
+        self.rows = rows
+        self.lam = lam
+        self.center = center
+        self.normalize_by = normalize_by
+        self.loss_weight = loss_weight
+        self.loss_name = _checked_name(loss_name)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Projected texts (2N, D), the negative ones first, -> scalar.
+
+        With ``rows="all"`` any number of rows will do.
+
+        Raises:
+            ValueError: An odd number of rows where they have to be halved.
+        """
+        if self.rows != "all" and len(text) % 2:
+            raise ValueError(
+                f"rows={self.rows!r} needs as many negative as positive texts, got {len(text)} "
+                "rows; use rows='all'."
+            )
+        half = len(text) // 2
+        parts = {"all": [text], "pos": [text[half:]], "posneg": [text[:half], text[half:]]}
+        losses = [
+            mfi_loss(part, self.axis, self.lam, self.center, self.normalize_by)
+            for part in parts[self.rows]
+        ]
+        return self.loss_weight * sum(losses[1:], losses[0])
+
+
+@MODELS.register_module()
+class AsymmetricLoss(nn.Module):
+    """Weighted :func:`~mmclipdis.losses.asymmetric.asymmetric_loss`.
+
+    It takes the call of mmpretrain's ``MultiLabelClsHead``, too. There, write
+    ``loss=dict(type='mmengine.AsymmetricLoss', reduction='mean')``: without ``mmengine.`` it is
+    mmpretrain's own, which knows no unknown labels. mmpretrain divides by the images of a batch
+    (``avg_factor``), which ``reduction='sum'`` does not do and says once.
+
+    Args:
+        gamma_pos: Exponent of the focusing factor of present classes.
+        gamma_neg: That of absent classes. (mmpretrain's default is 4.)
+        clip: Probability below which an absent class costs nothing.
+        detach_focusing: Whether no gradient flows through the focusing factors. (In mmpretrain's
+            it does.)
+        eps: Lower limit inside the logarithms; None for stable logarithms without limit.
+        reduction: ``"sum"``, ``"mean"`` over the known labels, or ``"none"``.
+        across_ranks: Whether sum and mean are those of the joint batch of all ranks.
+        loss_weight: Factor. DCLIP's logs have 0.05, together with the sum.
+        loss_name: Key in the log; must contain ``loss`` to be optimised.
+    """
+
+    def __init__(
+        self,
+        gamma_pos: float = 1.0,
+        gamma_neg: float = 2.0,
+        clip: float = 0.05,
+        detach_focusing: bool = True,
+        eps: float | None = None,
+        reduction: Reduction = "sum",
+        across_ranks: bool = True,
+        loss_weight: float = 1.0,
+        loss_name: str = "loss_asl",
+    ) -> None:
+        super().__init__()
+        check_asymmetric_options(gamma_pos, gamma_neg, clip, eps, reduction)
+        self.gamma_pos = gamma_pos
+        self.gamma_neg = gamma_neg
+        self.clip = clip
+        self.detach_focusing = detach_focusing
+        self.eps = eps
+        self.reduction = reduction
+        self.across_ranks = across_ranks
+        self.loss_weight = loss_weight
+        self.loss_name = _checked_name(loss_name)
+        self._said_that_a_sum_is_a_sum = False
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """Logits and labels in {0, 1, -1}, both (B, N), -> scalar, or (B, N) for ``"none"``.
+
+        Args:
+            logits: z, the logarithm of the odds; not probabilities.
+            target: 1 present, 0 absent, -1 unknown.
+            weight: Factors of images (B,) or labels (B, N).
+            avg_factor: Divides the sum in place of the number of known labels where the reduction
+                is ``"mean"``, as it is: in a distributed run hand over the mean over the ranks. A
+                sum is not divided; the first time a warning says so.
+            reduction_override: Reduction of this call.
+
+        Raises:
+            ValueError: See :func:`~mmclipdis.losses.asymmetric.asymmetric_loss`.
+        """
+        reduction = self.reduction if reduction_override is None else reduction_override
+        if avg_factor is not None and reduction == "sum" and not self._said_that_a_sum_is_a_sum:
+            self._said_that_a_sum_is_a_sum = True
+            print_log(
+                f"AsymmetricLoss: reduction='sum' leaves avg_factor={avg_factor} aside; set "
+                "reduction='mean' to divide by it.",
+                logger="current",
+                level=logging.WARNING,
+            )
+        return self.loss_weight * asymmetric_loss(
+            logits,
+            target,
+            self.gamma_pos,
+            self.gamma_neg,
+            self.clip,
+            self.detach_focusing,
+            self.eps,
+            reduction,
+            weight=weight,
+            avg_factor=avg_factor,
+            across_ranks=self.across_ranks,
+        )
 
 
 def _checked_name(loss_name: str) -> str:
