@@ -47,7 +47,7 @@ REQUIRES = [
 ]
 EXTRAS = {
     "lite": ["mmcv-lite>=2.0.0,<2.2.0"],
-    "dev": ["hypothesis", "mypy", "pytest", "ruff", "tensorboard"],
+    "dev": ["hypothesis", "mypy", "pytest", "ruff", "scikit-learn", "tensorboard"],
 }
 
 setup(

@@ -4,8 +4,14 @@ from mmclipdis.compat.optional import HAS_MMSEG, absent
 from mmclipdis.datasets.distill_images import DistillImageDataset
 from mmclipdis.datasets.distill_transforms import DistillViews, LoadPILImage, PackDistillInputs
 from mmclipdis.datasets.grid_crops import GridCrops
+from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.datasets.multi_label import CocoMultiLabelDataset
-from mmclipdis.datasets.multi_label_transforms import PackMultiLabelInputs
+from mmclipdis.datasets.multi_label_transforms import (
+    CutoutRandomColor,
+    PackMultiLabelInputs,
+    RandAugmentUDA,
+)
+from mmclipdis.datasets.multi_label_voc import VOCMultiLabelDataset
 from mmclipdis.datasets.panoptic_regions import PanopticRegionsDataset
 from mmclipdis.datasets.region_transforms import (
     CropRegions,
@@ -18,6 +24,7 @@ __all__ = [
     "COCOObjectDataset",
     "CocoMultiLabelDataset",
     "CropRegions",
+    "CutoutRandomColor",
     "DistillImageDataset",
     "DistillViews",
     "GridCrops",
@@ -31,14 +38,16 @@ __all__ = [
     "PackRegions",
     "PanopticRegionsDataset",
     "PascalVOC20Dataset",
+    "RandAugmentUDA",
     "ResizeShortestEdgePIL",
     "ShapeScenesDataset",
+    "VOCMultiLabelDataset",
 ]
 
 if HAS_MMSEG:
     from mmclipdis.datasets.benchmarks import COCOObjectDataset, PascalVOC20Dataset
     from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
-    from mmclipdis.datasets.loading import LoadReadableAnnotations, LoadReadableImage
+    from mmclipdis.datasets.label_maps import LoadReadableAnnotations
     from mmclipdis.datasets.shapes import ShapeScenesDataset
 else:
     __getattr__ = absent(__name__, __all__)

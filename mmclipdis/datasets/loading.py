@@ -6,11 +6,10 @@ from typing import Any
 
 import cv2
 from mmcv.transforms import LoadImageFromFile
-from mmseg.datasets.transforms import LoadAnnotations
-from mmseg.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS
 
 #: What OpenCV, mmcv and Pillow raise for a broken file; Pillow's OSErrors have no ``errno``.
-_BROKEN = (cv2.error, AssertionError, OSError, SyntaxError, ValueError)
+BROKEN = (cv2.error, AssertionError, OSError, SyntaxError, ValueError)
 
 
 @TRANSFORMS.register_module()
@@ -33,39 +32,10 @@ class LoadReadableImage(LoadImageFromFile):
             loaded: dict[str, Any] | None = super().transform(results)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no image at {path}") from error
-        except _BROKEN as error:
+        except BROKEN as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(f"cannot read {path} as an image; replace or remove it") from error
         if loaded is not None and 0 in loaded["img"].shape:
             raise ValueError(f"{path} is an image without pixels; replace or remove it")
         return loaded
-
-
-@TRANSFORMS.register_module()
-class LoadReadableAnnotations(LoadAnnotations):
-    """mmseg's ``LoadAnnotations`` with one clear error for a broken or misfitting label map."""
-
-    def _load_seg_map(self, results: dict[str, Any]) -> None:
-        """Load ``results['seg_map_path']`` as labels (H, W).
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            OSError: the system does not give the file: permissions, a failing disk.
-            ValueError: the file is no image, or its size is not the photo's.
-        """
-        path = results["seg_map_path"]
-        try:
-            super()._load_seg_map(results)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"no label map at {path}") from error
-        except _BROKEN as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise ValueError(f"cannot read {path} as a label map; replace or remove it") from error
-        size, photo = results["gt_seg_map"].shape, results.get("ori_shape")
-        if photo is not None and tuple(size) != tuple(photo[:2]):
-            raise ValueError(
-                f"label map {path} has {tuple(size)} pixels (height, width), its photo "
-                f"{tuple(photo[:2])}"
-            )

@@ -16,17 +16,18 @@ for name in {blocked!r}:
 """
 REST = """
 import mmclipdis
-from mmengine.registry import HOOKS, LOOPS, MODELS
+from mmengine.registry import HOOKS, LOOPS, MODELS, TRANSFORMS
 names = ("ClearCLIPViT", "CLIPViT", "GatheredBCELoss", "OpenCLIPTextEncoder", "DeCLIP", "TimmVFM")
 for name in names:
     assert MODELS.get(name), name
+assert TRANSFORMS.get("LoadReadableImage")
 assert HOOKS.get("VocabularyHook") and LOOPS.get("ExactIterBasedTrainLoop")
 import mmclipdis.apis.run
 """
 WITHOUT_MMSEG = """
 import mmclipdis.datasets
 for module, name in (
-    (mmclipdis.models, "CATSeg"), (mmclipdis.datasets, "LoadReadableImage"),
+    (mmclipdis.models, "CATSeg"), (mmclipdis.datasets, "LoadReadableAnnotations"),
     (mmclipdis.evaluation, "OpenVocabIoUMetric"), (mmclipdis.apis, "segment"),
 ):
     try:
