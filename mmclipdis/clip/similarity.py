@@ -110,7 +110,7 @@ def similarity_report(
     }
     if negatives is not None:
         same = F.cosine_similarity(features.detach().double(), negatives.detach().double(), dim=1)
-        report["mean_pos_neg"] = float(same.mean())
+        report["mean_pos_neg"] = float(same.clamp(-1, 1).mean())
     return report
 
 
