@@ -63,7 +63,7 @@ def check_arch(trained: Arch | None, used: Arch | None, source: str) -> None:
         return
     raise ValueError(
         f"{source} was trained on {_title(trained)}, but the model uses {_title(used)}: its "
-        "results would be wrong; use the same arch, or any_arch=True to load the weights all the same"
+        "results would be wrong; use the same arch, or any_arch=True to load the weights anyway"
     )
 
 

@@ -1,7 +1,7 @@
 """What the mm runners build; importing it registers everything.
 
-Without mmseg there are backbones, losses, text encoder and distillation; the rest says what is
-missing.
+Without mmseg there are backbones, losses, text encoder, distillation and recognition; the
+rest says what is missing.
 """
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
@@ -25,9 +25,13 @@ from mmclipdis.models.losses import (
     GatheredBCELoss,
     MFILoss,
 )
+from mmclipdis.models.projectors import Projectors
+from mmclipdis.models.recognition.dclip import DCLIP
+from mmclipdis.models.recognition.preprocessor import DCLIPDataPreprocessor
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
+    "DCLIP",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
@@ -38,6 +42,7 @@ __all__ = [
     "ContentLoss",
     "ContextCorrelationLoss",
     "CosineSegHead",
+    "DCLIPDataPreprocessor",
     "DeCLIP",
     "DeCLIPViT",
     "DistillDataPreprocessor",
@@ -48,6 +53,7 @@ __all__ = [
     "OpenCLIPTextEncoder",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",
+    "Projectors",
     "RegionClassifier",
     "SCLIPViT",
     "TimmVFM",

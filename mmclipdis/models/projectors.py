@@ -128,7 +128,8 @@ def load_projectors(
     try:
         projectors.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the projectors of {where} are damaged: {error}") from error
+        problem = " ".join(str(error).split())
+        raise ValueError(f"the projectors of {where} are damaged: {problem}") from error
     return projectors.requires_grad_(False).eval()
 
 

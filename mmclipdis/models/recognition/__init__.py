@@ -1,0 +1,1 @@
+"""Which classes an image shows: DCLIP, and CLIP as it is."""
