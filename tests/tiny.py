@@ -30,3 +30,14 @@ def tiny_eva_arch(**trunk: Any) -> dict[str, Any]:
         ),
         text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
     )
+
+
+def tiny_resnet_arch(**vision: Any) -> dict[str, Any]:
+    """An open_clip config of a small CLIP ResNet; ``vision`` overrides its ``vision_cfg``."""
+    defaults = dict(image_size=64, layers=[1, 1, 1, 1], width=8)
+    return dict(
+        embed_dim=32,
+        quick_gelu=True,
+        vision_cfg={**defaults, **vision},
+        text_cfg=dict(context_length=16, vocab_size=100, width=32, heads=2, layers=2),
+    )

@@ -39,6 +39,10 @@ _VITS = (
     (*("EVA-CLIP", _TIMM), "visual.trunk.pos_embed", "visual.trunk.blocks."),
 )
 
+#: The same of a ResNet: its position table, last convolution of its stem, a weight of each block.
+_RESNET_TABLE, _RESNET_STEM = "visual.attnpool.positional_embedding", "visual.conv3.weight"
+_RESNET_BLOCK = re.compile(r"visual\.layer\d\.\d+\.conv1\.weight")
+
 #: (kind, width, blocks, patch, grid) -> the arch of that size.
 _KNOWN = {
     ("EVA-CLIP", 768, 12, 16, 14): "EVA02-B-16",
@@ -48,6 +52,11 @@ _KNOWN = {
     ("OpenAI-style", 768, 12, 32, 7): "ViT-B-32-quickgelu",
     ("OpenAI-style", 1024, 24, 14, 16): "ViT-L-14-quickgelu",
     ("OpenAI-style", 1024, 24, 14, 24): "ViT-L-14-336-quickgelu",
+    ("ResNet", 64, 16, 32, 7): "RN50-quickgelu",
+    ("ResNet", 64, 33, 32, 7): "RN101-quickgelu",
+    ("ResNet", 80, 26, 32, 9): "RN50x4-quickgelu",
+    ("ResNet", 96, 40, 32, 12): "RN50x16-quickgelu",
+    ("ResNet", 128, 64, 32, 14): "RN50x64-quickgelu",
 }
 
 
@@ -55,10 +64,10 @@ class TowerSize(NamedTuple):
     """What the shapes of an image tower's weights tell of it.
 
     Attributes:
-        kind: ``'EVA-CLIP'`` (or another tower of timm) or ``'OpenAI-style'``.
-        width: Channels of the blocks.
-        blocks: Number of blocks.
-        patch: Side of a patch in pixels.
+        kind: ``'EVA-CLIP'`` (or another tower of timm), ``'OpenAI-style'`` or ``'ResNet'``.
+        width: Channels of the blocks; of a ResNet's stem.
+        blocks: Number of blocks; of a ResNet in all stages.
+        patch: Side of a patch (of a ResNet's location) in pixels.
         grid: Side of the position table in patches.
     """
 
@@ -75,21 +84,33 @@ class TowerSize(NamedTuple):
 
     def __str__(self) -> str:
         text = (
-            f"an {self.kind} ViT of width {self.width} with {self.blocks} blocks, patches of "
+            f"a CLIP ResNet of width {self.width} with {self.blocks} blocks and {self.grid} x "
+            f"{self.grid} positions"
+            if self.kind == "ResNet"
+            else f"an {self.kind} ViT of width {self.width} with {self.blocks} blocks, patches of "
             f"{self.patch} px and {self.grid} x {self.grid} positions"
         )
         return f"{text} (as {self.arch})" if self.arch else text
 
 
 def tower_size(state: Mapping[str, Tensor]) -> TowerSize | None:
-    """Size of the ViT in a state dict of open_clip's layout; None if there is none."""
+    """Size of the image tower in a state dict of open_clip's layout; None if there is none."""
     for kind, stem, table, blocks in _VITS:
         if stem in state and table in state and state[stem].ndim == 4:
             width, _, patch, _ = state[stem].shape
-            grid = round((state[table].shape[-2] - 1) ** 0.5)
             starts = (key.removeprefix(blocks) for key in state if key.startswith(blocks))
-            return TowerSize(kind, width, len({s.split(".")[0] for s in starts}), patch, grid)
+            count = len({start.split(".")[0] for start in starts})
+            return TowerSize(kind, width, count, patch, _grid(state[table]))
+    if _RESNET_TABLE in state and _RESNET_STEM in state:
+        width = len(state[_RESNET_STEM])
+        count = sum(_RESNET_BLOCK.fullmatch(key) is not None for key in state)
+        return TowerSize("ResNet", width, count, 32, _grid(state[_RESNET_TABLE]))
     return None
+
+
+def _grid(table: Tensor) -> int:
+    """Side of a square grid from its position table, whose first row is no location."""
+    return round((table.shape[-2] - 1) ** 0.5)
 
 
 class ClipEntries(NamedTuple):
@@ -142,7 +163,8 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
         else:
             report.dropped[key] = _why_dropped(key)
     state = {new: tensors[old] for old, new in names.items()}
-    return ClipEntries(_fuse_qkv(_expand_token_embedding(state)), report, image, raw)
+    state = _fuse_qkv(_expand_token_embedding(_count_batches(state)))
+    return ClipEntries(state, report, image, raw)
 
 
 def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor]:
@@ -230,6 +252,13 @@ def _expand_token_embedding(state: dict[str, Tensor]) -> dict[str, Tensor]:
     table = torch.randn(size, rows.shape[1], generator=generator).mul_(0.02).to(rows.dtype)
     table[ids.long()] = rows
     return {**state, "token_embedding.weight": table}
+
+
+def _count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fill in the batch counter that BatchNorms of old files lack, as PyTorch does."""
+    ending, counter = ".running_mean", ".num_batches_tracked"
+    norms = [key.removesuffix(ending) for key in state if key.endswith(ending)]
+    return {norm + counter: torch.tensor(0) for norm in norms} | state
 
 
 def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmclipdis.clip.blocks import has_plain_attention
 from mmclipdis.clip.eva import EvaViT, build_eva_visual
 from mmclipdis.clip.image_tower import ImageTower
-from mmclipdis.clip.weights import Arch, model_config
+from mmclipdis.clip.weights import Arch, is_resnet, model_config
 
 
 class OpenCLIPViT(ImageTower):
@@ -94,9 +94,15 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
             OpenAI-style ViTs and ``size`` for EVA-02.
 
     Raises:
-        ValueError: for an unknown name or a tower without dense readouts.
+        ValueError: for an unknown name, a tower without dense readouts, or a ResNet, which
+            :func:`mmclipdis.clip.resnet.build_resnet_tower` builds.
     """
     config = model_config(arch)
+    if is_resnet(config):
+        raise ValueError(
+            f"arch {arch!r} has a ResNet of CLIP: use the backbone CLIPResNet for it, or an arch "
+            "such as 'ViT-B-16-quickgelu'"
+        )
     if config["vision_cfg"].get("timm_model_name"):
         return EvaViT(build_eva_visual(config), "size" if positions is None else positions)
     visual = _build_vision_tower(

@@ -161,11 +161,22 @@ def load_text_transformer(text: nn.Module, arch: Arch, source: str | Path) -> No
         for k, v in checkpoint.state_dict.items()
         if not k.startswith("visual.") and k not in ("logit_scale", "logit_bias")
     }
-    load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source)
+    size = tower_size(checkpoint.state_dict)
+    remedy = None if size is None else _remedy(size)
+    load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source, remedy)
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str, source: str) -> None:
+def load_strictly(
+    module: nn.Module, state: dict[str, Tensor], what: str, source: str, remedy: str | None = None
+) -> None:
     """``load_state_dict`` that casts to fp32, accepts fused or split q/k/v, and explains itself.
+
+    Args:
+        module: Gets the weights.
+        state: All weights of ``module``.
+        what: Name of ``module`` for messages.
+        source: Where the weights are from, for messages.
+        remedy: What to do if they do not fit; None names no arch.
 
     Raises:
         ValueError: naming the first missing, unexpected and misshapen entries.
@@ -187,7 +198,7 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], what: str, source
     if problems:
         raise ValueError(
             f"{source!r} does not fit the {what} ({'; '.join(problems)}); "
-            "choose the arch that the checkpoint was trained with"
+            + (remedy or "choose the arch that the checkpoint was trained with")
         )
     module.load_state_dict(state)
 
@@ -221,12 +232,13 @@ def _read_entries(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
-    """Refuse an EVA file for an OpenAI-style arch and the reverse.
+    """Refuse a file of another kind of image tower than that of ``arch``.
 
-    Their text towers have the same names and shapes, so one would load into blocks with another
-    activation.
+    Their text towers have the same names and shapes (those of EVA02-B-16, RN101 and ViT-B-16), so
+    one would load where it is of another space, or into blocks with another activation.
     """
     wanted = "EVA-CLIP" if "timm_model_name" in model_config(arch)["vision_cfg"] else "OpenAI-style"
+    wanted = "ResNet" if is_resnet(arch) else wanted
     if size is not None and size.kind != wanted:
         raise ValueError(
             f"{source!r} holds {size}, but {_name(arch)} has an image tower of the {wanted} kind; "
@@ -237,7 +249,7 @@ def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
 def _remedy(size: TowerSize) -> str:
     """What to do with a file that holds a tower of ``size``."""
     own = f"arch={size.arch!r}" if size.arch else "the arch that it was trained with"
-    if size.arch and size.arch.endswith("-quickgelu"):
+    if size.kind == "OpenAI-style" and size.arch:
         own += f" ({size.arch.removesuffix('-quickgelu')!r} for weights of LAION)"
     return f"choose {own}, or a file of this arch"
 
