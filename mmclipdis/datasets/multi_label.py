@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
+from numpy.typing import NDArray
 
 from mmclipdis.datasets.partial_labels import known_labels, load_mask
 
@@ -169,45 +170,59 @@ class CocoMultiLabelDataset(MultiLabelDataset):
         **kwargs: see :class:`MultiLabelDataset`.
     """
 
-    def __init__(self, ann_file: str, **kwargs: Any) -> None:
-        super().__init__(ann_file=ann_file, **kwargs)
-
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the json into ``img_path``, ``img_id`` and ``gt_score`` of every image."""
         folder = self.check_folder("img_path")
         content = read_coco(self.ann_file)
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        names = [str(category["name"]) for category in categories]
-        classes = select_classes(names, self._metainfo.get("classes"), self.ann_file)
-        self._metainfo["classes"] = classes
-        order = {name: label for label, name in enumerate(classes)}
-        # A category that was not selected has no label, one that is not listed is an error.
-        labels = {c["id"]: order.get(name) for c, name in zip(categories, names)}
-        scores = {i["id"]: np.zeros(len(classes), np.int8) for i in content["images"]}
-        for note in content["annotations"]:
-            if note["image_id"] not in scores:
+        try:
+            categories = sorted(content["categories"], key=lambda category: category["id"])
+            names = [str(category["name"]) for category in categories]
+            classes = select_classes(names, self._metainfo.get("classes"), self.ann_file)
+            self._metainfo["classes"] = classes
+            order = {name: label for label, name in enumerate(classes)}
+            # None: listed, but not selected.
+            labels = {c["id"]: order.get(name) for c, name in zip(categories, names)}
+            scores = {i["id"]: np.zeros(len(classes), np.int8) for i in content["images"]}
+            self._mark(content["annotations"], labels, scores)
+            return [
+                {
+                    "img_path": os.path.join(folder, image["file_name"]),
+                    "img_id": image["id"],
+                    "gt_score": scores[image["id"]],
+                }
+                for image in content["images"]
+            ]
+        except KeyError as error:
+            raise ValueError(
+                f"{self.ann_file}: an image, annotation or category has no {error}; it must be "
+                "COCO's json of instances or panoptic segments"
+            ) from error
+
+    def _mark(
+        self,
+        notes: Sequence[Mapping[str, Any]],
+        labels: Mapping[Any, int | None],
+        scores: Mapping[Any, NDArray[np.int8]],
+    ) -> None:
+        """Set the score of every annotated class to 1."""
+        for note in notes:
+            image = note["image_id"]
+            if image not in scores:
                 raise ValueError(
-                    f"{self.ann_file}: an annotation has image_id {note['image_id']}, which is "
-                    f"not among the {len(scores)} images; repair or replace the json"
+                    f"{self.ann_file}: an annotation has image_id {image}, which is not among the "
+                    f"{len(scores)} images; repair or replace the json"
                 )
             for found in note.get("segments_info", (note,)):
-                if found["category_id"] not in labels:
+                category = found["category_id"]
+                if category not in labels:
                     raise ValueError(
-                        f"{self.ann_file}: an annotation of image {note['image_id']} has "
-                        f"category_id {found['category_id']}, which is none of the "
-                        f"{len(labels)} categories; repair or replace the json"
+                        f"{self.ann_file}: an annotation of image {image} has category_id "
+                        f"{category}, which is none of the {len(labels)} categories; repair or "
+                        "replace the json"
                     )
-                label = labels[found["category_id"]]
+                label = labels[category]
                 if label is not None:
-                    scores[note["image_id"]][label] = 1
-        return [
-            {
-                "img_path": os.path.join(folder, image["file_name"]),
-                "img_id": image["id"],
-                "gt_score": scores[image["id"]],
-            }
-            for image in content["images"]
-        ]
+                    scores[image][label] = 1
 
 
 def read_coco(path: str) -> Any:

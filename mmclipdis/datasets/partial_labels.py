@@ -30,9 +30,10 @@ def known_labels(
 
 
 def _uniform(key: str, count: int) -> NDArray[np.float64]:
-    # Python's own hash differs between processes.
-    digest = hashlib.sha256(key.encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest, "big")).random(count)
+    """Numbers (count,) in [0, 1) that look random and are a function of the key."""
+    # Fast for many images, and the same on every machine and under every version of NumPy.
+    bits = hashlib.shake_128(key.encode()).digest(4 * count)
+    return np.frombuffer(bits, "<u4") / 2.0**32
 
 
 def load_mask(path: str, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -74,7 +74,8 @@ class MultiLabelMetric(BaseMetric):
             data_samples: with ``pred_logit``, ``pred_score`` and ``gt_score``, (N,) each.
 
         Raises:
-            ValueError: a prediction is nan; names the images and, in training, the iteration.
+            ValueError: a prediction is nan (names the images and, in training, the iteration),
+                or there are more or fewer predictions than labels.
         """
         broken = []
         for sample in data_samples:
@@ -82,8 +83,14 @@ class MultiLabelMetric(BaseMetric):
                 key: sample[key].detach().cpu().float().numpy()
                 for key in ("pred_logit", "pred_score", "gt_score")
             }
+            if len({values.shape for values in kept.values()}) > 1:
+                raise ValueError(
+                    f"{_name(sample)}: {len(kept['pred_logit'])} predictions for "
+                    f"{len(kept['gt_score'])} labels; the model must have the classes of the data "
+                    "set"
+                )
             if np.isnan(kept["pred_logit"]).any() or np.isnan(kept["pred_score"]).any():
-                broken.append(str(sample.get("img_path", "an image without a path")))
+                broken.append(_name(sample))
             kept["gt_score"] = kept["gt_score"].astype(np.int8)
             self.results.append(kept)
         if broken:
@@ -153,6 +160,10 @@ class MultiLabelMetric(BaseMetric):
             cells = "".join(f"{100 * column[index]:11.2f}" for column in columns)
             lines.append(f"{name:{width}}  {counts[index]:6d}{cells}")
         return "\n".join([f"every class, in percent; decisions above {self.thr}", *lines])
+
+
+def _name(sample: Mapping[str, Any]) -> str:
+    return str(sample.get("img_path", "an image without a path"))
 
 
 def top_classes(logits: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
