@@ -76,6 +76,7 @@ class Projectors(BaseModule):
         )
         self.image = nn.Linear(in_dim, out_dim, bias=False)
         remember_arch(self)
+        self.train(self.training)  # a new module is in training mode, and nobody may call train()
 
     def forward(self, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (..., D) and text rows (M, D) -> (..., d') and (M, d'), not normalised."""

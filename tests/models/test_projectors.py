@@ -49,7 +49,7 @@ def test_text_is_linear_norm_relu_linear():
 
 @pytest.mark.parametrize("norm_eval", [True, False])
 def test_statistics_of_the_norm_move_only_when_asked_to(norm_eval):
-    projectors = Projectors(8, norm_eval=norm_eval).train()
+    projectors = Projectors(8, norm_eval=norm_eval)  # in training mode, as every new module
     assert projectors.training
     assert projectors.text[1].training is not norm_eval
     rows = torch.randn(6, 8)

@@ -92,7 +92,8 @@ class DCLIP(BaseModel):
         self.encoder: Any = MODELS.build(encoder) if isinstance(encoder, Mapping) else encoder
         if any(p.requires_grad for p in self.encoder.parameters()):
             raise ValueError("DCLIP's encoder stays as it is: give it trainable=()")
-        width, arch = int(self.encoder.embed_dim), getattr(self.encoder, "arch", None)
+        width: Any = self.encoder.embed_dim
+        arch = getattr(self.encoder, "arch", None)
         self.text = ClassText(text_encoder, vocabulary, embed_dim=width, prompt_sets=prompts)
         check_same_clip(arch, self.text.encoder)
         self.projectors = _build_projectors(projectors, width, arch)
@@ -104,6 +105,7 @@ class DCLIP(BaseModel):
         self.mfi = None if mfi is None else MODELS.build(mfi)
         self._frozen_are_ready = False
         leave_out_of_checkpoints(self, ("encoder", "text"))
+        self.train(self.training)  # CLIP in eval mode from the start
 
     @property
     def vocabulary(self) -> Vocabulary | None:
