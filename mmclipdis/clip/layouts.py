@@ -110,7 +110,7 @@ def tower_size(state: Mapping[str, Tensor]) -> TowerSize | None:
 
 def _grid(table: Tensor) -> int:
     """Side of a square grid from its position table, whose first row is no location."""
-    return round((table.shape[-2] - 1) ** 0.5)
+    return int(round((table.shape[-2] - 1) ** 0.5))
 
 
 class ClipEntries(NamedTuple):
