@@ -53,8 +53,8 @@ def mfi_loss(
         lam: Weight :math:`\lambda` of the off-diagonal entries, at least 0.
         center: ``"bn"`` standardises each feature dimension over the (unit) rows with their own
             mean and biased variance (eps 1e-5), as a batch norm does in training. Offered for
-            comparison only: it subtracts the part that all classes share before it can be
-            punished. It is blind to that common part, which is what makes all cosines high.
+            comparison only: it subtracts the vector that all classes share before it can be
+            punished. The loss is blind to it, and it is what makes all of CLIP's cosines high.
         normalize_by: ``"rows"`` divides S by M, as Barlow Twins does. It goes with ``"bn"`` and
             ``"feature"``: the diagonal is 1 then. (Without ``"bn"`` a diagonal of ones is out of
             reach.)

@@ -29,7 +29,10 @@ def test_context_loss_is_weighted_and_hands_on_weights_and_chunk():
         MODELS.build({"type": "ContextCorrelationLoss", "chunk": 0})(students[0], teachers[0])
 
 
-@pytest.mark.parametrize("kind", ["GatheredBCELoss", "ContentLoss", "ContextCorrelationLoss"])
+@pytest.mark.parametrize(
+    "kind",
+    ["GatheredBCELoss", "ContentLoss", "ContextCorrelationLoss", "MFILoss", "AsymmetricLoss"],
+)
 def test_a_name_without_loss_would_not_be_optimised(kind):
     assert MODELS.build({"type": kind, "loss_name": "loss_x"}).loss_name == "loss_x"
     with pytest.raises(ValueError, match="loss_name must contain 'loss', got 'context'"):
