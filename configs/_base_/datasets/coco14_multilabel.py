@@ -3,14 +3,14 @@
 # data/coco14: train2014/, val2014/, annotations/instances_{train,val}2014.json
 # DCLIP's views: 448 x 448, the aspect not kept; a random rectangle, two random operations.
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadReadableImage"),
     dict(type="Resize", scale=(448, 448), keep_ratio=False, backend="pillow"),
     dict(type="CutoutRandomColor"),
     dict(type="RandAugmentUDA"),
     dict(type="PackMultiLabelInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadReadableImage"),
     dict(type="Resize", scale=(448, 448), keep_ratio=False, backend="pillow"),
     dict(type="PackMultiLabelInputs"),
 ]

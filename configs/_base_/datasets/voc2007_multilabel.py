@@ -3,14 +3,14 @@
 # training and in testing. Class names are VOC's own tokens ("diningtable").
 # DCLIP's views: 448 x 448, the aspect not kept; a random rectangle, two random operations.
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadReadableImage"),
     dict(type="Resize", scale=(448, 448), keep_ratio=False, backend="pillow"),
     dict(type="CutoutRandomColor"),
     dict(type="RandAugmentUDA"),
     dict(type="PackMultiLabelInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="LoadReadableImage"),
     dict(type="Resize", scale=(448, 448), keep_ratio=False, backend="pillow"),
     dict(type="PackMultiLabelInputs"),
 ]

@@ -1,6 +1,6 @@
 # DCLIP's schedule: SGD, 50 epochs of batches of 32, one of warm-up at 1e-5, then a cosine from
-# 2e-3 that falls by the epoch; weight decay on everything that learns, the batch norm too. DualCoOp,
-# which the code is a fork of, takes 1e-3 on VOC 2007; DCLIP's paper 2e-3 for all.
+# 2e-3 that falls by the epoch; weight decay on everything that learns, the batch norm too.
+# DualCoOp, which the code is a fork of, takes 1e-3 on VOC 2007; DCLIP's paper 2e-3 for all.
 # Released: fp16 autocast without a gradient scaler (tools/train.py --amp has one).
 # The last epoch is what counts here; the reference reports the best epoch on the test images.
 _base_ = "../mmengine_runtime.py"
