@@ -19,6 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmclipdis.apis.cache_features import use_cached_features
 from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
 from mmclipdis.compat.optional import HAS_MMSEG
@@ -51,6 +52,8 @@ def train(arguments: Sequence[str] | None) -> Runner:
     )
     parser.add_argument("--amp", action="store_true", help="train in mixed precision (GPU)")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs, too")
+    parser.add_argument("--cache-features", metavar="DIR", help="compute the features of a frozen "
+                        "encoder once, keep them in DIR, and train from them")  # fmt: skip
     add_common_arguments(parser)
     args = parse(parser, arguments)
     if args.config is None and str(args.resume).endswith(".py"):
@@ -63,6 +66,8 @@ def train(arguments: Sequence[str] | None) -> Runner:
         use_mixed_precision(config)
     if args.tensorboard:
         add_tensorboard(config)
+    if args.cache_features:
+        use_cached_features(config, args.cache_features)
     use_exact_engine(config)
     if args.resume is not None:
         config.resume = True

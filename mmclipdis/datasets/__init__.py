@@ -1,6 +1,7 @@
 """Data sets and transforms; importing it registers them, of segmentation if mmseg is there."""
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
+from mmclipdis.datasets.cached_tokens import CachedTokens
 from mmclipdis.datasets.distill_images import DistillImageDataset
 from mmclipdis.datasets.distill_transforms import DistillViews, LoadPILImage, PackDistillInputs
 from mmclipdis.datasets.grid_crops import GridCrops
@@ -22,6 +23,7 @@ from mmclipdis.datasets.region_transforms import (
 
 __all__ = [
     "COCOObjectDataset",
+    "CachedTokens",
     "CocoMultiLabelDataset",
     "CropRegions",
     "CutoutRandomColor",

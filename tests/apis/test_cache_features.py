@@ -1,0 +1,309 @@
+"""Training on kept features is the training without them; stale features are never taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmclipdis.apis import cache_features
+from mmclipdis.apis.cli import UserInputError, run
+from mmclipdis.apis.run import train
+from mmclipdis.models.recognition.dclip import DCLIP
+from tests.datasets.token_task import ROOT, write_task
+
+WORK = iter(range(10**6))
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_task(tmp_path / "task")
+
+
+@pytest.fixture(autouse=True)
+def seen(monkeypatch):
+    """Counts the images that pass through the tower, in a list of one number."""
+    tokens, seen = DCLIP.tokens, [0]
+
+    def counting(self, images):
+        seen[0] += len(images)
+        return tokens(self, images)
+
+    monkeypatch.setattr(DCLIP, "tokens", counting)
+    return seen
+
+
+def fit(config, *flags, options=(), work=None):
+    """Train in a new work folder; returns the runner and the loss of every iteration."""
+    number = next(WORK)
+    work = work or config.parent / f"work_{number}"
+    more = [f"experiment_name=cache_{number}", *options]
+    runner = train([str(config), "--work-dir", str(work), *flags, "--cfg-options", *more])
+    losses, _ = runner.message_hub.get_scalar("train/loss").data
+    return runner, np.asarray(losses)
+
+
+def weights(runner):
+    model = getattr(runner.model, "module", runner.model)
+    return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+def caches(config):
+    return sorted(path.parent for path in (config.parent / "cache").glob("*/index.json"))
+
+
+def cached(config):
+    return "--cache-features", str(config.parent / "cache")
+
+
+def test_losses_and_weights_are_those_of_the_run_without_cache(config, seen):
+    plain, expected = fit(config)
+    assert seen == [22]
+    runner, losses = fit(config, *cached(config))
+    assert len(losses) == 12  # two epochs of 11 images, the last batch of one
+    np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=0)
+    assert float((weights(runner) - weights(plain)).abs().max()) < 1e-6
+    assert seen == [22 + 12]  # one more to know their size
+    _, losses_again = fit(config, *cached(config))
+    assert seen == [22 + 12 + 1]  # one, to see that the features are still the model's
+    assert np.array_equal(losses, losses_again)
+    assert len(caches(config)) == 1
+
+
+def test_class_names_and_the_saved_checkpoint_are_those_of_the_data_set(config):
+    plain, _ = fit(config)
+    runner, _ = fit(config, *cached(config))
+    plain_file, file = (Path(r.work_dir) / "epoch_2.pth" for r in (plain, runner))
+    one, two = (torch.load(path, weights_only=True) for path in (plain_file, file))
+    assert one["meta"]["dataset_meta"] == two["meta"]["dataset_meta"]
+    assert list(one["state_dict"]) == list(two["state_dict"])
+
+
+def test_worker_processes_read_the_same_features(config):
+    _, expected = fit(config, *cached(config))
+    shutil.rmtree(config.parent / "cache")
+    options = ["train_dataloader.num_workers=2", "train_dataloader.persistent_workers=True"]
+    _, losses = fit(config, *cached(config), options=options)
+    assert np.array_equal(losses, expected)
+
+
+def test_a_resumed_run_continues_exactly(config):
+    whole, losses = fit(config, *cached(config))
+    work = config.parent / "parts"
+    fit(config, *cached(config), options=["train_cfg.max_epochs=1"], work=work)
+    runner, rest = fit(config, *cached(config), "--resume", work=work)
+    assert torch.equal(weights(whole), weights(runner))
+    assert np.array_equal(rest[-6:], losses[-6:])
+
+
+def test_labels_are_read_live(config):
+    fit(config, *cached(config))
+    options = ["train_dataloader.dataset.partial=0.5"]
+    _, expected = fit(config, options=options)
+    _, losses = fit(config, *cached(config), options=options)
+    np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=0)
+    assert len(caches(config)) == 1
+
+
+def repaint(config):
+    path = config.parent / "images" / "4.png"
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    return []
+
+
+def touch(config):
+    os.utime(config.parent / "images" / "4.png", (1, 1))
+    return []
+
+
+CHANGES = {
+    "weights": "randomness.seed=1",  # the tower's are random
+    "pipeline": "train_dataloader.dataset.pipeline.1.interpolation=nearest",
+    "image size": "train_dataloader.dataset.pipeline.1.scale=(80,80)",
+    "normalisation": "model.data_preprocessor.std=[60.0,60.0,60.0]",
+    "readout": "model.encoder.readout=clearclip",
+    "positions": "model.encoder.positions=legacy",
+    "image list": "train_dataloader.dataset.indices=7",
+    "an image": repaint,
+    "its time": touch,
+}
+
+
+@pytest.fixture(scope="module")
+def stale(tmp_path_factory):
+    config = write_task(tmp_path_factory.mktemp("stale") / "task")
+    with config.open("a") as file:
+        file.write("model['data_preprocessor'] = dict(type='DCLIPDataPreprocessor')\n")
+        file.write("train_cfg = dict(by_epoch=True, max_epochs=1)\n")
+    fit(config, *cached(config))
+    return config
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_of_another_state_are_not_taken(stale, change, seen):
+    change, before = CHANGES[change], len(caches(stale))
+    options = [change] if isinstance(change, str) else change(stale)
+    runner, _ = fit(stale, *cached(stale), options=options)
+    assert len(caches(stale)) == before + 1
+    assert seen == [1 + len(runner.train_dataloader.dataset)]
+
+
+def test_what_tokens_do_not_depend_on_is_no_part_of_the_key(config):
+    fit(config, *cached(config))
+    options = ["model.pooling=positive", "model.projectors.out_dim=4", "model.mfi=None"]
+    fit(config, *cached(config), options=[*options, "train_dataloader.batch_size=3"])
+    assert len(caches(config)) == 1
+
+
+def test_features_that_are_not_the_models_after_all_are_refused(config):
+    """The last defence, against what no key knows of, such as a changed library."""
+    fit(config, *cached(config))
+    (folder,) = caches(config)
+    path = folder / "tokens_00000.npy"
+    np.save(path, 1.1 * np.load(path))
+    with pytest.raises(UserInputError, match=rf"{folder}.*not those of this model.*delete"):
+        fit(config, *cached(config))
+
+
+def test_an_interrupted_computation_is_resumed(config, monkeypatch):
+    expected = fit(config, *cached(config))[1]
+    shutil.rmtree(config.parent / "cache")
+    compute, calls = cache_features.compute_tokens, []
+
+    def interrupted(runner, samples):
+        calls.append(len(samples))
+        if len(calls) == 4:  # one to try the first image, then three batches
+            raise KeyboardInterrupt
+        return compute(runner, samples)
+
+    monkeypatch.setattr(cache_features, "compute_tokens", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, *cached(config))
+    (folder,) = caches(config)
+    names = [f"{kind}_{i:05d}.{end}" for i in range(2) for kind, end in
+             (("tokens", "npy"), ("facts", "pt"))]  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == {"index.json", *names}
+    _, losses = fit(config, *cached(config))
+    assert sum(calls[4:]) == 1 + 7
+    assert np.array_equal(losses, expected)
+
+
+def test_a_shortened_file_is_computed_again(config, seen):
+    _, expected = fit(config, *cached(config))
+    (folder,) = caches(config)
+    path = folder / "tokens_00002.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    _, losses = fit(config, *cached(config))
+    assert seen == [12 + 1 + 2]
+    assert np.array_equal(losses, expected)
+
+
+def one_line(config, capsys, *options):
+    """What the tool prints of a mistake."""
+    capsys.readouterr()
+    more = [f"experiment_name=cache_{next(WORK)}", *options]
+    work = str(config.parent / "work")
+    arguments = [str(config), "--work-dir", work, *cached(config), "--cfg-options", *more]
+    with pytest.raises(SystemExit):
+        run(train, arguments)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_is_named_and_what_is_done_is_kept(config, capsys, workers):
+    (config.parent / "images" / "6.png").write_bytes(b"no image")
+    line = one_line(config, capsys, f"train_dataloader.num_workers={workers}")
+    assert str(config.parent / "images" / "6.png") in line and "cannot be used" in line
+    (folder,) = caches(config)
+    kept = len(list(folder.glob("tokens_*.npy")))
+    assert kept == 3 and not list(folder.glob(".*"))
+
+
+def test_a_missing_image_is_named(config, capsys):
+    (config.parent / "images" / "6.png").unlink()
+    assert str(config.parent / "images" / "6.png") in one_line(config, capsys)
+
+
+RANDOM = {
+    "RandomFlip": "dict(type='RandomFlip', prob=0.5)",
+    "PrivateNoise": "dict(type='PrivateNoise')",
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_views_are_refused_by_name(config, capsys, name):
+    text = config.read_text().replace(
+        'dict(type="PackMulti', RANDOM[name] + ', dict(type="PackMulti'
+    )
+    config.write_text(text)
+    line = one_line(config, capsys)
+    assert name in line and "train_dataloader.dataset.pipeline" in line and "_cached" in line
+    assert not caches(config)
+
+
+def test_a_model_without_tokens_is_refused(config, capsys):
+    config.write_text(config.read_text() + "model = dict(type='NoTokens')")
+    line = one_line(config, capsys)
+    assert "NoTokens has no frozen features" in line and "leave --cache-features out" in line
+
+
+def test_a_trained_encoder_is_refused(config, capsys):
+    config.write_text(config.read_text() + "model = dict(type='TrainedTokens')")
+    assert "freeze it with model.encoder.trainable=()" in one_line(config, capsys)
+
+
+def test_the_size_is_said_and_the_disk_is_looked_at_first(config, capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    needed = 11 * 16 * 32 * 4
+    monkeypatch.setattr(cache_features.shutil, "disk_usage", lambda _: usage(0, 0, needed - 1))
+    line = one_line(config, capsys)
+    assert "2.25e-05 GB are needed" in line and "11 x 16 x 32 float32" in line
+    assert str(config.parent / "cache") in line
+    monkeypatch.setattr(cache_features.shutil, "disk_usage", lambda _: usage(0, 0, needed))
+    fit(config, *cached(config))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(config, capsys):
+    (config.parent / "cache").write_text("a file")
+    assert str(config.parent / "cache") in one_line(config, capsys)
+
+
+def test_two_processes_share_the_work_and_equal_one(config):
+    fit(config, *cached(config))
+    (alone,) = caches(config)
+    alone = alone.rename(config.parent / "alone")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    environment = {
+        **os.environ,
+        **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PORT": str(port)},
+        **{"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+    }
+    environment.pop("LOCAL_RANK", None)
+    command = ["bash", str(ROOT / "tools/dist_train.sh"), str(config), "2", *cached(config)]
+    work = ["--work-dir", str(config.parent / "two"), "--cfg-options", "log_level=INFO"]
+    result = subprocess.run(
+        [*command, *work],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    (folder,) = caches(config)
+    for path in alone.glob("tokens_*.npy"):
+        assert np.allclose(np.load(path), np.load(folder / path.name), rtol=1e-6, atol=0)
+    about = [json.loads((place / "index.json").read_text()) for place in (alone, folder)]
+    assert about[0] == about[1] and len(list(folder.iterdir())) == len(list(alone.iterdir()))
+    assert "11 images to compute" in result.stdout + result.stderr
+    assert "6/6" in result.stderr and "11/11" not in result.stderr  # rank 0 did its half
