@@ -1,0 +1,50 @@
+"""Ranks with different images end with one gradient, that of the joint batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor
+
+from mmclipdis.models.recognition.dclip import DCLIP
+from tests.models.recognition.tiny_dclip import batch, build
+
+SIZES = (1, 3)  # images of a rank
+
+
+def gradients(model: DCLIP) -> dict[str, Tensor]:
+    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+
+def run(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model = MMDistributedDataParallel(build().train())
+    images, labelled = batch(seed=rank, images=SIZES[rank])
+    losses = model(images, labelled, mode="loss")
+    sum(losses.values()).backward()
+    torch.save(gradients(model.module), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_the_gradient_of_the_joint_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(run, (str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    parts = [batch(seed=rank, images=SIZES[rank]) for rank in (0, 1)]
+    model = build().train()
+    images = torch.cat([images for images, _ in parts])
+    labelled = [sample for _, samples in parts for sample in samples]
+    sum(model(images, labelled, mode="loss").values()).backward()
+    expected = gradients(model)
+    assert set(ranks[0]) == set(expected) and len(expected) == 5
+    for name, gradient in expected.items():
+        assert torch.equal(ranks[0][name], ranks[1][name])
+        torch.testing.assert_close(ranks[0][name], gradient, rtol=1e-4, atol=1e-6)
+    alone = build().train()
+    sum(alone(*parts[1], mode="loss").values()).backward()
+    assert not torch.allclose(gradients(alone)["projectors.image.weight"] * 4 / 3,
+                              expected["projectors.image.weight"], rtol=1e-2)  # fmt: skip
