@@ -122,6 +122,7 @@ def shrink_loader(config: Config, name: str, root: Path, side: int = 64) -> None
     loader = config[name]
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
     loader.dataset.data_root = str(root)
+    loader.dataset.serialize_data = False  # it collects all garbage, which takes a while
     (resize,) = [step for step in loader.dataset.pipeline if step.type == "Resize"]
     assert (resize.scale, resize.keep_ratio) == ((448, 448), False)
     resize.scale = (side, side)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
+from mmclipdis.apis.cache_features import use_cached_features
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 
 from . import dclip_files as files
@@ -30,6 +31,12 @@ PUBLISHED = {  # mAP on VOC 2007 and COCO 2014
 DATA = ("voc2007", "coco14")
 TRAINED = [f"dclip_{arch}_{data}" for arch in ARCHS for data in DATA]
 CACHED = "dclip_rn101_coco14_cached"
+
+
+@pytest.fixture(autouse=True)
+def plain_text(monkeypatch):
+    """No config is laid out with yapf, which would take longer than to train it."""
+    monkeypatch.setattr(Config, "pretty_text", property(lambda config: str(config.to_dict())))
 
 
 def load(name: str) -> Config:
@@ -53,7 +60,10 @@ def shrunk(name: str, folder: Path) -> Config:
 
 @pytest.mark.parametrize("name", [*TRAINED, CACHED])
 def test_config_trains_two_iterations_and_validates(name, tmp_path):
-    runner = Runner.from_cfg(shrunk(name, tmp_path))
+    config = shrunk(name, tmp_path)
+    if name == CACHED:
+        use_cached_features(config, str(tmp_path / "tokens"))
+    runner = Runner.from_cfg(config)
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
     frozen = {key: p.clone() for key, p in runner.model.named_parameters() if not p.requires_grad}
     runner.train()
@@ -69,6 +79,17 @@ def test_config_trains_two_iterations_and_validates(name, tmp_path):
     assert 0 <= logged["val/mAP"].current() <= 100
     saved = read_checkpoint(str(tmp_path / "work" / "epoch_1.pth"))["state_dict"]
     assert all(key.startswith("projectors.") for key in saved)
+    assert (tmp_path / "tokens").exists() == (name == CACHED)
+
+
+def test_asl_alone_by_an_option(tmp_path):
+    config = shrunk("dclip_rn101_coco14", tmp_path)
+    config.merge_from_dict({"model.mfi": None})
+    runner = Runner.from_cfg(config)
+    runner.train()
+    logged = runner.message_hub.log_scalars
+    assert "train/loss_asl" in logged and "train/loss_mfi" not in logged
+    assert {"train/mean_cosine", "train/posneg_cosine"} <= set(logged)
 
 
 def test_golden_learning_rates():
