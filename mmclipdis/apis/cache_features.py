@@ -106,6 +106,7 @@ class CacheFeaturesHook(Hook):
         images = TokenImages(loader.dataset.dataset)
         images.check()
         first = compute_tokens(runner, [images[0]])
+        _check_preprocessor(_bare(runner.model), first)
         parts = key_parts(runner, images)
         folder = self.folder / _digest(parts)[:16]
         if get_rank() == 0:
@@ -138,6 +139,24 @@ def compute_tokens(runner: Runner, samples: list[dict[str, Any]]) -> Tensor:
         tokens = model.tokens(model.data_preprocessor(data, True)["inputs"])
     model.train(was_training)
     return tokens.float().cpu()  # type: ignore[no-any-return]
+
+
+def _check_preprocessor(model: Any, tokens: Tensor) -> None:
+    """Try whether tokens get through.
+
+    Raises:
+        UserInputError: they do not, or are changed.
+    """
+    try:
+        passed = model.data_preprocessor({"inputs": list(tokens)}, True)["inputs"]
+        same = torch.equal(passed.cpu(), tokens)
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise UserInputError(
+            f"--cache-features: {type(model.data_preprocessor).__name__} takes images only; use "
+            "model.data_preprocessor=dict(type='DCLIPDataPreprocessor')."
+        )
 
 
 def key_parts(runner: Runner, images: TokenImages) -> dict[str, Any]:

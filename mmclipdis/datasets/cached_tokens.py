@@ -25,9 +25,9 @@ from mmclipdis.engine.random_state import preserved_random_state, seed_cpu_gener
 #: What a packing transform gets in place of the image; ``TokenImages`` checks that it may.
 _NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 _REMEDY = (
-    "frozen features can be kept only of views that are the same in every epoch. Use a pipeline "
-    "without it: --cfg-options train_dataloader.dataset.pipeline='[...]', or a config that "
-    "ends in _cached"
+    "features can be kept only of views that are the same in every epoch. Give the training data "
+    "a pipeline without it, as configs/dclip/dclip_rn101_coco14_cached.py does: "
+    "train_dataloader = dict(dataset=dict(pipeline=...))"
 )
 
 
@@ -242,7 +242,7 @@ def _facts(info: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
         ValueError: that is a label, or nothing that is simply numbers and texts.
     """
     facts = {
-        key: _simple(key, value)
+        key: value
         for key, value in results.items()
         if key != "img" and (key not in info or _plain(info[key]) != _plain(value))
     }
@@ -252,7 +252,7 @@ def _facts(info: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
             f"a transform before the last one sets {labels[0]!r}; labels must come from the data "
             "set or from the packing transform, so that they can change without the features."
         )
-    return facts
+    return {key: _simple(key, value) for key, value in facts.items()}
 
 
 def _simple(key: str, value: Any) -> Any:
