@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
-from mmclipdis.apis.run import find_checkpoint, test
-from mmclipdis.engine.results import write_results
+from mmclipdis.apis.experiments import Metrics, evaluate, spread
+from mmclipdis.apis.run import find_checkpoint
+from mmclipdis.engine.results import ROOT, write_results
 
-ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "shapes_declip.json"
 
 #: After the rows of DeCLIP's table 1: options of configs/shapes/declip_distill.py. All are read out
@@ -48,8 +44,6 @@ CATSEG_ROWS = {
 }
 CATSEG_METRICS = ("mIoU", "mIoU_base", "mIoU_novel")
 
-Metrics = dict[str, float]
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and test everything, then print and perhaps write the table."""
@@ -62,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--iters", type=int, help="of every training; the configs' by default")
     parser.add_argument("--write", action="store_true", help="write results/shapes_declip.json")
     args = parser.parse_args(arguments)
-    command("tools/dataset_converters/shapes.py", args.data)
+    experiments.command("tools/dataset_converters/shapes.py", args.data)
     rows = {"plain": [dense_metrics(args, "plain", "")]}
     for name, options in DISTILLED.items():
         runs = [distil(args, name, options, seed) for seed in args.seeds]
@@ -84,26 +78,19 @@ def folder_of(args: argparse.Namespace, name: str, seed: int) -> Path:
     return folder
 
 
+def length(args: argparse.Namespace) -> list[str]:
+    """Options for a training of ``--iters`` iterations."""
+    if args.iters is None:
+        return []
+    return [f"train_cfg.max_iters={args.iters}", f"train_cfg.val_interval={args.iters}"]
+
+
 def distil(args: argparse.Namespace, name: str, options: Sequence[str], seed: int) -> Path:
     """Train a student; its work folder."""
     folder = folder_of(args, name, seed)
     data = [f"{loader}_dataloader.dataset.data_root={args.data}" for loader in ("train", "val")]
-    train("declip_distill", folder, [*options, *data], seed, args.iters)
+    experiments.train("declip_distill", folder, [*options, *data, *length(args)], seed)
     return folder
-
-
-def train(config: str, folder: Path, options: Sequence[str], seed: int, iters: int | None) -> None:
-    """Run ``tools/train.py`` on a config of configs/shapes, unless it has been done."""
-    options = [*options, f"randomness.seed={seed}"]
-    if iters is not None:
-        options += [f"train_cfg.max_iters={iters}", f"train_cfg.val_interval={iters}"]
-    path = ROOT / "configs" / "shapes" / f"{config}.py"
-    words = [str(path), "--work-dir", str(folder), "--cfg-options", *options]
-    done = folder / "done.json"
-    if done.exists() and json.loads(done.read_text()) == words:
-        return
-    command("tools/train.py", *words)
-    done.write_text(json.dumps(words))
 
 
 def dense_metrics(args: argparse.Namespace, name: str, checkpoint: str) -> Metrics:
@@ -131,49 +118,10 @@ def cat_seg(args: argparse.Namespace, config: str, distilled: bool, seed: int) -
     if distilled:
         student = find_checkpoint(str(folder_of(args, "DeCLIP", seed)))
         options.append(f"model.image_encoder.init_cfg.checkpoint={student}")
-    train(config, folder, options, seed, args.iters)
+    experiments.train(config, folder, [*options, *length(args)], seed)
     options = [f"test_dataloader.dataset.data_root={args.data}"]
     found = evaluate(config, folder / "test", options, find_checkpoint(str(folder)))
     return {name: found[name] for name in CATSEG_METRICS}
-
-
-def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
-    """What ``tools/test.py`` measures, kept in ``folder``."""
-    path = str(ROOT / "configs" / "shapes" / f"{config}.py")
-    words = [path, *([checkpoint] if checkpoint else []), "--work-dir", str(folder)]
-    words += ["--cfg-options", *options]
-    kept = folder / "metrics.json"
-    before = json.loads(kept.read_text()) if kept.exists() else {}
-    if before.get("words") == words:
-        found: Metrics = before["metrics"]
-        return found
-    print("$ python tools/test.py", *words, flush=True)
-    metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
-    kept.write_text(json.dumps({"words": words, "metrics": metrics}))
-    print("  ", metrics, flush=True)
-    return metrics
-
-
-def command(script: str, *words: object) -> None:
-    """Run a tool of this repository in a process of its own; stop if it fails."""
-    line = [sys.executable, str(ROOT / script), *map(str, words)]
-    print("$ python", script, *words, flush=True)
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"}  # the mm libraries' own
-    if subprocess.run(line, env=quiet, check=False).returncode:
-        sys.exit(f"{script} failed; its message is above")
-
-
-def spread(runs: Sequence[Metrics]) -> dict[str, Any]:
-    """Mean and standard deviation (of the sample) of each metric; a single run as it is."""
-    table: dict[str, Any] = {}
-    for name in runs[0]:
-        values = [metrics[name] for metrics in runs]
-        if len(values) == 1:
-            table[name] = round(values[0], 2)
-        else:
-            mean, std = statistics.mean(values), statistics.stdev(values)
-            table[name] = {"mean": round(mean, 2), "std": round(std, 2)}
-    return table
 
 
 if __name__ == "__main__":

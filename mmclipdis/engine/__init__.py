@@ -6,6 +6,7 @@ from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
 from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoint
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
+from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
 from mmclipdis.engine.unwrapped import Unwrapped
@@ -17,6 +18,7 @@ __all__ = [
     "ExactEpochBasedTrainLoop",
     "ExactIterBasedTrainLoop",
     "ForeignCheckpointGuard",
+    "MFIMonitorHook",
     "NonFiniteGuard",
     "NonFiniteLossError",
     "ReplacedImagesHook",

@@ -11,6 +11,7 @@ import pytest
 from mmengine.config import Config
 
 import tools.shapes_declip as declip
+from mmclipdis.apis import experiments
 from mmclipdis.engine.results import read_results
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +36,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
         Path(words[words.index("--work-dir") + 1]).mkdir(parents=True, exist_ok=True)
         return {name: value + len(called) % 3 for name, value in VALUE.items()}
 
-    monkeypatch.setattr(declip, "command", command)
-    monkeypatch.setattr(declip, "test", test)
+    monkeypatch.setattr(experiments, "command", command)
+    monkeypatch.setattr(experiments, "test", test)
     monkeypatch.setattr(declip, "OUT", tmp_path / "results.json")
     return called
 

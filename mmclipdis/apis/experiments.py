@@ -1,0 +1,81 @@
+"""Experiments of several trainings and tests: each a command that a user could type, run once."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmclipdis.apis.run import test
+from mmclipdis.engine.results import ROOT
+
+Metrics = dict[str, float]
+
+
+def config_file(name: str) -> str:
+    """Path of a config of configs/shapes."""
+    return str(ROOT / "configs" / "shapes" / f"{name}.py")
+
+
+def train(config: str, folder: Path, options: Sequence[str], seed: int) -> None:
+    """Run ``tools/train.py`` on a config of configs/shapes, unless it has been done.
+
+    A training counts as done if the same words were said before; a change of the config or of the
+    code is not noticed.
+
+    Args:
+        config: Name of the config.
+        folder: Work folder of this training alone.
+        options: For ``--cfg-options``.
+        seed: Of the training.
+    """
+    options = [*options, f"randomness.seed={seed}"]
+    words = [config_file(config), "--work-dir", str(folder), "--cfg-options", *options]
+    done = folder / "done.json"
+    if done.exists() and json.loads(done.read_text()) == words:
+        return
+    command("tools/train.py", *words)
+    done.write_text(json.dumps(words))
+
+
+def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
+    """What ``tools/test.py`` measures, kept in ``folder``."""
+    words = [config_file(config), *([checkpoint] if checkpoint else []), "--work-dir", str(folder)]
+    words += ["--cfg-options", *options]
+    kept = folder / "metrics.json"
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    if before.get("words") == words:
+        found: Metrics = before["metrics"]
+        return found
+    print("$ python tools/test.py", *words, flush=True)
+    metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
+    kept.write_text(json.dumps({"words": words, "metrics": metrics}))
+    print("  ", metrics, flush=True)
+    return metrics
+
+
+def command(script: str, *words: object) -> None:
+    """Run a tool of this repository in a process of its own; stop if it fails."""
+    line = [sys.executable, str(ROOT / script), *map(str, words)]
+    print("$ python", script, *words, flush=True)
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"}  # the mm libraries' own
+    if subprocess.run(line, env=quiet, check=False).returncode:
+        sys.exit(f"{script} failed; its message is above")
+
+
+def spread(runs: Sequence[Metrics], digits: int = 2) -> dict[str, Any]:
+    """Mean and standard deviation (of the sample) of each metric; a single run as it is."""
+    table: dict[str, Any] = {}
+    for name in runs[0]:
+        values = [metrics[name] for metrics in runs]
+        if len(values) == 1:
+            table[name] = round(values[0], digits)
+        else:
+            mean, std = statistics.mean(values), statistics.stdev(values)
+            table[name] = {"mean": round(mean, digits), "std": round(std, digits)}
+    return table
