@@ -52,12 +52,12 @@ def class_similarity(arguments: Sequence[str] | None = None) -> Path:
     (folder / "similarity.json").write_text(content + "\n", encoding="utf-8")
     titled = {TITLES[key]: matrix for key, matrix in matrices.items()}
     draw_class_similarity(titled, names, folder / "similarity.png", order, args.top)
-    print(_summary(args.classes, reports, folder))
+    print(_summary(reports, folder))
     return folder
 
 
 def read_classes(text: str, templates: Templates = POSITIVE) -> Vocabulary:
-    """The classes that a user names, one name each (the first of several).
+    """The classes that a user names, one name each: the first of several, ``_`` being a blank.
 
     Args:
         text: A data set (``ADE20KDataset``), a class file of the package (``voc20``), a text file
@@ -71,13 +71,15 @@ def read_classes(text: str, templates: Templates = POSITIVE) -> Vocabulary:
     """
     if Path(text).suffix.lower() == ".json":
         source: Any = _categories(Path(text))
-    elif "," in text and not Path(text).is_file():
-        source = [name for name in text.split(",") if name.strip()]
+    elif "," in text and not os.path.isfile(text):  # (Path.is_file fails for a long list)
+        source = text.strip().removesuffix(",").split(",")
     else:
         source = text
     vocabulary = build_vocabulary(source, templates, first_only=True)
     if vocabulary is None:  # what configs call "dataset": that of the run
         raise ValueError(f"{text!r} names no classes: give the name of a data set")
+    names = tuple((name.replace("_", " "),) for name in vocabulary.class_names)
+    vocabulary = dataclasses.replace(vocabulary, names=names)
     if vocabulary.num_classes < 2:
         raise ValueError(f"{text!r} has one class, at least two are needed to compare them")
     return vocabulary
@@ -125,14 +127,14 @@ def class_features(
 
 
 def _categories(path: Path) -> list[str]:
-    """Names of the categories of a COCO or LVIS file, by ascending id, ``_`` as a blank."""
+    """Names of the categories of a COCO or LVIS file, by ascending id."""
     if not path.is_file():
         raise FileNotFoundError(f"no file of categories at {str(path)!r}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["categories"] if isinstance(content, dict) else content
         ordered = sorted(found, key=lambda category: category["id"])
-        return [str(category["name"]).replace("_", " ") for category in ordered]
+        return [str(category["name"]) for category in ordered]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{str(path)!r} has no categories as COCO and LVIS write them, each with id and name "
@@ -185,8 +187,8 @@ def _settings(
     }
 
 
-def _summary(classes: str, reports: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
-    lines = [f"{classes}: {reports['clip']['num_classes']} classes"]
+def _summary(reports: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+    lines = [f"{reports['clip']['num_classes']} classes"]
     for key, report in reports.items():
         line = f"{TITLES[key]}: mean cosine {report['mean_offdiag']:.3f}"
         line += f" ({report['min']:.3f} to {report['max']:.3f})"
