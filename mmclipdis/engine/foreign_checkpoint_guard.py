@@ -34,9 +34,17 @@ class ForeignCheckpointGuard(Hook):
             raise ValueError(
                 f"nothing in the checkpoint belongs to the {type(model).__name__}: it holds "
                 f"{_some(found)}, the model {_some(own)}. Give one of this config; weights "
-                "of an encoder alone (a distilled student, too) go into its init_cfg: "
-                "--cfg-options model.backbone.init_cfg.checkpoint=FILE, or image_encoder, encoder"
+                f"{_remedy(found)}"
             )
+
+
+def _remedy(found: set[str]) -> str:
+    if all(name.startswith("projectors.") for name in found):
+        return "of DCLIP's projectors go into --cfg-options model.decode_head.projector=FILE"
+    return (
+        "of an encoder alone (a distilled student, too) go into its init_cfg: "
+        "--cfg-options model.backbone.init_cfg.checkpoint=FILE, or image_encoder, encoder"
+    )
 
 
 def _some(names: Any) -> str:

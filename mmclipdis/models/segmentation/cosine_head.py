@@ -15,8 +15,14 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.models.projectors import Projectors
+from mmclipdis.models.segmentation.class_queries import (
+    ClassQueries,
+    build_projector,
+    check_background,
+)
 from mmclipdis.models.segmentation.labels import check_labels
-from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, resize
+from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, minmax, resize
 from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
 from mmclipdis.models.text_encoder import build_vocabulary
 
@@ -49,7 +55,15 @@ class CosineSegHead(BaseModule):
         embeddings: ready text embeddings (Q, E), a tensor or a ``.npy``, ``.pt`` or
             ``.safetensors`` file of one, in place of a text encoder.
         logit_scale: :math:`s`, the inverse softmax temperature. CLIP's learned scale is not used.
+        projector: DCLIP's projectors, a checkpoint of one of its runs or the module: the map and
+            the class embeddings are projected before they are compared.
+        any_arch: take projectors of any CLIP of the right width.
+        score_norm: ``'minmax'`` spreads the cosines of every query over 0..1 within an image
+            before ``logit_scale`` (DCLIP's early code); only under :class:`OpenVocabSegmentor`.
         prob_thd: background wherever the best class probability is strictly below it.
+        background: ``'query'``: the background is a class with names like any other.
+            ``'threshold'``: none of its names is asked for, it is only what is below ``prob_thd``
+            (GEM, DCLIP: ``logit_scale=100, prob_thd=0.85``).
         background_index: class that :attr:`prob_thd` falls back to; None for the vocabulary's own,
             or 0.
         area_thd: share of the foreground below which a class is dropped (SCLIP, VOC21: 0.1); only
@@ -75,7 +89,11 @@ class CosineSegHead(BaseModule):
         templates: Any = "imagenet80",
         embeddings: Tensor | str | Path | None = None,
         logit_scale: float = 50.0,
+        projector: str | Path | Projectors | None = None,
+        any_arch: bool = False,
+        score_norm: str | None = None,
         prob_thd: float = 0.0,
+        background: str = "query",
         background_index: int | None = None,
         area_thd: float | None = None,
         num_classes: int | None = None,
@@ -100,6 +118,10 @@ class CosineSegHead(BaseModule):
         self.templates = templates
         self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
+        self.background = check_background(background, self.prob_thd)
+        if score_norm not in (None, "minmax"):
+            raise ValueError(f"score_norm must be None or 'minmax', got {score_norm!r}")
+        self.score_norm = score_norm
         self.area_thd = None if area_thd is None else _in_range("area_thd", area_thd, 0.0, 1.0)
         self.background_index = background_index
         self.in_index = in_index
@@ -109,6 +131,7 @@ class CosineSegHead(BaseModule):
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == FOLLOW_DATASET
         self._expected_classes = num_classes
         self._vocabulary: Vocabulary | None = None
+        self._asked: Vocabulary | None = None  # without the background, if that has no query
         self._embeddings_are_given = embeddings is not None
         self._embeddings: Tensor | None
         self.query_to_class: Tensor
@@ -117,6 +140,8 @@ class CosineSegHead(BaseModule):
         )
         self.register_buffer("_embeddings", given, persistent=False)
         self.register_buffer("query_to_class", torch.empty(0, dtype=torch.long), persistent=False)
+        self.any_arch = any_arch
+        self.projector = build_projector(projector, self.text_encoder, given, any_arch)
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
 
@@ -161,22 +186,21 @@ class CosineSegHead(BaseModule):
             raise ValueError(
                 f"background_index={background} is no class of a vocabulary of {new.num_classes}"
             )
+        asked = ClassQueries.of(new, background if self.background == "threshold" else None)
         ready = self._embeddings if self._embeddings_are_given else None
         if embeddings is not None:
             ready = F.normalize(embeddings.to(self.query_to_class.device), dim=-1)
-        if ready is not None and len(ready) != len(new.queries):
+        if ready is not None and len(ready) != len(asked.classes):
             raise ValueError(
-                f"{len(ready)} ready embeddings for {len(new.queries)} queries; pass "
+                f"{len(ready)} ready embeddings for {len(asked.classes)} queries; pass "
                 "the embeddings of the new queries, or use a text_encoder"
             )
         self._embeddings = ready
-        self._vocabulary = new
-        self.query_to_class = torch.tensor(
-            new.query_to_class, dtype=torch.long, device=self.query_to_class.device
-        )
+        self._vocabulary, self._asked = new, asked.vocabulary
+        self.query_to_class = asked.classes.to(self.query_to_class.device)
 
     def embeddings(self) -> Tensor:
-        """Unit text embeddings (Q, E) of the queries, computed at the first call.
+        """CLIP's unit text embeddings (Q, E) of the queries, computed at the first call.
 
         Raises:
             RuntimeError: no vocabulary has been set.
@@ -189,7 +213,7 @@ class CosineSegHead(BaseModule):
         if self._embeddings is None and self.text_encoder is not None:
             # An inference tensor could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
-                embedded = self.text_encoder.embed(self._vocabulary).clone()
+                embedded = self.text_encoder.embed(self._asked).clone()
                 self._embeddings = embedded.to(self.query_to_class.device)
         if self._embeddings is None:
             raise RuntimeError("no embeddings for this vocabulary")
@@ -227,10 +251,18 @@ class CosineSegHead(BaseModule):
             )
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(features.dtype, torch.float32)
-            unit = F.normalize(features.to(dtype), dim=1)
+            features, text = features.to(dtype), embeddings.to(dtype)
+            if self.projector is not None:
+                tokens, text = self.projector(features.movedim(1, -1), text)
+                features, text = tokens.movedim(-1, 1), F.normalize(text, dim=1)
+            unit = F.normalize(features, dim=1)
             # A product and no convolution: cudnn's run in TF32 unless told otherwise.
-            weight = embeddings.to(dtype) * self.logit_scale
+            weight = text * self.logit_scale
             return (weight @ unit.flatten(2)).unflatten(2, unit.shape[2:])
+
+    def normalized(self, maps: Tensor) -> Tensor:
+        """Logits (n, Q, gh, gw) of an image's n windows as ``score_norm`` wants them."""
+        return self.logit_scale * minmax(maps) if self.score_norm == "minmax" else maps
 
     def predict(
         self, inputs: Sequence[Tensor], batch_img_metas: Sequence[Mapping[str, Any]], test_cfg: Any
@@ -240,13 +272,14 @@ class CosineSegHead(BaseModule):
         ``test_cfg`` belongs to ``EncoderDecoder`` and says nothing to a head.
 
         Raises:
-            ValueError: there is an ``area_thd``.
+            ValueError: there is an ``area_thd`` or a ``score_norm``.
         """
-        if self.area_thd is not None:
-            raise ValueError(
-                f"area_thd={self.area_thd} needs the whole photo, not a window of it: use "
-                "type='OpenVocabSegmentor' as the model, or leave area_thd out"
-            )
+        for name in ("area_thd", "score_norm"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} needs the whole photo, not a window of it: "
+                    f"use type='OpenVocabSegmentor' as the model, or leave {name} out"
+                )
         logits = resize(self.forward(inputs), _window_size(batch_img_metas[0]))
         rule = self.rule()
         out = torch.stack([class_probabilities(image, rule) for image in logits])
@@ -263,8 +296,13 @@ class CosineSegHead(BaseModule):
         """Loss on class scores (the best synonym's logit), for a backbone that is trainable.
 
         Raises:
-            ValueError: nothing of the features can learn, or a label is no class.
+            ValueError: nothing of the features can learn, a label is no class, or the head has
+                ``score_norm`` or ``background='threshold'``.
         """
+        if self.score_norm is not None or self.background == "threshold":
+            raise ValueError(
+                "score_norm and background='threshold' only predict: leave them out in training"
+            )
         if not inputs[self.in_index].requires_grad:
             raise ValueError(
                 "CosineSegHead learns nothing itself and the backbone is frozen: give the backbone "

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmclipdis.clip.arch_mark import check_arch
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.segmentation.encoding import (
     TestSettings,
@@ -51,7 +52,8 @@ class OpenVocabSegmentor(BaseSegmentor):
         init_cfg: as in mmseg.
 
     Raises:
-        ValueError: bad ``test_cfg``, or a backbone without ``patch_size``.
+        ValueError: bad ``test_cfg``, a backbone without ``patch_size``, or a head with a projector
+            of another CLIP than the backbone's.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class OpenVocabSegmentor(BaseSegmentor):
                 "needs CLIP's dense map, as of type='ClearCLIPViT'"
             )
         self.decode_head = MODELS.build(decode_head)
+        self._check_projector()
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
@@ -160,6 +163,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         patch_size = tuple(self.backbone.patch_size)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
         maps = encode_windows(images, layouts, paddings, self._forward, settings.window_batch_size)
+        maps = [self.decode_head.normalized(windows) for windows in maps]
         return [WindowScores(*parts) for parts in zip(maps, layouts, paddings, strict=True)]
 
     def _forward(
@@ -167,6 +171,12 @@ class OpenVocabSegmentor(BaseSegmentor):
     ) -> Tensor:
         """Query logits (B, Q, h, w) on the patch grid, no post-processing (``mode='tensor'``)."""
         return self.decode_head(self.extract_feat(inputs))  # type: ignore[no-any-return]
+
+    def _check_projector(self) -> None:
+        projector = getattr(self.decode_head, "projector", None)
+        if projector is not None and not self.decode_head.any_arch:
+            arch = getattr(self.backbone, "arch", None)
+            check_arch(projector.arch, arch, "the head's projector")
 
     def _settings(self) -> TestSettings:
         """Read ``test_cfg`` anew: tools change it after the model was built."""

@@ -56,7 +56,7 @@ class LabelRule:
 
     Attributes:
         query_to_class: class index of each query, int64 (Q,), non-decreasing.
-        num_classes: number of classes C.
+        num_classes: number of classes C; one without a query is never the best.
         prob_thd: pixels whose best class probability is strictly below it become background.
         background_index: the class those pixels get.
         area_thd: a foreground class whose share of the foreground pixels is not above it is
@@ -77,6 +77,16 @@ def resize(maps: Tensor, size: Size) -> Tensor:
     batched = maps if maps.dim() == 4 else maps.unsqueeze(0)
     out = F.interpolate(batched, size=size, mode="bilinear", align_corners=False)
     return out if maps.dim() == 4 else out[0]
+
+
+def minmax(maps: Tensor) -> Tensor:
+    """Scores (n, Q, gh, gw) of an image's n windows, those of every query spread over 0..1.
+
+    A query with one score everywhere gets 0.
+    """
+    low, high = maps.amin((0, 2, 3), keepdim=True), maps.amax((0, 2, 3), keepdim=True)
+    extent = high - low
+    return (maps - low) / extent.where(extent > 0, 1.0)
 
 
 def full_size_scores(
