@@ -168,11 +168,7 @@ def random_window(height: int, width: int, rows: int, columns: int) -> tuple[sli
     """
     top = np.random.randint(height) - rows // 2
     left = np.random.randint(width) - columns // 2
-    # A negative end would count from the other side.
-    return (
-        slice(max(top, 0), max(top + rows, 0)),
-        slice(max(left, 0), max(left + columns, 0)),
-    )
+    return slice(max(top, 0), top + rows), slice(max(left, 0), left + columns)
 
 
 def _checked(image: NDArray[Any]) -> NDArray[np.uint8]:
