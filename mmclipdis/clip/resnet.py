@@ -122,7 +122,7 @@ class CLIPResNetTower(nn.Module):
         with_cls: bool = False,
         mean_token: bool = False,
     ) -> DenseFeatures:
-        """Dense features; only what is asked for is computed.
+        """Dense features; only the projections that are read are computed.
 
         Args:
             images: ``(B, 3, H, W)`` normalised RGB.
@@ -140,12 +140,10 @@ class CLIPResNetTower(nn.Module):
         tokens = self._pool_tokens(last)
         names = {*readout.parts, "k"} if with_cls else set(readout.parts)
         parts = self._project(tokens, sorted(names))
-        head_dim = self.width // self.heads
-        first = 0 if mean_token else 1
-        factor = logit_factor(readout.scale, head_dim)
-        rows = self._merge(attend(readout.attention, parts, factor, first_query=first))
+        factor = logit_factor(readout.scale, self.width // self.heads)
+        rows = self._merge(attend(readout.attention, parts, factor))
         return DenseFeatures(
-            map=tokens_to_map(rows[:, 1 - first :], (last.shape[2], last.shape[3])),
+            map=tokens_to_map(rows[:, 1:], (last.shape[2], last.shape[3])),
             cls=self._image_embedding(tokens, parts) if with_cls else None,
             intermediates=tuple(kept),
             mean_token=rows[:, 0] if mean_token else None,

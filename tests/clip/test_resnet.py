@@ -10,7 +10,7 @@ from torch import nn
 
 from mmclipdis.clip.positions import POSITION_RULES, resample_positions
 from mmclipdis.clip.readout import READOUTS, Readout, get_readout
-from mmclipdis.clip.resnet import build_resnet_tower
+from mmclipdis.clip.resnet import CLIPResNetTower, build_resnet_tower
 from mmclipdis.clip.towers import build_image_tower
 from mmclipdis.clip.trainable import set_trainable
 from tests.tiny import tiny_arch, tiny_eva_arch, tiny_resnet_arch
@@ -194,7 +194,7 @@ def test_positions_follow_the_rule_and_the_native_grid_keeps_them(rule):
 
 
 def test_default_rule_is_that_of_the_reference(tower):
-    assert tower.positions == "size"
+    assert tower.positions == CLIPResNetTower(tower.visual).positions == "size"
 
 
 @pytest.mark.parametrize("name", ["v", "csa"])

@@ -47,7 +47,7 @@ def test_out_indices_give_stages_and_map_in_order():
     deep, dense, shallow = backbone(images)
     assert (deep.shape, shallow.shape) == ((2, 256, 3, 5), (2, 32, 24, 40))
     features = backbone.tower.forward_dense(images, READOUTS["v"], intermediates=(0, 3))
-    torch.testing.assert_close(dense, features.map)  # of a product with a row less
+    assert torch.equal(dense, features.map)
     assert dense.shape == (2, 32, 3, 5)
     assert torch.equal(shallow, features.intermediates[0])
     assert torch.equal(deep, features.intermediates[1])
@@ -103,6 +103,15 @@ def test_statistics_of_a_train_step(trainable, norm_eval):
     assert bool(moved) == (learns and not norm_eval)
     changed = {n for n, value in backbone.named_parameters() if not torch.equal(value, weights[n])}
     assert bool(changed) == learns
+
+
+def test_a_new_frozen_backbone_has_no_batch_norm_in_train_mode():
+    frozen, learning = build(norm_eval=False), build(norm_eval=False, trainable=("all",))
+    norm_modes = [
+        {m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+        for backbone in (frozen, learning)
+    ]
+    assert norm_modes == [{False}, {True}]
 
 
 def test_a_frozen_backbone_keeps_no_graph():
