@@ -100,7 +100,7 @@ def write_segmentation(root: Path, dataset: Any, kind: type, labels: int) -> Non
 
 def small_arch(name: str) -> dict[str, Any]:
     """An open_clip config of the same kind of tower as ``name``, with CLIP's own tokens."""
-    arch = tiny_arch(image_size=64, patch_size=16, layers=2, width=32)
+    arch = tiny_arch(image_size=64, patch_size=16, layers=6, width=32)
     if name.startswith("RN"):
         arch["vision_cfg"] = dict(image_size=64, layers=[1, 1, 1, 1], width=4)
     arch["text_cfg"] = dict(context_length=20, vocab_size=49408, width=16, heads=2, layers=1)
