@@ -49,7 +49,10 @@ def write(folder: Path, data: object) -> Path:
 
 def dataset(folder: Path, **kwargs) -> CocoMultiLabelDataset:
     defaults = dict(
-        ann_file="labels.json", data_root=str(folder), data_prefix=dict(img_path="photos")
+        ann_file="labels.json",
+        data_root=str(folder),
+        data_prefix=dict(img_path="photos"),
+        serialize_data=False,  # it collects garbage, which is slow among many tests
     )
     return CocoMultiLabelDataset(**{**defaults, **kwargs})
 
