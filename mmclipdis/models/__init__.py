@@ -28,6 +28,7 @@ from mmclipdis.models.losses import (
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import DCLIPDataPreprocessor
+from mmclipdis.models.recognition.zero_shot import ZeroShotRecognizer
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "RegionClassifier",
     "SCLIPViT",
     "TimmVFM",
+    "ZeroShotRecognizer",
     "build_vocabulary",
 ]
 

@@ -85,9 +85,15 @@ class ClassText(BaseModule):
         """Change the classes.
 
         Raises:
-            FileNotFoundError, ValueError: no names, several for one class, or a file of
-                embeddings that does not fit, see ``read_embeddings``.
+            FileNotFoundError, ValueError: no names, several for one class, templates beside
+                ``prompt_sets``, or a file of embeddings that does not fit, see
+                ``read_embeddings``.
         """
+        if self.prompt_sets and isinstance(vocabulary, Mapping) and "templates" in vocabulary:
+            raise ValueError(
+                "the vocabulary brings templates, which this model does not read: it has prompts "
+                "of its own"
+            )
         new = build_vocabulary(vocabulary, templates=self.templates)
         if new is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
@@ -141,6 +147,20 @@ class ClassText(BaseModule):
     def _forget(self) -> None:
         if self.text_embeddings is None:
             self._embeddings = None
+
+
+def check_same_clip(arch: Any, text_encoder: Any) -> None:
+    """Refuse a text encoder of another CLIP: results would be those of chance.
+
+    Raises:
+        ValueError: naming both.
+    """
+    other = getattr(text_encoder, "arch", None)
+    if arch is not None and other is not None and arch != other:
+        raise ValueError(
+            f"the encoder is {arch!r}, the text encoder {other!r}: image and text must be of one "
+            "CLIP"
+        )
 
 
 def _read_prompt_sets(prompt_sets: Sequence[Templates] | None) -> tuple[TemplateSet, ...]:

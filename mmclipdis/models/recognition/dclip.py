@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.templates import Templates
 from mmclipdis.clip.vocabulary import Vocabulary
-from mmclipdis.models.class_text import ClassText
+from mmclipdis.models.class_text import ClassText, check_same_clip
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.pooling import POOLINGS, spatial_logits
 from mmclipdis.models.recognition.samples import attach, targets
@@ -215,20 +215,6 @@ class DCLIP(BaseModel):
             for part in (self.encoder, self.text.encoder):
                 if hasattr(part, "init_weights"):
                     part.init_weights()
-
-
-def check_same_clip(arch: Any, text_encoder: Any) -> None:
-    """Refuse a text encoder of another CLIP: results would be those of chance.
-
-    Raises:
-        ValueError: naming both.
-    """
-    other = getattr(text_encoder, "arch", None)
-    if arch is not None and other is not None and arch != other:
-        raise ValueError(
-            f"the encoder is {arch!r}, the text encoder {other!r}: image and text must be of one "
-            "CLIP"
-        )
 
 
 def _build_projectors(
