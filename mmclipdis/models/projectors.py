@@ -75,6 +75,8 @@ class Projectors(BaseModule):
             nn.Linear(hidden_dim, out_dim, bias=False),
         )
         self.image = nn.Linear(in_dim, out_dim, bias=False)
+        #: Whether the weights are random: neither loaded nor, as far as DCLIP knows, trained.
+        self.fresh = True
         remember_arch(self)
         self.train(self.training)  # a new module is in training mode, and nobody may call train()
 
@@ -88,6 +90,10 @@ class Projectors(BaseModule):
         if self.norm_eval:
             self.text[1].eval()
         return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.fresh = False
 
 
 def load_projectors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,7 @@ class DCLIP(BaseModel):
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """The losses by their names; see :meth:`forward`."""
+        self.projectors.fresh = False
         text = self.class_features()
         labels = targets(data_samples, len(text) // 2, text.device)
         negative, positive = self.logits(inputs, text).unbind(1)
@@ -159,6 +161,12 @@ class DCLIP(BaseModel):
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list[Any]:
         """The samples with predictions; see :meth:`forward`."""
+        if self.projectors.fresh:
+            self.projectors.fresh = False  # say it once
+            warnings.warn(
+                "DCLIP predicts with projectors that are random: give a checkpoint of a training",
+                stacklevel=2,
+            )
         negative, positive = self.logits(inputs, self.class_features()).unbind(1)
         logits = positive - negative
         return attach(data_samples, logits, logits.sigmoid(), "DCLIP")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -220,6 +222,19 @@ def test_clip_is_loaded_where_only_a_checkpoint_was(tmp_path):
     tested.load_state_dict(model.state_dict())
     assert torch.equal(tested(images), model(images))
     assert torch.equal(tested.class_features(), model.class_features())
+
+
+def test_random_projectors_are_told_once():
+    model, images = build(), batch()[0]
+    with pytest.warns(UserWarning, match="projectors that are random: give a checkpoint"):
+        model(images, mode="predict")
+    loaded, trained = build(), build()
+    loaded.load_state_dict(model.state_dict())
+    trained(*batch(), mode="loss")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for one in (model, loaded, trained):
+            one(images, mode="predict")
 
 
 def test_classes_can_change():
