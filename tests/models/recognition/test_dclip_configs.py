@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 
 from mmclipdis.apis.cache_features import use_cached_features
 from mmclipdis.engine.checkpoint_io import read_checkpoint
@@ -90,6 +91,37 @@ def test_asl_alone_by_an_option(tmp_path):
     logged = runner.message_hub.log_scalars
     assert "train/loss_asl" in logged and "train/loss_mfi" not in logged
     assert {"train/mean_cosine", "train/posneg_cosine"} <= set(logged)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.mfi.axis": "class"},
+        {"model.mfi.rows": "posneg"},
+        {"model.mfi.center": "bn"},
+        {"model.pooling": "positive"},
+        {"model.mean_token": False},
+        {"model.projectors.norm_eval": False},
+        {"model.asl.loss_weight": 0.03},
+        {"model.prompts": ("There is no {} here", ["A drawing of a {}", "A {}"])},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_an_option_of_the_docs_changes_the_loss(options):
+    config = load("dclip_rn101_coco14")
+    files.shrink_encoders(config.model.encoder, config.model.text_encoder)
+    config.model.vocabulary = ["dining table", "dog", "cat"]
+    usual = losses(config)
+    config.merge_from_dict(options)
+    assert losses(config) != usual
+
+
+def losses(config: Config) -> dict[str, float]:
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).train()
+    samples = [BaseDataElement(gt_score=torch.tensor([1.0, 0.0, -1.0])) for _ in range(2)]
+    found = model(torch.randn(2, 3, 64, 64), samples, mode="loss")
+    return {name: value.item() for name, value in found.items()}
 
 
 def test_golden_learning_rates():

@@ -82,6 +82,33 @@ def test_config_segments(name, tmp_path):
     assert runner.model.backbone(torch.zeros(1, 3, 96, 96))[-1].shape[1] == 32
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.decode_head.projector": None},
+        {"model.backbone.readout": "v", "model.backbone.positions": "size"},
+        {"model.decode_head.score_norm": "minmax"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_an_option_of_the_comments_changes_the_scores(options, tmp_path):
+    config = shrunk("rn101_coco17_nobg", tmp_path)
+    config.model.decode_head.vocabulary = ["dog", "cat"]
+    config.model.test_cfg.return_probs = True
+    usual = scores(config)
+    config.merge_from_dict(options)
+    assert not torch.allclose(scores(config), usual, atol=1e-3)
+
+
+def scores(config: Config) -> torch.Tensor:
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        model = MODELS.build(config.model).eval()
+    image = torch.arange(3 * 96 * 96).reshape(1, 3, 96, 96) % 7 / 3.5 - 1
+    (sample,) = model.predict(image)
+    return sample.seg_logits.data
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_config_has_the_published_protocol(name):
     config = load(name)
