@@ -261,8 +261,11 @@ def _fill(runner: Runner, store: TokenStore, shards: list[int], images: TokenIma
                 yield compute_tokens(runner, batch), [sample["facts"] for sample in batch]
                 bar.update(len(batch))
 
-        for shard, group in batches.items():
-            store.write(shard, computed(len(group)))
+        try:
+            for shard, group in batches.items():
+                store.write(shard, computed(len(group)))
+        finally:  # or else, after an error, the process waits seconds for its workers at its end
+            getattr(samples, "_shutdown_workers", int)()
 
 
 def _unseen(folder: Path) -> NoReturn:

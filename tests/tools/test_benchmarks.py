@@ -190,3 +190,32 @@ def test_a_loss_that_differs_from_the_plain_form_is_not_timed(load):
     cases = {"ours": lambda: [torch.ones(2)], "plain form": lambda: [torch.full((2,), 1.001)]}
     with pytest.raises(RuntimeError, match="x: ours is off by 1.0e-03 of the plain form"):
         module._compare("x", cases, 1, time.perf_counter)
+
+
+def test_dclips_head_and_epoch_are_measured(load, tmp_path):
+    module = load("dclip")
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    encoder = {"type": "CLIPViT", "arch": {**tiny_arch(), "text_cfg": text}}
+    model = module.build(encoder)
+    clock = time.perf_counter
+    rows, claims = module.head_rows(model, "tiny", torch.randn(2, 3, 64, 64), (3, 5), 1, clock)
+    assert [row["name"] for row in rows] == [
+        f"DCLIP tiny, 2 images, {name}"
+        for name in ("tower", *(f"{n} classes, {what}" for n in (3, 5)
+                                for what in ("forward", "with backward")))
+    ]  # fmt: skip
+    assert [claim.target for claim in claims] == ["≤ 0.05", "≤ 0.05"]
+    more, epoch = module.epoch_rows(model, "tiny", tmp_path, 6, 4, 64, 1, clock)
+    assert [row["metrics"]["ms_per_image"] > 0 for row in more] == [True] * 3
+    assert more[2]["metrics"]["mb_per_image"] == 16 * 32 * 4 / 1e6
+    assert [claim.target for claim in epoch] == ["≥ 10"]
+
+
+def test_features_that_give_another_loss_are_not_timed(load, tmp_path, monkeypatch):
+    module = load("dclip")
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    model = module.build({"type": "CLIPViT", "arch": {**tiny_arch(), "text_cfg": text}})
+    tokens = module.compute_tokens
+    monkeypatch.setattr(module, "compute_tokens", lambda *args: tokens(*args).flip(2))
+    with pytest.raises(RuntimeError, match="tiny: kept features give the loss"):
+        module.epoch_rows(model, "tiny", tmp_path, 3, 3, 64, 1, time.perf_counter)
