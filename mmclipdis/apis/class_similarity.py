@@ -69,6 +69,8 @@ def read_classes(text: str, templates: Templates = POSITIVE) -> Vocabulary:
         FileNotFoundError: for a file that does not exist.
         ValueError: if it is none of these, or names fewer than two classes or one of them twice.
     """
+    if not text.strip():
+        raise ValueError("CLASSES is empty: name a data set, a file, or classes with commas")
     if Path(text).suffix.lower() == ".json":
         source: Any = _categories(Path(text))
     elif "," in text and not os.path.isfile(text):  # (Path.is_file fails for a long list)
@@ -165,9 +167,11 @@ def _writable(folder: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder --out {folder!r}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot make the folder --out {folder!r} ({error.strerror}); choose another one"
+        ) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise ValueError(f"cannot write into --out {folder!r}; choose another folder")
+        raise ValueError(f"cannot write into the folder --out {folder!r}; choose another one")
     return path
 
 

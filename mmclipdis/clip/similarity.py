@@ -58,7 +58,8 @@ def cosine_matrix(features: Tensor) -> Tensor:
     """
     _check_rows(features)
     unit = F.normalize(features.detach().double(), dim=1)
-    return (unit @ unit.T).clamp(-1, 1)
+    matrix = unit @ unit.T
+    return ((matrix + matrix.T) / 2).clamp(-1, 1)  # a product is symmetric but for rounding
 
 
 def similarity_report(
