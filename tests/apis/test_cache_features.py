@@ -22,6 +22,7 @@ from mmclipdis.apis.cli import UserInputError, run
 from mmclipdis.apis.run import train
 from mmclipdis.models.recognition.dclip import DCLIP
 from tests.datasets.token_task import ROOT, write_task
+from tests.models.recognition.test_dclip_configs import shrunk
 
 WORK = iter(range(10**6))
 
@@ -42,8 +43,12 @@ def seen(monkeypatch):
 
     monkeypatch.setattr(DCLIP, "tokens", counting)
     # A checkpoint holds the config, formatted by yapf: most of the time of these runs.
-    monkeypatch.setattr(Config, "pretty_text", property(lambda self: self.to_dict().__repr__()))
+    monkeypatch.setattr(Config, "pretty_text", property(plain_text))
     return seen
+
+
+def plain_text(config):
+    return "\n".join(f"{name} = {value!r}" for name, value in config.to_dict().items())
 
 
 def fit(config, *flags, options=(), work=None):
@@ -116,6 +121,15 @@ def test_labels_are_read_live(config):
     _, losses = fit(config, *cached(config), options=options)
     np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=0)
     assert len(caches(config)) == 1
+
+
+def test_mixed_precision_has_features_of_its_own(config):
+    _, full = fit(config, *cached(config))
+    options = ["optim_wrapper.type=Bfloat16Wrapper"]
+    _, expected = fit(config, options=options)
+    _, losses = fit(config, *cached(config), options=options)
+    np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=0)
+    assert np.abs(losses / full - 1).max() > 1e-4 and len(caches(config)) == 2
 
 
 def repaint(config):
@@ -254,6 +268,24 @@ def test_random_views_are_refused_by_name(config, capsys, name):
     line = one_line(config, capsys)
     assert name in line and "pipeline without it, as configs/dclip/" in line
     assert not caches(config)
+
+
+@pytest.mark.parametrize("name", ["CutoutRandomColor", "RandAugmentUDA"])
+def test_dclips_own_random_views_are_refused_by_name(config, capsys, name):
+    text = config.read_text()
+    view = f"dict(type='{name}'), "
+    config.write_text(text.replace('dict(type="PackMulti', view + 'dict(type="PackMulti'))
+    assert f"{name} draws random numbers" in one_line(config, capsys)
+
+
+def test_the_config_for_kept_features_trains_on_them(tmp_path, seen):
+    config = shrunk("dclip_rn101_coco14_cached", tmp_path)
+    config.dump(tmp_path / "cached.py")
+    runner, losses = fit(tmp_path / "cached.py", *cached(tmp_path / "cached.py"))
+    assert runner.iter == len(losses) == 2 and len(caches(tmp_path / "cached.py")) == 1
+    about = json.loads((caches(tmp_path / "cached.py")[0] / "index.json").read_text())
+    assert about["count"] == 4 and about["shape"] == [5, 32]  # the mean token is one of them
+    assert seen == [1 + 4 + 4]  # and the images of the validation
 
 
 def test_a_model_without_tokens_is_refused(config, capsys):

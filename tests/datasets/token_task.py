@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, TRANSFORMS
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPERS, TRANSFORMS
 from torch import nn
 
 from tests.models.recognition.tiny_dclip import config as tiny_dclip
@@ -92,3 +96,15 @@ class PrivateNoise(BaseTransform):
         noise = np.random.default_rng().integers(0, 9, results["img"].shape, dtype=np.uint8)
         results["img"] = results["img"] // 2 + noise
         return results
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class Bfloat16Wrapper(OptimWrapper):
+    """Mixed precision on a CPU, which ``AmpOptimWrapper`` does not run on."""
+
+    cast_dtype = "bfloat16"
+
+    @contextmanager
+    def optim_context(self, model: Any) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+            yield
