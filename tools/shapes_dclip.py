@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""What DCLIP makes of the tiny CLIP of ShapeScenes: labels of images, classes apart, segmentation.
+
+python tools/shapes_dclip.py           # trains, tests, prints; about 12 minutes on 2 cores
+python tools/shapes_dclip.py --write   # and results/shapes_dclip.json, which docs/dclip.md shows
+
+Every step is a command of its own that a user could type. Finished ones are not repeated unless
+their options change; delete the work folder after changing a config or the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+
+from mmclipdis.apis import experiments
+from mmclipdis.apis.class_similarity import class_similarity
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.experiments import Metrics, evaluate, spread
+from mmclipdis.apis.run import find_checkpoint
+from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.evaluation.precision import average_precision
+from mmclipdis.models.recognition.pooling import spatial_logits
+
+OUT = ROOT / "results" / "shapes_dclip.json"
+
+#: Row -> options of configs/shapes/dclip.py.
+TRAINED = {"ASL": ["model.mfi=None"], "ASL + MFI": []}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and test everything, then print and perhaps write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_dclip"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
+    parser.add_argument("--epochs", type=int, help="of every training; the config's by default")
+    parser.add_argument("--write", action="store_true", help="write results/shapes_dclip.json")
+    args = parser.parse_args(arguments)
+    experiments.command("tools/dataset_converters/shapes.py", args.data)
+    rows = {"CLIP": [zero_shot(args)], "CLIP, pooled as DCLIP": [pooled(args)]}
+    for name, options in TRAINED.items():
+        rows[name] = [trained(args, name, options, seed) for seed in args.seeds]
+    table = {name: spread(runs, digits=3) for name, runs in rows.items()}
+    print(json.dumps(table, indent=2))
+    if args.write:
+        found = [dict(name=name, metrics=metrics) for name, metrics in table.items()]
+        write_results(OUT, found, seeds=args.seeds)
+
+
+def zero_shot(args: argparse.Namespace) -> Metrics:
+    """The tiny CLIP as it is: its embedding of the whole picture, its dense map."""
+    folder = args.work_dir / "clip"
+    found = evaluate("dclip_zero_shot", folder / "labels", [data(args, "test")])
+    return {"mAP": found["mAP"], **classes(args, folder, "")}
+
+
+@torch.no_grad()
+def pooled(args: argparse.Namespace) -> Metrics:
+    """The tiny CLIP scored as DCLIP scores, tokens against both prompts, without projectors."""
+    config = Config.fromfile(experiments.config_file("dclip"))
+    config.test_dataloader.dataset.data_root = str(args.data)
+    loader = Runner.build_dataloader(config.test_dataloader)
+    model = MODELS.build(config.model).eval()
+    model.init_weights()
+    model.set_vocabulary(loader.dataset.metainfo["classes"])
+    logits, labels = [], []
+    for batch in loader:
+        inputs = model.data_preprocessor(batch)
+        scores = spatial_logits(model.tokens(inputs["inputs"]), model.text.embeddings())
+        logits.append(scores[:, 1] - scores[:, 0])
+        labels += [sample.gt_score for sample in inputs["data_samples"]]
+    found = average_precision(torch.cat(logits).numpy(), torch.stack(labels).numpy())
+    return {"mAP": 100 * float(np.nanmean(found))}
+
+
+def trained(args: argparse.Namespace, name: str, options: Sequence[str], seed: int) -> Metrics:
+    """Train projectors, then test them on labels, classes and segmentation."""
+    folder: Path = args.work_dir / f"{name.replace(' ', '')}_{seed}"
+    options = [*options, data(args, "train"), data(args, "val")]
+    if args.epochs is not None:
+        options += [f"train_cfg.max_epochs={args.epochs}", f"train_cfg.val_interval={args.epochs}"]
+        options += [f"default_hooks.checkpoint.interval={args.epochs}"]
+    experiments.train("dclip", folder, options, seed)
+    checkpoint = find_checkpoint(str(folder))
+    found = evaluate("dclip", folder / "labels", [data(args, "test")], checkpoint)
+    return {"mAP": found["mAP"], **classes(args, folder, checkpoint)}
+
+
+def classes(args: argparse.Namespace, folder: Path, projectors: str) -> Metrics:
+    """Mean cosine between the texts of two classes, and mIoU, with projectors or without."""
+    words = ["ShapeScenesDataset", "--out", str(folder / "similarity")]
+    words += ["--projectors", projectors] if projectors else []
+    report = json.loads((class_similarity(words) / "similarity.json").read_text())
+    cosine = report["projected" if projectors else "clip"]["mean_offdiag"]
+    options = [data(args, "test"), f"model.decode_head.projector={projectors or None}"]
+    found = evaluate("dclip_segment", folder / "segmentation", options)
+    return {"mean_cosine": float(cosine), "mIoU": found["mIoU"]}
+
+
+def data(args: argparse.Namespace, loader: str) -> str:
+    """The option that names the data."""
+    return f"{loader}_dataloader.dataset.data_root={args.data}"
+
+
+if __name__ == "__main__":
+    run(main, None)
