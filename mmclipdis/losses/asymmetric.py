@@ -78,24 +78,24 @@ def asymmetric_loss(
     check_asymmetric_options(gamma_pos, gamma_neg, clip, eps, reduction)
     _check_labels(logits, target, weight)
     known = target != UNKNOWN
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.float() if logits.dtype.itemsize < 4 else logits
-        z = torch.where(known, logits, 0.0)  # before anything is computed: nan times 0 is nan
-        losses = torch.where(
-            target == 1,
-            _positive(z, gamma_pos, detach_focusing, eps),
-            _negative(z, gamma_neg, clip, detach_focusing, eps),
-        )
-        if weight is not None:
-            losses = losses * (weight if weight.ndim == 2 else weight.unsqueeze(1))
-        losses = torch.where(known, losses, 0.0)
-        if reduction == "none":
-            return losses
-        if reduction == "sum":
-            return losses.sum() * world_size(across_ranks)
-        if avg_factor is None:
-            avg_factor = count_per_rank(known.sum().to(losses.dtype), across_ranks)
-        return losses.sum() / avg_factor
+    # autocast has no half type for any of the operations below
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits
+    z = torch.where(known, logits, 0.0)  # before anything is computed: nan times 0 is nan
+    losses = torch.where(
+        target == 1,
+        _positive(z, gamma_pos, detach_focusing, eps),
+        _negative(z, gamma_neg, clip, detach_focusing, eps),
+    )
+    if weight is not None:
+        losses = losses * (weight if weight.ndim == 2 else weight.unsqueeze(1))
+    losses = torch.where(known, losses, 0.0)
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum() * world_size(across_ranks)
+    if avg_factor is None:
+        avg_factor = count_per_rank(known.sum().to(losses.dtype), across_ranks)
+    return losses.sum() / avg_factor
 
 
 def check_asymmetric_options(
