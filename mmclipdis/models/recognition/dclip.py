@@ -31,7 +31,7 @@ class DCLIP(BaseModel):
     Every token of the image and both prompts of every class (one denies it, one affirms it) are
     projected, compared and pooled (:func:`~mmclipdis.models.recognition.pooling.spatial_logits`);
     :math:`z = \ell_{pos} - \ell_{neg}` is the logit of the class. The loss is that of the labels
-    plus *multi-feature independence*, which keeps the class texts unlike each other:
+    plus *mutual feature information*, which keeps the class texts unlike each other:
 
     .. math:: L = 0.05 \cdot \mathrm{ASL}(z, y) + \alpha \cdot \mathrm{MFI}(T'), \quad
               \alpha = 7 \cdot 10^{-5}
