@@ -196,12 +196,12 @@ def dataset_classes(name: str) -> tuple[str, ...]:
 
 
 def _find_dataset(name: str) -> Any:
-    for library in ("mmseg", "mmdet"):
+    for library in ("mmseg", "mmdet", "mmengine"):
         try:
             registry = importlib.import_module(f"{library}.registry").DATASETS
-        except ModuleNotFoundError:  # each of the two is optional
+        except ModuleNotFoundError:  # mmseg and mmdet are optional
             continue
-        found = registry.get(name)
-        if found is not None:
+        found = registry.get(name) if name else None
+        if isinstance(found, type):  # a registry also finds modules of that name
             return found
     return None

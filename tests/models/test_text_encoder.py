@@ -10,7 +10,11 @@ from mmengine.registry import MODELS
 from safetensors.torch import save_file
 
 from mmclipdis.clip.vocabulary import Vocabulary
-from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
+from mmclipdis.models.text_encoder import (
+    OpenCLIPTextEncoder,
+    build_vocabulary,
+    dataset_classes,
+)
 from tests.tiny import tiny_arch
 
 
@@ -164,3 +168,10 @@ def test_bad_vocabularies_are_refused(cfg: Any, message: str) -> None:
 def test_a_missing_class_file_is_named(path: str) -> None:
     with pytest.raises(FileNotFoundError, match=path):
         build_vocabulary(path)
+
+
+def test_a_data_set_of_mmengine_and_no_module_of_that_name():
+    assert dataset_classes("VOCMultiLabelDataset")[-1] == "tvmonitor"
+    for name in ("json", ""):  # a module, and nothing
+        with pytest.raises(ValueError, match="neither a registered data set"):
+            dataset_classes(name)
