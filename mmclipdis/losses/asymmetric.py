@@ -147,7 +147,7 @@ def _positive(z: Tensor, gamma: float, detach: bool, eps: float | None) -> Tenso
 def _negative(z: Tensor, gamma: float, clip: float, detach: bool, eps: float | None) -> Tensor:
     """What absent classes cost, from ``z`` of any."""
     p = z.sigmoid()
-    costs = p > clip
+    costs = ~(p <= clip)  # nan costs nan: at a cost of 0 only its gradient would be nan
     # the power of 0 may have an infinite slope, so that those below the margin take part with a 1
     focusing = torch.where(costs, p - clip, 1.0).pow(gamma)
     if eps is not None:

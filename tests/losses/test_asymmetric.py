@@ -157,6 +157,18 @@ def test_probabilities_below_the_margin_cost_nothing():
     assert gradient[0, :2].tolist() == [0, 0] and gradient[0, 2] > 0
 
 
+@pytest.mark.parametrize("gammas", [(1, 2), (0, 0)])
+@pytest.mark.parametrize("clip", [0.05, 0.0])
+@pytest.mark.parametrize("eps", [None, 1e-6])
+def test_a_logit_of_nan_costs_nan_unless_its_label_is_unknown(eps, clip, gammas):
+    z = torch.full((1, 3), float("nan"))
+    options = dict(gamma_pos=gammas[0], gamma_neg=gammas[1], clip=clip, eps=eps)
+    losses = asymmetric_loss(z, torch.tensor([[1, 0, -1]]), **options, reduction="none")
+    assert losses.isnan().tolist() == [[True, True, False]] and losses[0, 2] == 0
+    absent = torch.tensor([[0.0, float("nan"), -9.0]])
+    assert asymmetric_loss(absent, torch.zeros(1, 3), **options).isnan()
+
+
 @pytest.mark.parametrize("logit", [0.7, float("nan"), float("inf"), float("-inf"), 1e30])
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("eps", [None, 1e-6])
