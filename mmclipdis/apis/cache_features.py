@@ -33,6 +33,7 @@ from mmclipdis.apis.cli import UserInputError
 from mmclipdis.clip.embedding_cache import weights_fingerprint
 from mmclipdis.datasets.cached_tokens import TokenImages
 from mmclipdis.datasets.token_store import Batch, TokenStore
+from mmclipdis.engine.nonfinite_guard import image_files
 from mmclipdis.engine.random_state import preserved_random_state
 
 #: Part of every key; raise it when the files or the meaning of the tokens in them change.
@@ -130,7 +131,11 @@ class CacheFeaturesHook(Hook):
 
 
 def compute_tokens(runner: Runner, samples: list[dict[str, Any]]) -> Tensor:
-    """Tokens (B, L, D) of samples, float32 on the CPU, computed as in a training iteration."""
+    """Tokens (B, L, D) of samples, float32 on the CPU, computed as in a training iteration.
+
+    Raises:
+        UserInputError: those of an image are nan or infinite.
+    """
     model = _bare(runner.model)
     was_training = model.training
     data = pseudo_collate([{k: v for k, v in s.items() if k != "facts"} for s in samples])
@@ -138,7 +143,15 @@ def compute_tokens(runner: Runner, samples: list[dict[str, Any]]) -> Tensor:
     with torch.no_grad(), runner.optim_wrapper.optim_context(runner.model):  # mixed precision
         tokens = model.tokens(model.data_preprocessor(data, True)["inputs"])
     model.train(was_training)
-    return tokens.float().cpu()  # type: ignore[no-any-return]
+    tokens = tokens.float().cpu()
+    broken = [s for s, finite in zip(samples, tokens.isfinite().all((1, 2)).tolist()) if not finite]
+    if broken:
+        files = ", ".join(image_files(broken)) or "an image without a path"
+        raise UserInputError(
+            f"--cache-features: the features of {files} are not finite, and are not kept; look at "
+            "the images, at the weights, and, with --amp, train without it."
+        )
+    return tokens  # type: ignore[no-any-return]
 
 
 def _check_preprocessor(model: Any, tokens: Tensor) -> None:
@@ -183,21 +196,21 @@ def key_parts(runner: Runner, images: TokenImages) -> dict[str, Any]:
         "mixed_precision": str(getattr(runner.optim_wrapper, "cast_dtype", "no")),
         "pipelines": [
             *_pipelines(config.train_dataloader.dataset),  # a transform's repr leaves things out
-            *(list(map(repr, part.pipeline.transforms[:-1])) for part in images.parts),
+            *(list(map(repr, part.pipeline.transforms)) for part in images.parts),
         ],
         "images": files.hexdigest(),
     }
 
 
 def _pipelines(config: Any) -> Iterator[Any]:
-    """The transforms before the last of every data set in a config."""
+    """The transforms of every data set in a config; the last packs the image."""
     if isinstance(config, (list, tuple)):
         for part in config:
             yield from _pipelines(part)
     elif isinstance(config, dict):
         for name, value in config.items():
             if name == "pipeline":
-                yield value[:-1]
+                yield value
             else:
                 yield from _pipelines(value)
 

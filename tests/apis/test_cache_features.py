@@ -20,7 +20,9 @@ from mmengine.config import Config
 from mmclipdis.apis import cache_features
 from mmclipdis.apis.cli import UserInputError, run
 from mmclipdis.apis.run import train
+from mmclipdis.engine import NonFiniteLossError
 from mmclipdis.models.recognition.dclip import DCLIP
+from mmclipdis.models.recognition.preprocessor import CLIP_MEAN, CLIP_STD
 from tests.datasets.token_task import ROOT, write_task
 from tests.models.recognition.test_dclip_configs import shrunk
 
@@ -148,6 +150,8 @@ CHANGES = {
     "pipeline": "train_dataloader.dataset.pipeline.1.interpolation=nearest",
     "image size": "train_dataloader.dataset.pipeline.1.scale=(80,80)",
     "normalisation": "model.data_preprocessor.std=[60.0,60.0,60.0]",
+    "channels": "model.data_preprocessor.bgr_to_rgb=False",
+    "packing": "train_dataloader.dataset.pipeline.2.type=PackOtherwise",
     "readout": "model.encoder.readout=clearclip",
     "positions": "model.encoder.positions=legacy",
     "image list": "train_dataloader.dataset.indices=7",
@@ -248,6 +252,62 @@ def test_a_broken_image_is_named_and_what_is_done_is_kept(config, capsys, worker
     assert kept == 3 and not list(folder.glob(".*"))
 
 
+def without_labels(config, image):
+    """Let an image show no class, and images come in order; returns the options for it."""
+    path = config.parent / "labels.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [n for n in content["annotations"] if n["image_id"] != image]
+    path.write_text(json.dumps(content))
+    dataset = "train_dataloader.dataset.filter_empty=False"
+    return [dataset, "train_dataloader.sampler.shuffle=False"]
+
+
+def spoil(config, name):
+    view = f"dict(type='SpoiltImage', name='{name}'), "
+    config.write_text(
+        config.read_text().replace('dict(type="PackMulti', view + 'dict(type="PackMulti')
+    )
+
+
+def test_an_image_of_nan_without_a_class_stops_its_own_iteration(config):
+    options = without_labels(config, 5)
+    spoil(config, "5.png")
+    with pytest.raises(NonFiniteLossError, match=r"iteration 3: .*loss_asl.*/4.png, \S*/5.png; "):
+        fit(config, options=options)
+
+
+def test_kept_features_of_nan_without_a_class_stop_their_own_iteration(config):
+    options = without_labels(config, 5)
+    fit(config, *cached(config), options=options)
+    (folder,) = caches(config)
+    tokens = np.load(folder / "tokens_00002.npy")
+    tokens[1] = np.nan
+    np.save(folder / "tokens_00002.npy", tokens)
+    with pytest.raises(NonFiniteLossError, match=r"iteration 3: .*loss_asl.*/4.png, \S*/5.png; "):
+        fit(config, *cached(config), options=options)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("5.png", 2), ("0.png", 0)])
+def test_features_that_are_no_numbers_are_not_kept(config, capsys, monkeypatch, name, kept):
+    """As from half precision, which a large value overflows; the image itself is sound."""
+    row = int(name[0])
+    tokens = DCLIP.tokens
+
+    def overflowing(self, images):
+        found = tokens(self, images)
+        found[(images - wanted).abs().amax((1, 2, 3)) < 1e-5, 1] = float("inf")
+        return found
+
+    bgr = cv2.resize(cv2.imread(str(config.parent / "images" / name)), (64, 64))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    wanted = (torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1) - mean) / std
+    monkeypatch.setattr(DCLIP, "tokens", overflowing)
+    line = one_line(config, capsys)
+    assert f"{config.parent / 'images' / name} are not finite" in line and "--amp" in line
+    assert f"{row + 1}.png" not in line
+    assert len(list((config.parent / "cache").glob("*/tokens_*.npy"))) == kept
+
+
 def test_a_missing_image_is_named(config, capsys):
     (config.parent / "images" / "6.png").unlink()
     assert str(config.parent / "images" / "6.png") in one_line(config, capsys)
@@ -286,6 +346,14 @@ def test_the_config_for_kept_features_trains_on_them(tmp_path, seen):
     about = json.loads((caches(tmp_path / "cached.py")[0] / "index.json").read_text())
     assert about["count"] == 4 and about["shape"] == [5, 32]  # the mean token is one of them
     assert seen == [1 + 4 + 4]  # and the images of the validation
+
+
+def test_the_mean_token_is_part_of_the_key(tmp_path, seen):
+    shrunk("dclip_rn101_coco14_cached", tmp_path).dump(tmp_path / "cached.py")
+    for options in ([], ["model.mean_token=False"]):
+        fit(tmp_path / "cached.py", *cached(tmp_path / "cached.py"), options=options)
+    abouts = [json.loads((path / "index.json").read_text()) for path in caches(tmp_path / "c")]
+    assert sorted(about["shape"] for about in abouts) == [[4, 32], [5, 32]]
 
 
 def test_a_model_without_tokens_is_refused(config, capsys):

@@ -17,6 +17,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPERS, TRANSFORMS
 from torch import nn
 
+from mmclipdis.datasets.multi_label_transforms import PackMultiLabelInputs
 from tests.models.recognition.tiny_dclip import config as tiny_dclip
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,25 @@ class PrivateNoise(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         noise = np.random.default_rng().integers(0, 9, results["img"].shape, dtype=np.uint8)
         results["img"] = results["img"] // 2 + noise
+        return results
+
+
+@TRANSFORMS.register_module(force=True)
+class PackOtherwise(PackMultiLabelInputs):
+    """A packing of the user's own."""
+
+
+@TRANSFORMS.register_module(force=True)
+class SpoiltImage(BaseTransform):
+    """Makes one image nan, from pixels in floats."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        results["img"] = results["img"].astype(np.float32)
+        if Path(results["img_path"]).name == self.name:
+            results["img"][:] = np.nan
         return results
 
 
