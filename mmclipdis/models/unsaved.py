@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 
@@ -12,18 +14,24 @@ def leave_out_of_checkpoints(module: nn.Module, parts: tuple[str, ...]) -> None:
         module: The model.
         parts: Names of attributes; a child that is None is passed over.
     """
+    # partials of functions of this module: a model with such hooks can be pickled and copied
+    module._register_state_dict_hook(partial(_drop, parts))
+    module.register_load_state_dict_pre_hook(partial(_keep, parts))
 
-    def drop(own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-        starts = tuple(f"{prefix}{part}." for part in parts)
-        for key in [key for key in state if key.startswith(starts)]:
-            del state[key]
 
-    def keep(own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-        # What the module holds, so that strict loading misses nothing and changes nothing.
-        for part in parts:
-            child = getattr(own, part)
-            for name, value in child.state_dict().items() if child is not None else ():
-                state[f"{prefix}{part}.{name}"] = value
+def _drop(
+    parts: tuple[str, ...], own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    starts = tuple(f"{prefix}{part}." for part in parts)
+    for key in [key for key in state if key.startswith(starts)]:
+        del state[key]
 
-    module._register_state_dict_hook(drop)
-    module.register_load_state_dict_pre_hook(keep)
+
+def _keep(
+    parts: tuple[str, ...], own: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    # What the module holds, so that strict loading misses nothing and changes nothing.
+    for part in parts:
+        child = getattr(own, part)
+        for name, value in child.state_dict().items() if child is not None else ():
+            state[f"{prefix}{part}.{name}"] = value
