@@ -74,11 +74,16 @@ class MultiLabelMetric(BaseMetric):
             data_samples: with ``pred_logit``, ``pred_score`` and ``gt_score``, (N,) each.
 
         Raises:
-            ValueError: a prediction is nan (names the images and, in training, the iteration),
-                or there are more or fewer predictions than labels.
+            ValueError: a prediction is nan or infinite (names the images and, in training, the
+                iteration), there are no labels, or more or fewer predictions than labels.
         """
         broken = []
         for sample in data_samples:
+            if "gt_score" not in sample:
+                raise ValueError(
+                    f"{_name(sample)} has no gt_score, no labels to compare predictions with: end "
+                    "the pipeline with dict(type='PackMultiLabelInputs')"
+                )
             kept = {
                 key: sample[key].detach().cpu().float().numpy()
                 for key in ("pred_logit", "pred_score", "gt_score")
@@ -89,7 +94,7 @@ class MultiLabelMetric(BaseMetric):
                     f"{len(kept['gt_score'])} labels; the model must have the classes of the data "
                     "set"
                 )
-            if np.isnan(kept["pred_logit"]).any() or np.isnan(kept["pred_score"]).any():
+            if not all(np.isfinite(kept[key]).all() for key in ("pred_logit", "pred_score")):
                 broken.append(_name(sample))
             kept["gt_score"] = kept["gt_score"].astype(np.int8)
             self.results.append(kept)
@@ -98,9 +103,10 @@ class MultiLabelMetric(BaseMetric):
             iteration = MessageHub.get_current_instance().get_info("iter")
             when = "" if iteration is None else f" after iteration {iteration + 1}"
             raise ValueError(
-                f"the predictions{when} are nan for {len(broken)} of {len(data_samples)} images of "
-                f"a batch: {', '.join(broken[:5])}{', ...' if len(broken) > 5 else ''}; the "
-                "weights are not finite, or these files hold something odd"
+                f"the predictions{when} are nan or infinite for {len(broken)} of "
+                f"{len(data_samples)} images of a batch: {', '.join(broken[:5])}"
+                f"{', ...' if len(broken) > 5 else ''}; the weights are broken (take an earlier "
+                "checkpoint), half precision overflowed (take fp32), or these files are odd"
             )
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:

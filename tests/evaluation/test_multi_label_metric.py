@@ -174,7 +174,9 @@ def test_table_of_every_class(said: list[str]) -> None:
 def test_nan_names_the_images_and_the_iteration() -> None:
     logits = np.ones((7, 2))
     logits[[1, 2], 1] = np.nan
-    with pytest.raises(ValueError, match=r"predictions are nan for 2 of 7 images .*: 1.jpg, 2.jpg"):
+    with pytest.raises(
+        ValueError, match=r"are nan or infinite for 2 of 7 images .*: 1.jpg, 2.jpg;"
+    ):
         metric(samples(logits, np.ones((7, 2))))
     MessageHub.get_current_instance().update_info("iter", 41)
     try:
@@ -182,8 +184,16 @@ def test_nan_names_the_images_and_the_iteration() -> None:
             metric(samples(logits * np.nan, np.ones((7, 2))))
     finally:
         MessageHub.get_current_instance().runtime_info.pop("iter")
-    with pytest.raises(ValueError, match="nan for 1 of 1 images of a batch: 0.jpg"):
-        metric(samples([[1.0]], [[1]], [[np.nan]]))
+    for logit, score in ((1.0, np.nan), (np.inf, 1.0), (-np.inf, 0.0)):
+        with pytest.raises(ValueError, match="infinite for 1 of 1 images of a batch: 0.jpg;"):
+            metric(samples([[logit]], [[1]], [[score]]))
+
+
+def test_a_sample_without_labels_is_one_clear_error() -> None:
+    batch = samples(np.ones((2, 1)), np.ones((2, 1)))
+    del batch[1]["gt_score"]
+    with pytest.raises(ValueError, match=r"^1.jpg has no gt_score.*PackMultiLabelInputs"):
+        metric(batch)
 
 
 def test_predictions_of_other_classes_are_refused() -> None:

@@ -136,8 +136,7 @@ class DCLIP(BaseModel):
 
         Raises:
             RuntimeError: no classes are known yet.
-            ValueError: another mode, labels of other classes, or (predicting) logits that are not
-                finite.
+            ValueError: another mode, or no labels or those of other classes.
         """
         if mode == "loss":
             return self.loss(inputs, data_samples or ())
@@ -169,7 +168,7 @@ class DCLIP(BaseModel):
             )
         negative, positive = self.logits(inputs, self.class_features()).unbind(1)
         logits = positive - negative
-        return attach(data_samples, logits, logits.sigmoid(), "DCLIP")
+        return attach(data_samples, logits, logits.sigmoid())
 
     @torch.no_grad()
     def tokens(self, images: Tensor) -> Tensor:

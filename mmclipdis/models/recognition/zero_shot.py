@@ -111,14 +111,14 @@ class ZeroShotRecognizer(BaseModel):
 
         Raises:
             RuntimeError: no classes are known yet.
-            ValueError: another mode, or (predicting) logits that are not finite.
+            ValueError: another mode.
         """
         if mode == "tensor":
             return self.logits(inputs)
         if mode != "predict":
             raise ValueError(f"ZeroShotRecognizer learns nothing, it only predicts; got {mode!r}")
         logits = self.logits(inputs)
-        return attach(data_samples, logits, logits.softmax(dim=1), "ZeroShotRecognizer")
+        return attach(data_samples, logits, logits.softmax(dim=1))
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
