@@ -20,12 +20,15 @@ class VocabularyHook(Hook):
     names; after a validation in the middle of training it gets the names of the training data
     back. A vocabulary that the user chose is left alone, but must have as many classes as the data
     have: labels beyond it could not be learned, and predictions beyond the data not be scored.
+    Its names are free, but those of the data in another order are a mistake: a label is a place
+    in that order.
     A model without vocabulary is left alone, and so is, in training, a part of it that says
     ``used_in_training = False``.
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
-            sets name different ones, or if the number of classes differs.
+            sets name different ones, if the number of classes differs, or if a chosen vocabulary
+            has the same names in another order.
     """
 
     priority = "VERY_HIGH"  # other hooks and the loops may already use the vocabulary
@@ -78,6 +81,8 @@ class VocabularyHook(Hook):
                     "one vocabulary entry for every class (synonyms belong to one entry), or "
                     "vocabulary='dataset'"
                 )
+            elif classes is not None:
+                _check_order(part, dataset, classes)
         for part in parts if classes is not None else ():
             if part.follow_dataset:
                 part.set_vocabulary(classes)
@@ -104,6 +109,29 @@ def find_classes(dataset: Any) -> tuple[str, ...] | None:
             "map them to common ones with metainfo=dict(classes=...)"
         )
     return named[0] if named else None
+
+
+def _check_order(part: Any, dataset: Any, classes: tuple[str, ...]) -> None:
+    """Refuse the names of the data set in another order; case, ``_`` and blanks do not count.
+
+    Raises:
+        ValueError: naming the first class that is in another place.
+    """
+    names = part.vocabulary.class_names
+    ours, theirs = ([_folded(name) for name in some] for some in (names, classes))
+    if ours == theirs or sorted(ours) != sorted(theirs):
+        return
+    place = next(i for i, (one, other) in enumerate(zip(ours, theirs)) if one != other)
+    raise ValueError(
+        f"the vocabulary of {type(part).__name__} has the classes of {type(dataset).__name__} in "
+        f"another order: class {place} is {names[place]!r}, but the data label {classes[place]!r} "
+        "so; put the vocabulary in the order of the data set's classes, or take "
+        "vocabulary='dataset'"
+    )
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())
 
 
 def _set_classes(model: nn.Module, classes: tuple[str, ...]) -> None:

@@ -133,6 +133,31 @@ def test_a_chosen_vocabulary_must_have_as_many_classes_as_the_data(
         run.val()
 
 
+@pytest.mark.parametrize("names", [("cat", "sky", "red_Bus"), ("cat", ["Sky", "air"], "red  bus")])
+def test_a_chosen_vocabulary_in_another_order_is_refused(tmp_path: Path, names: Any) -> None:
+    """A label is a place: each would be learned, and scored, under another name."""
+    data = Scenes(("cat", "red bus", "sky"))
+    for loop in ("train", "val", "test"):
+        run = runner(Named(Vocabulary.from_names(names)), tmp_path, data, data)
+        with pytest.raises(
+            ValueError,
+            match=r"classes of Scenes in another order: class 1 is '[sS]ky', but the data label "
+            r"'red bus' so; put .* or take vocabulary='dataset'",
+        ):
+            getattr(run, loop)()
+
+
+@pytest.mark.parametrize(
+    "names", [("CAT", "red_bus", "sky"), ("sky", "bus", "cat"), ("cat", "coach", "sky")]
+)
+def test_names_in_order_and_free_names_are_taken(tmp_path: Path, names: Any) -> None:
+    chosen = Vocabulary.from_names(names)
+    data = Scenes(("cat", "red bus", "sky"))
+    model = Named(chosen)
+    runner(model, tmp_path, data, data).val()
+    assert model.vocabulary is chosen and model.log == [("predict", chosen.class_names)]
+
+
 def test_following_data_without_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Scenes names no classes"):
         runner(Named(), tmp_path, Scenes(None), Scenes(ALL)).train()
