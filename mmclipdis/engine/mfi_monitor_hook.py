@@ -25,7 +25,7 @@ class MFIMonitorHook(Hook):
     The scalars go to the message hub, and from there to the log and all visualisation backends:
 
     - ``train/mean_cosine``: mean raw cosine between the positive features of different classes.
-      CLIP has about 0.77 (VOC) and 0.69 (COCO) there.
+      CLIP has about 0.77 (VOC) and 0.69 (COCO) there. A single class has none.
     - ``train/posneg_cosine``: mean raw cosine of a class's positive with its own negative feature.
 
     They are measured with the model in evaluation mode, as it is used later, after the step of the
@@ -76,21 +76,21 @@ class MFIMonitorHook(Hook):
 def measure(model: Any) -> dict[str, float]:
     """``mean_cosine`` and ``posneg_cosine`` of a model's ``class_features()``.
 
+    Of a single class there is no ``mean_cosine``.
+
     Raises:
-        ValueError: An odd number of rows, or fewer than two classes.
+        ValueError: An odd number of rows, or none.
     """
     with _in_evaluation(model), torch.no_grad():
         features = model.class_features().float()
-    if len(features) % 2:
+    if len(features) % 2 or not len(features):
         raise ValueError(
             f"class_features() of {type(model).__name__} has {len(features)} rows; expected the "
             "negative features of all classes and then as many positive ones."
         )
     negative, positive = features.chunk(2)
-    return {
-        "mean_cosine": float(mean_off_diagonal(positive)),
-        "posneg_cosine": float(F.cosine_similarity(negative, positive).mean()),
-    }
+    between = {"mean_cosine": float(mean_off_diagonal(positive))} if len(positive) > 1 else {}
+    return {**between, "posneg_cosine": float(F.cosine_similarity(negative, positive).mean())}
 
 
 @contextmanager

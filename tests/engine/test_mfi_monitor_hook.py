@@ -207,6 +207,11 @@ def test_values_on_a_known_case():
     assert found == pytest.approx(truth(torch.cat([negative, positive])), abs=1e-6)
 
 
+def test_a_single_class_is_compared_with_its_negative_only():
+    found = measure(Fixed(torch.tensor([[1.0, 0], [3.0, 4]])))
+    assert found == {"posneg_cosine": pytest.approx(0.6)}
+
+
 def test_modes_come_back_also_after_an_error():
     model = Fixed(None)
     with pytest.raises(RuntimeError, match="no features"):
