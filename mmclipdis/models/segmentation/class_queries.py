@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmclipdis.clip.arch_mark import check_arch
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.projectors import Projectors, load_projectors
 
@@ -77,18 +78,20 @@ def build_projector(
         any_arch: Take the projectors of any CLIP of this width.
 
     Raises:
-        FileNotFoundError, ValueError: as ``load_projectors``.
+        FileNotFoundError, ValueError: as ``load_projectors``; the module is held to the same.
     """
     if projector is None:
         return None
     if isinstance(projector, Mapping):
         raise ValueError("projector is a file that a DCLIP run wrote, or the Projectors themselves")
     width = text_encoder.embed_dim if embeddings is None else embeddings.shape[1]
+    arch = getattr(text_encoder, "arch", None)
     if not isinstance(projector, Projectors):
-        arch = getattr(text_encoder, "arch", None)
         return load_projectors(projector, width, arch, any_arch)
     if projector.in_dim != width:
         raise ValueError(
             f"the text embeddings have {width} channels, the projectors take {projector.in_dim}"
         )
+    if not any_arch:
+        check_arch(projector.arch, arch, "the head's projector")
     return projector
