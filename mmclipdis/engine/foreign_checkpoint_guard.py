@@ -34,13 +34,16 @@ class ForeignCheckpointGuard(Hook):
             raise ValueError(
                 f"nothing in the checkpoint belongs to the {type(model).__name__}: it holds "
                 f"{_some(found)}, the model {_some(own)}. Give one of this config; weights "
-                f"{_remedy(found)}"
+                f"{_remedy(found, model)}"
             )
 
 
-def _remedy(found: set[str]) -> str:
+def _remedy(found: set[str], model: Any) -> str:
     if all(name.startswith("projectors.") for name in found):
-        return "of DCLIP's projectors go into --cfg-options model.decode_head.projector=FILE"
+        for part in ("decode_head", "segments"):
+            if hasattr(getattr(model, part, None), "projector"):
+                return f"of DCLIP's projectors go into --cfg-options model.{part}.projector=FILE"
+        return "of DCLIP's projectors belong to the config that they were trained with"
     return (
         "of an encoder alone (a distilled student, too) go into its init_cfg: "
         "--cfg-options model.backbone.init_cfg.checkpoint=FILE, or image_encoder, encoder"

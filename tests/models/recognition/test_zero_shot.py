@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.features import DenseFeatures
 from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.evaluation.multi_label_metric import MultiLabelMetric
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition import zero_shot
@@ -192,6 +193,19 @@ def test_real_towers_from_a_file_of_projectors(kind, tmp_path):
     torch.save(Projectors(32, arch="RN101-quickgelu").state_dict(), path)
     with pytest.raises(ValueError, match="trained on 'RN101-quickgelu', but the model uses"):
         ZeroShotRecognizer(**parts, segments=dict(projector=str(path)))
+
+
+def test_a_checkpoint_of_dclip_goes_where_the_model_has_projectors():
+    state = same().state_dict(prefix="projectors.")
+    plain = nn.Linear(3, 3)
+    plain.embed_dim = 3
+    for other, remedy in (
+        (model(min_area=0.1), r"go into --cfg-options model.segments.projector=FILE$"),
+        (ZeroShotRecognizer(plain, Words(), COLOURS), "config that they were trained wi"),
+    ):
+        with pytest.raises(ValueError, match=remedy) as error:
+            ForeignCheckpointGuard().after_load_checkpoint(SimpleNamespace(model=other), state)
+        assert "decode_head" not in str(error.value)
 
 
 def test_options_out_of_range_are_refused():

@@ -164,6 +164,14 @@ def test_a_file_that_does_not_fit_is_one_error_when_the_head_is_built(
         tiny_head(projector={"type": "Projectors"})
 
 
+def test_the_module_must_be_of_the_text_encoders_clip() -> None:
+    for arch in (ARCH, None):
+        assert tiny_head(projector=Projectors(WIDTH, arch=arch)).projector.arch == arch
+    with pytest.raises(ValueError, match=f"the head's projector was trained on '{OWN}'"):
+        tiny_head(projector=Projectors(WIDTH, arch=OWN))
+    tiny_head(projector=Projectors(WIDTH, arch=OWN), any_arch=True)
+
+
 def test_the_backbone_must_be_of_the_projectors_clip() -> None:
     other = Projectors(WIDTH, arch=OWN).eval()
     with pytest.raises(ValueError, match=f"the head's projector was trained on '{OWN}'"):
@@ -173,7 +181,7 @@ def test_the_backbone_must_be_of_the_projectors_clip() -> None:
 
 def test_a_checkpoint_of_dclip_is_named_in_another_way(file: str) -> None:
     runner = SimpleNamespace(model=tiny_segmentor())
-    with pytest.raises(ValueError, match=r"of DCLIP's projectors go into .*projector=FILE"):
+    with pytest.raises(ValueError, match=r"go into --cfg-options model.decode_head.projector=FILE"):
         ForeignCheckpointGuard().after_load_checkpoint(runner, torch.load(file))
 
 
