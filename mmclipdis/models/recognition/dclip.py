@@ -53,7 +53,8 @@ class DCLIP(BaseModel):
         pooling: ``'separate'`` (DCLIP) or ``'positive'`` (DualCoOp).
         logit_temperature: Inverse temperature of the softmax over places.
         logit_scale: Factor of the pooled scores.
-        mean_token: Whether a ResNet's mean token is one of the tokens. (A ViT has none.)
+        mean_token: Whether a ResNet's mean token is one of the tokens. (A ViT has none.) True needs
+            an encoder that reads it out, as by default.
         asl: Config of the loss of labels, called with z and labels (B, N) in {0, 1, -1}.
         mfi: Config of the loss of projected texts (2N, d'), negative ones first; None for none.
         data_preprocessor: By default a
@@ -61,7 +62,8 @@ class DCLIP(BaseModel):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: an encoder that trains, parts of different CLIPs, or an unknown option.
+        ValueError: an encoder that trains, parts of different CLIPs, an unknown option, or options
+            that contradict each other.
 
     Source: DCLIP (arXiv 2502.02977), section 3; see docs/dclip.md.
     """
@@ -93,6 +95,11 @@ class DCLIP(BaseModel):
         self.encoder: Any = MODELS.build(encoder) if isinstance(encoder, Mapping) else encoder
         if any(p.requires_grad for p in self.encoder.parameters()):
             raise ValueError("DCLIP's encoder stays as it is: give it trainable=()")
+        if mean_token and getattr(self.encoder, "mean_token", True) is False:
+            raise ValueError(
+                "DCLIP(mean_token=True) asks for the mean token, its encoder has mean_token=False: "
+                "set model.mean_token=False to do without, or leave the encoder's out"
+            )
         width: Any = self.encoder.embed_dim
         arch = getattr(self.encoder, "arch", None)
         self.text = ClassText(text_encoder, vocabulary, embed_dim=width, prompt_sets=prompts)

@@ -25,13 +25,14 @@ RESNET = dict(type="CLIPResNet", arch=tiny_resnet_arch())
 KINDS = pytest.mark.parametrize("kind", ["vit", "resnet"])
 
 
-def of_kind(kind: str, **changes) -> DCLIP:
+def of_kind(kind: str, resnet: dict | None = None, **changes) -> DCLIP:
     if kind == "vit":
         return build(**changes)
     text = dict(tiny_resnet_arch()["text_cfg"], vocab_size=49408)
     arch = dict(tiny_resnet_arch(), text_cfg=text)
     options = dict(type="OpenCLIPTextEncoder", arch=arch, cache_dir=False, progress=False)
-    return build(encoder=dict(RESNET, arch=arch), text_encoder=options, **changes)
+    encoder = dict(RESNET, arch=arch, **(resnet or {}))
+    return build(encoder=encoder, text_encoder=options, **changes)
 
 
 def naive_logits(model: DCLIP, images: torch.Tensor, pool_first: bool = False) -> torch.Tensor:
@@ -99,6 +100,10 @@ def test_tokens_are_the_map_row_by_row_behind_the_mean_token():
     assert torch.equal(tokens[:, 2], dense.map[:, :, 0, 1])
     without = of_kind("resnet", mean_token=False).tokens(images)
     assert torch.equal(without, tokens[:, 1:])
+    silent = dict(resnet=dict(mean_token=False))
+    with pytest.raises(ValueError, match=r"asks for the mean token, .*set model.mean_token=False"):
+        of_kind("resnet", **silent)
+    assert torch.equal(of_kind("resnet", **silent, mean_token=False).tokens(images), without)
     assert of_kind("vit").tokens(images).shape == (2, (SIDE // 16) ** 2, WIDTH)
 
 
