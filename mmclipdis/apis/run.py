@@ -93,7 +93,8 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint; may be left out when the config "
                         "says where the weights come from")  # fmt: skip
-    parser.add_argument("--out", help="folder for the predicted label maps")
+    parser.add_argument("--out", help="folder for the predicted label maps, or, in recognition, "
+                        "for predictions.npz with the scores of all images")  # fmt: skip
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
     parser.add_argument("--show-dir", help="folder for painted images; every 50th is painted, or "
                         "every n-th with default_hooks.visualization.interval=n")  # fmt: skip

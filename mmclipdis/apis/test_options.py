@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from mmengine.registry import METRICS
 
 from mmclipdis.apis.cli import UserInputError
+
+#: Metrics that tell what a config tests where that is no segmentation.
+_OTHER_TASKS = {
+    "MultiLabelMetric": "recognition of whole images",
+    "RegionAccuracy": "classification of regions",
+}
 
 
 def type_name(config: Any) -> str:
@@ -16,12 +27,33 @@ def type_name(config: Any) -> str:
     return kind.split(".")[-1] if isinstance(kind, str) else kind.__name__
 
 
+def only_for_segmentation(config: Config, option: str) -> None:
+    """Refuse an option for a config that tests something else.
+
+    Raises:
+        UserInputError: its metrics are of recognition or of regions.
+    """
+    for metric in _metrics(config):
+        task = _OTHER_TASKS.get(type_name(metric))
+        if task:
+            raise UserInputError(
+                f"{option} is for segmentation, and this config tests {task} "
+                f"({type_name(metric)}); leave {option} out."
+            )
+
+
+def _metrics(config: Config) -> Iterator[Any]:
+    evaluator = config.get("test_evaluator") or {}
+    yield from evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+
+
 def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: float) -> None:
     """Switch drawing on in the visualisation hook.
 
     Raises:
-        UserInputError: the config has no such hook, or no visualizer.
+        UserInputError: the config is not of segmentation, has no such hook, or no visualizer.
     """
+    only_for_segmentation(config, "--show" if show else "--show-dir")
     hook = (config.get("default_hooks") or {}).get("visualization")
     if hook is None or config.get("visualizer") is None:
         raise UserInputError(
@@ -43,8 +75,10 @@ def use_tta(config: Config) -> None:
     Without them: the mean of the class probabilities over the image and its mirror image.
 
     Raises:
-        UserInputError: the config has neither ``tta_pipeline`` nor a test pipeline to derive it of.
+        UserInputError: the config is not of segmentation, or has neither ``tta_pipeline`` nor a
+            test pipeline to derive it of.
     """
+    only_for_segmentation(config, "--tta")
     dataset = config.test_dataloader.get("dataset", {})
     pipeline = config.get("tta_pipeline")
     if pipeline is None and dataset.get("pipeline") is None:
@@ -71,10 +105,56 @@ def with_mirror_image(pipeline: Sequence[Any]) -> list[Any]:
 def keep_predictions(config: Config, folder: str) -> None:
     """Let every metric of the test evaluator write its predictions to the folder.
 
-    mmseg's metric is replaced by ours: it writes labels above 255 modulo 256.
+    mmseg's metric is replaced by ours: it writes labels above 255 modulo 256. Predictions of whole
+    images become one file (:class:`PredictionsFile`).
+
+    Raises:
+        UserInputError: the config tests the classification of regions.
     """
-    evaluator = config.test_evaluator
-    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+    metrics = list(_metrics(config))
+    if any(type_name(metric) == "MultiLabelMetric" for metric in metrics):
+        # First: a metric that fails leaves the file.
+        config.test_evaluator = [{"type": "PredictionsFile", "folder": folder}, *metrics]
+        return
+    only_for_segmentation(config, "--out")
+    for metric in metrics:
         if type_name(metric) == "IoUMetric":
             metric["type"] = "OpenVocabIoUMetric"
         metric["output_dir"] = folder
+
+
+@METRICS.register_module()
+class PredictionsFile(BaseMetric):
+    """No metric: writes what a model predicts of whole images to ``predictions.npz``.
+
+    Of M images and N classes the file holds ``img_path`` (M,), ``pred_logit`` and ``pred_score``,
+    float32 (M, N), and ``classes`` (N,), the names of the data set.
+
+    Args:
+        folder: Where; it is made if it is not there.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.file = Path(folder) / "predictions.npz"
+        self.file.parent.mkdir(parents=True, exist_ok=True)  # not after hours
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the predictions of one batch."""
+        for sample in data_samples:
+            values = [sample[key].float().cpu().numpy() for key in ("pred_logit", "pred_score")]
+            self.results.append((str(sample.get("img_path", "")), *values))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Write the file; there are no metrics."""
+        paths, logits, scores = zip(*results)
+        classes = (self.dataset_meta or {}).get("classes") or range(len(logits[0]))
+        np.savez_compressed(
+            self.file,
+            img_path=np.array(paths),
+            pred_logit=np.stack(logits),
+            pred_score=np.stack(scores),
+            classes=np.array([str(name) for name in classes]),
+        )
+        print_log(f"predictions of {len(paths)} images: {self.file}", logger="current")
+        return {}

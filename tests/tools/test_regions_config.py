@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
+from mmclipdis.apis.cli import UserInputError
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.shapes.coco import Settings, write_dataset
 from tests.tools.random_data import ROOT
@@ -53,6 +54,13 @@ def test_shapes_regions_are_named_better_than_by_chance(shapes, tmp_path) -> Non
     assert one == pytest.approx(qq, abs=0.01)
     csa = run(tmp_path, data, "model.encoder.readout=csa", "model.regions=['maskpool']")
     assert len(csa) == 4 and csa["maskpool_thing_macc1"] != qq["maskpool_thing_macc1"]
+
+
+@pytest.mark.parametrize("flags", [["--tta"], ["--show"], ["--show-dir", "d"], ["--out", "d"]])
+def test_options_of_segmentation_are_refused(tmp_path, flags) -> None:
+    arguments = [str(CONFIGS / "shapes" / "regions.py"), "--work-dir", str(tmp_path), *flags]
+    with pytest.raises(UserInputError, match=f"{flags[0]} is for segmentation, .* of regions"):
+        run_test(arguments)
 
 
 def test_it_runs_without_mmseg(shapes, tmp_path) -> None:

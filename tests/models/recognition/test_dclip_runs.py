@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmclipdis.apis.cli import UserInputError
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.engine.nonfinite_guard import NonFiniteLossError
+from mmclipdis.evaluation.precision import average_precision
 from tests.models.recognition.tiny_dclip import build, small_arch
 
 ROOT = Path(__file__).parents[3]
@@ -131,6 +133,47 @@ def test_a_checkpoint_is_tested_with_the_clip_that_it_leaves_out(
     broken = ("model.encoder.init_cfg=None", "randomness.seed=5")
     other = run_test([str(config), path, *options(config.parent / "random", *broken)])
     assert abs(other["mAP"] - validated) > 1
+
+
+def test_out_writes_the_scores_of_all_images(config: Path, trained: tuple[Path, float]) -> None:
+    path, out = str(trained[0] / "epoch_6.pth"), config.parent / "new" / "out"
+    arguments = [str(config), path, "--out", str(out)]
+    metrics = run_test([*arguments, *options(config.parent / "out_work")])
+    assert metrics["mAP"] == pytest.approx(trained[1], abs=1e-9)
+    assert [file.name for file in out.iterdir()] == ["predictions.npz"]
+    with np.load(out / "predictions.npz") as found:
+        names = [str(config.parent / "images" / f"{index}.png") for index in range(12)]
+        assert found["img_path"].tolist() == names and tuple(found["classes"]) == CLASSES
+        logits, scores = found["pred_logit"], found["pred_score"]
+    assert logits.shape == scores.shape == (12, 3) and logits.dtype == scores.dtype == np.float32
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    content = json.loads((config.parent / "labels.json").read_text())
+    target = np.zeros((12, 3))
+    for note in content["annotations"]:
+        target[note["image_id"], note["category_id"] - 1] = 1
+    precisions = average_precision(logits, target)
+    assert 100 * precisions.mean() == pytest.approx(metrics["mAP"], abs=1e-9)
+
+
+@pytest.mark.parametrize("flags", [["--tta"], ["--show"], ["--show-dir", "painted"]])
+def test_options_of_segmentation_are_refused(
+    config: Path, trained: tuple[Path, float], flags: list[str]
+) -> None:
+    arguments = [str(config), str(trained[0] / "epoch_6.pth"), *flags]
+    message = f"{flags[0]} is for segmentation, .* recognition .*; leave {flags[0]} out"
+    with pytest.raises(UserInputError, match=message):
+        run_test([*arguments, *options(config.parent / "refused")])
+
+
+@pytest.mark.parametrize("option", ["out_dim=4", "hidden_dim=12"])
+def test_a_checkpoint_of_other_widths_is_not_tested(
+    config: Path, trained: tuple[Path, float], option: str
+) -> None:
+    path = str(trained[0] / "epoch_6.pth")
+    wrong = options(config.parent / option, f"model.projectors.{option}")
+    remedy = r"set model.projectors=dict\(hidden_dim=24, out_dim=8\)"
+    with pytest.raises(ValueError, match=f"the checkpoint of projectors has .*{remedy}"):
+        run_test([str(config), path, *wrong])
 
 
 def test_other_classes_can_be_tested(config: Path, trained: tuple[Path, float]) -> None:
