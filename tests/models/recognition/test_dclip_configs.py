@@ -31,7 +31,7 @@ PUBLISHED = {  # mAP on VOC 2007 and COCO 2014
 }
 DATA = ("voc2007", "coco14")
 TRAINED = [f"dclip_{arch}_{data}" for arch in ARCHS for data in DATA]
-CACHED = "dclip_rn101_coco14_cached"
+CACHED = [f"dclip_rn101_{data}_cached" for data in DATA]
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +59,10 @@ def shrunk(name: str, folder: Path) -> Config:
     return config
 
 
-@pytest.mark.parametrize("name", [*TRAINED, CACHED])
+@pytest.mark.parametrize("name", [*TRAINED, *CACHED])
 def test_config_trains_two_iterations_and_validates(name, tmp_path):
     config = shrunk(name, tmp_path)
-    if name == CACHED:
+    if name in CACHED:
         use_cached_features(config, str(tmp_path / "tokens"))
     runner = Runner.from_cfg(config)
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
@@ -80,7 +80,7 @@ def test_config_trains_two_iterations_and_validates(name, tmp_path):
     assert 0 <= logged["val/mAP"].current() <= 100
     saved = read_checkpoint(str(tmp_path / "work" / "epoch_1.pth"))["state_dict"]
     assert all(key.startswith("projectors.") for key in saved)
-    assert (tmp_path / "tokens").exists() == (name == CACHED)
+    assert (tmp_path / "tokens").exists() == (name in CACHED)
 
 
 def test_asl_alone_by_an_option(tmp_path):
@@ -167,8 +167,12 @@ def test_config_has_the_published_values(arch, data):
     assert f"Published: {PUBLISHED[arch][DATA.index(data)]} mAP" in text and "Not run here" in text
 
 
-def test_the_cached_variant_differs_in_its_views_only():
-    plain, cached = load("dclip_rn101_coco14").to_dict(), load(CACHED).to_dict()
+@pytest.mark.parametrize("data", DATA)
+def test_the_cached_variant_differs_in_its_views_and_its_validations_only(data):
+    plain, cached = (load(f"dclip_rn101_{data}{end}").to_dict() for end in ("", "_cached"))
+    # CLIP is run on all test images in each: not every five epochs
+    assert cached["train_cfg"].pop("val_interval") == cached["train_cfg"]["max_epochs"] == 50
+    assert plain["train_cfg"].pop("val_interval") == 5
     steps = cached["train_dataloader"]["dataset"].pop("pipeline")
     assert steps == cached["val_dataloader"]["dataset"]["pipeline"]
     plain["train_dataloader"]["dataset"].pop("pipeline")

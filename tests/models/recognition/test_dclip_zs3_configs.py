@@ -26,6 +26,7 @@ SETS = {
     "rn101_cityscapes": (19, 19, 19),
     "rn101_context59": (60, 59, 59),
     "rn101_coco_stuff164k": (171, 171, 171),
+    "rn101_coco_stuff91": (171, 91, 91),
     "rn101_ade20k": (151, 150, 150),
     "vitb16_voc12": (21, 21, 20),
 }
@@ -171,6 +172,21 @@ def test_without_background_its_pixels_are_ignored(tmp_path):
         assert torch.equal(own == 255, (every == 0) | (every == 255))
         kept = own != 255
         assert torch.equal(own[kept], every[kept] - 1)
+
+
+def test_of_stuff_alone_things_are_ignored(tmp_path):
+    config = shrunk("rn101_coco_stuff91", tmp_path)
+    names = DATASETS.get("COCOStuffDataset").METAINFO["classes"]
+    assert tuple(config.test_dataloader.dataset.metainfo.classes) == names[80:]
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+        whole = DATASETS.build({**config.test_dataloader.dataset, "metainfo": None})
+    for index in range(2):
+        own, every = (d[index]["data_samples"].gt_sem_seg.data for d in (dataset, whole))
+        assert every.unique().numel() > 150
+        assert torch.equal(own == 255, (every < 80) | (every == 255))
+        kept = own != 255
+        assert torch.equal(own[kept], every[kept] - 80)
 
 
 def test_missing_projectors_are_one_error(tmp_path):
