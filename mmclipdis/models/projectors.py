@@ -16,6 +16,8 @@ from mmclipdis.clip.weights import Arch
 
 #: A weight that every projector has and no other module; its name tells the prefix.
 _LAST = "text.3.weight"
+#: What the names of weights start with.
+_PARTS = ("text.", "image.")
 
 
 @MODELS.register_module()
@@ -40,7 +42,8 @@ class Projectors(BaseModule):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: for a width below 1.
+        ValueError: for a width below 1; when weights are loaded, if they have other widths or
+            belong to another CLIP.
 
     Source: DCLIP (arXiv 2502.02977), section 4; layer sizes and the mode of the batch norm from the
     first author's development code.
@@ -75,7 +78,7 @@ class Projectors(BaseModule):
             nn.Linear(hidden_dim, out_dim, bias=False),
         )
         self.image = nn.Linear(in_dim, out_dim, bias=False)
-        #: Whether the weights are random: neither loaded nor, as far as DCLIP knows, trained.
+        #: Whether weights are random: not all loaded nor, as far as DCLIP knows, trained.
         self.fresh = True
         remember_arch(self)
         self.train(self.training)  # a new module is in training mode, and nobody may call train()
@@ -91,9 +94,31 @@ class Projectors(BaseModule):
             self.text[1].eval()
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.fresh = False
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *more)  # a mark of another CLIP speaks first
+        # Non-strict loading, mmengine's, would leave weights of other shapes random, with a warning
+        own = self.state_dict()
+        found = {name: state.get(f"{prefix}{name}") for name in own if name.startswith(_PARTS)}
+        shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
+        if any(tuple(own[name].shape) != shape for name, shape in shapes.items()):
+            raise ValueError(self._misfit(shapes, prefix.removesuffix(".") or "Projectors"))
+        if found.keys() - shapes.keys() <= {"text.1.num_batches_tracked"}:
+            self.fresh = False
+
+    def _misfit(self, shapes: Mapping[str, tuple[int, ...]], owner: str) -> str:
+        """What to say of weights of other shapes."""
+        hidden_dim, in_dim = shapes.get("text.0.weight", (self.hidden_dim, self.in_dim))
+        last = shapes.get("text.3.weight", shapes.get("image.weight"))
+        out_dim = last[0] if last else self.out_dim
+        sizes = (in_dim, hidden_dim, out_dim)
+        start = f"the checkpoint of {owner} has "
+        if sizes == (self.in_dim, self.hidden_dim, self.out_dim):
+            return f"{start}weights whose shapes contradict each other ({shapes}): it is damaged"
+        start += "in_dim={}, hidden_dim={}, out_dim={}, ".format(*sizes)
+        start += f"the model {self.in_dim}, {self.hidden_dim}, {self.out_dim}: "
+        if in_dim != self.in_dim:
+            return f"{start}it belongs to another CLIP"
+        return f"{start}set projectors=dict(hidden_dim={hidden_dim}, out_dim={out_dim})"
 
 
 def load_projectors(
@@ -134,7 +159,7 @@ def load_projectors(
     projectors = Projectors(found, hidden_dim, len(state["image.weight"]), trained or arch)
     try:
         projectors.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"the projectors of {where} are damaged: {problem}") from error
     return projectors.requires_grad_(False).eval()
@@ -148,7 +173,7 @@ def _projector_entries(content: Any, where: str) -> dict[str, Tensor]:
     if len(prefixes) == 1:
         start = prefixes[0]
         own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-        own = {k: v for k, v in own.items() if k == MARK or k.startswith(("text.", "image."))}
+        own = {k: v for k, v in own.items() if k == MARK or k.startswith(_PARTS)}
     if any(own.get(name) is None for name in ("text.0.weight", _LAST, "image.weight")):
         raise ValueError(
             f"{where} holds no projectors: name a checkpoint that tools/train.py wrote for a "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import load_state_dict
 from safetensors.torch import save_file
+from torch import nn
 
 from mmclipdis.models.projectors import Projectors, load_projectors
 
@@ -100,6 +103,38 @@ def test_those_of_another_clip_are_refused_by_every_way_of_loading(tmp_path):
     assert load_projectors(path, 12, ARCH, any_arch=True).arch == "RN101-quickgelu"
     Projectors(12, arch=ARCH, any_arch=True).load_state_dict(state)
     Projectors(12).load_state_dict(state)
+
+
+@pytest.mark.parametrize("load", [nn.Module.load_state_dict, load_state_dict])
+def test_weights_of_other_widths_are_refused(load):
+    """Also where loading is not strict, as mmengine's is."""
+    state = {f"projectors.{k}": v for k, v in Projectors(12, 5, 3).state_dict().items()}
+    for widths, shown in (((12, 5, 4), "12, 5, 4"), ((12, 6), "12, 6, 256"), ((12,), "12, 9, 256")):
+        model = nn.ModuleDict({"projectors": Projectors(*widths)})
+        message = (
+            "the checkpoint of projectors has in_dim=12, hidden_dim=5, out_dim=3, the model "
+            f"{shown}: set projectors=dict(hidden_dim=5, out_dim=3)"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load(model, dict(state), strict=False)
+        assert model["projectors"].fresh
+    other = nn.ModuleDict({"projectors": Projectors(16, 5, 3)})
+    with pytest.raises(ValueError, match="the model 16, 5, 3: it belongs to another CLIP"):
+        load(other, dict(state), strict=False)
+    state["projectors.image.weight"] = torch.ones(7, 12)
+    with pytest.raises(ValueError, match="contradict each other .*: it is damaged"):
+        load(nn.ModuleDict({"projectors": Projectors(12, 5, 3)}), state, strict=False)
+
+
+def test_weights_are_fresh_until_all_are_loaded():
+    projectors = Projectors(12)
+    state = projectors.state_dict()
+    for name in set(state) - {"text.1.num_batches_tracked"}:
+        part = {key: value for key, value in state.items() if key != name}
+        load_state_dict(projectors, part, strict=False)
+        assert projectors.fresh, name
+    load_state_dict(projectors, state, strict=False)
+    assert not projectors.fresh
 
 
 def test_without_a_mark_every_clip_will_do(tmp_path):

@@ -171,7 +171,7 @@ def test_a_checkpoint_of_other_widths_is_not_tested(
 ) -> None:
     path = str(trained[0] / "epoch_6.pth")
     wrong = options(config.parent / option, f"model.projectors.{option}")
-    remedy = r"set model.projectors=dict\(hidden_dim=24, out_dim=8\)"
+    remedy = r"set projectors=dict\(hidden_dim=24, out_dim=8\)"
     with pytest.raises(ValueError, match=f"the checkpoint of projectors has .*{remedy}"):
         run_test([str(config), path, *wrong])
 
