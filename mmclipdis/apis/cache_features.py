@@ -196,7 +196,7 @@ def key_parts(runner: Runner, images: TokenImages) -> dict[str, Any]:
         "mixed_precision": str(getattr(runner.optim_wrapper, "cast_dtype", "no")),
         "pipelines": [
             *_pipelines(config.train_dataloader.dataset),  # a transform's repr leaves things out
-            *(list(map(repr, part.pipeline.transforms)) for part in images.parts),
+            *(list(map(_repr, part.pipeline.transforms)) for part in images.parts),
         ],
         "images": files.hexdigest(),
     }
@@ -216,9 +216,12 @@ def _pipelines(config: Any) -> Iterator[Any]:
 
 
 def _digest(parts: dict[str, Any]) -> str:
-    text = json.dumps(parts, sort_keys=True, default=repr)
-    # The default repr of an object says where it lies in memory.
-    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_repr).encode()).hexdigest()
+
+
+def _repr(part: Any) -> str:
+    """``repr`` without where an object lies in memory, which the default one says."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(part))
 
 
 def _prepare(
