@@ -10,7 +10,16 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.clip.arch_mark import MARK, check_arch, decode_arch, remember_arch
+from mmclipdis.clip.arch_mark import (
+    MARK,
+    WEIGHTS_MARK,
+    check_arch,
+    check_clip,
+    clip_fingerprint,
+    decode_arch,
+    remember_arch,
+    remember_clip,
+)
 from mmclipdis.clip.files import read_file
 from mmclipdis.clip.weights import Arch
 
@@ -38,7 +47,7 @@ class Projectors(BaseModule):
         norm_eval: Keep the batch norm in eval mode while training: its running statistics stay 0
             and 1, so it is a learned scale and shift, as in the authors' code. With False it
             normalises over the prompts of a class list, and forgets what they have in common.
-        any_arch: Load weights whatever CLIP they were trained on.
+        any_arch: Load weights whatever CLIP they were trained on, of whatever arch and weights.
         init_cfg: As in mmengine.
 
     Raises:
@@ -80,7 +89,11 @@ class Projectors(BaseModule):
         self.image = nn.Linear(in_dim, out_dim, bias=False)
         #: Whether weights are random: not all loaded nor, as far as DCLIP knows, trained.
         self.fresh = True
+        #: Fingerprint of the weights of the CLIP that they belong to; None while unknown.
+        self.clip: str | None = None
+        self._compared_with: int | None = None
         remember_arch(self)
+        remember_clip(self)
         self.train(self.training)  # a new module is in training mode, and nobody may call train()
 
     def forward(self, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +107,26 @@ class Projectors(BaseModule):
             self.text[1].eval()
         return self
 
+    def belong_to(self, encoder: nn.Module) -> None:
+        """Refuse an encoder with other weights than those of the training; where none are known
+        (a first training, an old file) or all will do (``any_arch``), these are from now on.
+
+        They are read once an encoder, so give it when it holds its weights.
+
+        Raises:
+            ValueError: naming the remedies.
+        """
+        if self._compared_with == id(encoder):
+            return
+        used = clip_fingerprint(encoder)
+        if not self.any_arch:
+            check_clip(self.clip, used, "the checkpoint of the projectors")
+        if self.any_arch or self.clip is None:
+            self.clip = used
+        self._compared_with = id(encoder)
+
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
+        self.clip = self._compared_with = None  # a file without a mark says nothing
         super()._load_from_state_dict(state, prefix, *more)  # a mark of another CLIP speaks first
         # Non-strict loading, mmengine's, would leave weights of other shapes random, with a warning
         own = self.state_dict()
@@ -156,7 +188,8 @@ def load_projectors(
     trained = None if mark is None else decode_arch(mark, where)
     if not any_arch:
         check_arch(trained, arch, where)
-    projectors = Projectors(found, hidden_dim, len(state["image.weight"]), trained or arch)
+    out_dim = len(state["image.weight"])
+    projectors = Projectors(found, hidden_dim, out_dim, trained or arch, any_arch=any_arch)
     try:
         projectors.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
@@ -173,7 +206,7 @@ def _projector_entries(content: Any, where: str) -> dict[str, Tensor]:
     if len(prefixes) == 1:
         start = prefixes[0]
         own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-        own = {k: v for k, v in own.items() if k == MARK or k.startswith(_PARTS)}
+        own = {k: v for k, v in own.items() if k in (MARK, WEIGHTS_MARK) or k.startswith(_PARTS)}
     if any(own.get(name) is None for name in ("text.0.weight", _LAST, "image.weight")):
         raise ValueError(
             f"{where} holds no projectors: name a checkpoint that tools/train.py wrote for a "

@@ -145,6 +145,23 @@ def test_without_a_mark_every_clip_will_do(tmp_path):
     Projectors(12, arch=ARCH).load_state_dict(state)
 
 
+def test_files_say_the_weights_of_their_clip(tmp_path):
+    one, other = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2).requires_grad_(False)
+    saved, path = Projectors(12, arch=ARCH), tmp_path / "projectors.pth"
+    saved.belong_to(one)
+    torch.save(saved.state_dict(), path)
+    load_projectors(path, 12, ARCH).belong_to(one)
+    with pytest.raises(ValueError, match="trained on a CLIP with other weights than those in use"):
+        load_projectors(path).belong_to(other)
+    load_projectors(path, any_arch=True).belong_to(other)
+    load_projectors(path).belong_to(other.requires_grad_())  # it is being trained
+    again = load_projectors(path).state_dict()
+    assert torch.equal(again["clip"], saved.state_dict()["clip"])
+    again["clip"] = torch.tensor([255, 255], dtype=torch.uint8)
+    with pytest.raises(ValueError, match="holds an entry 'clip' that is no fingerprint"):
+        Projectors(12, arch=ARCH).load_state_dict(again)
+
+
 def test_an_arch_may_be_a_config(tmp_path):
     arch = dict(embed_dim=12, vision_cfg=dict(layers=(2, 2)), text_cfg={})
     state = Projectors(12, arch=arch).state_dict()

@@ -37,8 +37,9 @@ class DCLIP(BaseModel):
               \alpha = 7 \cdot 10^{-5}
 
     CLIP stays as it is and in eval mode. Checkpoints hold the projectors only: the weights of CLIP
-    come from its ``init_cfg``, also when a checkpoint is tested. Everything behind CLIP's image
-    encoder is computed in float32, also under autocast.
+    come from its ``init_cfg``, also when a checkpoint is tested; those of another CLIP's image
+    encoder are refused then (``projectors=dict(any_arch=True)`` takes them). Everything behind
+    CLIP's image encoder is computed in float32, also under autocast.
 
     Args:
         encoder: Config of a frozen ``CLIPResNet`` or ``CLIPViT``, or the module; its readout
@@ -112,6 +113,15 @@ class DCLIP(BaseModel):
         self.asl = MODELS.build(asl)
         self.mfi = None if mfi is None else MODELS.build(mfi)
         self._frozen_are_ready = False
+        parts = (
+            ("encoder", encoder, self.encoder),
+            ("text_encoder", text_encoder, self.text.encoder),
+        )
+        self._random = [
+            f"model.{name}.init_cfg"
+            for name, given, built in parts
+            if isinstance(given, Mapping) and not getattr(built, "init_cfg", None)
+        ]
         leave_out_of_checkpoints(self, ("encoder", "text"))
         self.train(self.training)  # CLIP in eval mode from the start
 
@@ -143,7 +153,8 @@ class DCLIP(BaseModel):
 
         Raises:
             RuntimeError: no classes are known yet.
-            ValueError: another mode, or no labels or those of other classes.
+            ValueError: another mode, no labels or those of other classes, or projectors that were
+                trained on a CLIP with other weights.
         """
         if mode == "loss":
             return self.loss(inputs, data_samples or ())
@@ -229,6 +240,12 @@ class DCLIP(BaseModel):
             for part in (self.encoder, self.text.encoder):
                 if hasattr(part, "init_weights"):
                     part.init_weights()
+            if self._random:
+                warnings.warn(
+                    f"DCLIP uses a random CLIP: {' and '.join(self._random)} name no weights",
+                    stacklevel=3,
+                )
+        self.projectors.belong_to(self.encoder)
 
 
 def _build_projectors(

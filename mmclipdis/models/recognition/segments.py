@@ -66,6 +66,7 @@ class DCLIPSegments(BaseModule):
         if not 0 <= min_area <= 1:
             raise ValueError(f"min_area is a share of the image in [0, 1], got {min_area}")
         self.projector = projector
+        self.any_arch = any_arch
         self.templates = templates
         self.size = side_lengths("segments.size", size)
         self.crop_size = side_lengths("segments.crop_size", crop_size)

@@ -111,7 +111,7 @@ class ZeroShotRecognizer(BaseModel):
 
         Raises:
             RuntimeError: no classes are known yet.
-            ValueError: another mode.
+            ValueError: another mode, or projectors trained on a CLIP with other weights.
         """
         if mode == "tensor":
             return self.logits(inputs)
@@ -126,6 +126,8 @@ class ZeroShotRecognizer(BaseModel):
         text = self.text.embeddings()
         if self.segments is None:
             return self._compare(self._view(images), text)
+        if not self.segments.any_arch:
+            self.segments.projector.belong_to(self.encoder)
         text, asked = text.chunk(2)
         whole = self._compare(self._view(images), text)
         maps = self.encoder.dense(resize(images, self.segments.size, "bicubic")).map

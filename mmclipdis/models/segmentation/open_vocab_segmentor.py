@@ -138,7 +138,8 @@ class OpenVocabSegmentor(BaseSegmentor):
             ``test_cfg.return_probs``, class probabilities ``seg_logits`` (C, H, W).
 
         Raises:
-            ValueError: an image without pixels, or a window smaller than a patch.
+            ValueError: an image without pixels, a window smaller than a patch, or a projector that
+                was trained on a CLIP with other weights.
         """
         settings, rule = self._settings(), self.decode_head.rule()
         samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
@@ -159,6 +160,9 @@ class OpenVocabSegmentor(BaseSegmentor):
     def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
         """Logits of all windows of all ``images``, each (3, H, W), at patch resolution."""
         settings = self._settings()
+        projector = getattr(self.decode_head, "projector", None)
+        if projector is not None and not self.decode_head.any_arch:
+            projector.belong_to(self.backbone)  # only now it surely holds its weights
         layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
         patch_size = tuple(self.backbone.patch_size)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
 
+from mmclipdis.clip import arch_mark
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.evaluation.multi_label_metric import MultiLabelMetric
 from mmclipdis.losses.asymmetric import asymmetric_loss
@@ -232,16 +233,82 @@ def test_clip_is_loaded_where_only_a_checkpoint_was(tmp_path):
 
 
 def test_random_projectors_are_told_once():
-    model, images = build(), batch()[0]
+    model, loaded, trained = build(), build(), build()
+    images = batch()[0]
     with pytest.warns(UserWarning, match="projectors that are random: give a checkpoint"):
         model(images, mode="predict")
-    loaded, trained = build(), build()
     loaded.load_state_dict(model.state_dict())
+    loaded(images)
     trained(*batch(), mode="loss")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for one in (model, loaded, trained):
             one(images, mode="predict")
+
+
+def test_a_clip_without_weights_is_told_once():
+    images = batch()[0]
+    named = dict(type="Pretrained", checkpoint="not read before the first image")
+    model, half = build(), build(text_encoder=dict(config()["text_encoder"], init_cfg=named))
+    with pytest.warns(UserWarning, match="random CLIP: model.encoder.init_cfg and model.text_enc"):
+        model(images)
+    half.text.encoder.init_weights = lambda: None
+    with pytest.warns(UserWarning, match="random CLIP: model.encoder.init_cfg name no weights"):
+        half(images)
+    given = DCLIP(model.encoder, model.text.encoder, dict(out_dim=8), NAMES)  # its owner knows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for one in (model, half, given):
+            one(images)
+
+
+def other_clip(**changes) -> DCLIP:
+    model = build(**changes)
+    with torch.no_grad():
+        next(model.encoder.tower.parameters()).flatten()[0] += 1e-3
+    return model
+
+
+def test_projectors_of_a_clip_with_other_weights_are_refused():
+    model, images = build(), batch()[0]
+    assert "projectors.clip" not in model.state_dict()  # CLIP may not have its weights yet
+    model(images)
+    state = model.state_dict()
+    assert len(state["projectors.clip"]) == 64
+    message = r"other weights than those in use .*init_cfg=dict\(.*any_arch=True"
+    for used in (False, True):
+        other, same = other_clip(), build()
+        if used:  # a checkpoint that is loaded later is compared, too
+            other(images), same(images)
+        for one in (other, same):
+            one.load_state_dict(state, strict=True)
+        assert torch.equal(same(images), model(images))
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                other(images)
+            with pytest.raises(ValueError, match=message):
+                other.class_features()
+    free = other_clip(projectors=dict(out_dim=8, any_arch=True))
+    free.load_state_dict(state)
+    assert free(images).isfinite().all()
+    assert not torch.equal(free.state_dict()["projectors.clip"], state["projectors.clip"])
+    # a file without the mark, into a model that had one
+    other.load_state_dict({k: v for k, v in state.items() if k != "projectors.clip"})
+    other(images)
+    double = build().double()
+    double.load_state_dict(state)
+    assert double(images.double()).isfinite().all()
+
+
+def test_the_weights_of_clip_are_hashed_once(monkeypatch):
+    asked = []
+    read = arch_mark.weights_fingerprint
+    monkeypatch.setattr(arch_mark, "weights_fingerprint", lambda *a: asked.append(a) or read(*a))
+    model = build()
+    for _ in range(3):
+        model(*batch(), mode="loss")
+        model.state_dict()
+    assert len(asked) == 1
 
 
 def test_classes_can_change():

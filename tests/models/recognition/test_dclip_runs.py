@@ -130,8 +130,14 @@ def test_a_checkpoint_is_tested_with_the_clip_that_it_leaves_out(
     path, validated = str(trained[0] / "epoch_6.pth"), trained[1]
     metrics = run_test([str(config), path, *options(config.parent / "test")])
     assert metrics["mAP"] == pytest.approx(validated, abs=1e-9)
-    broken = ("model.encoder.init_cfg=None", "randomness.seed=5")
-    other = run_test([str(config), path, *options(config.parent / "random", *broken)])
+    broken = ["model.encoder.init_cfg=None", "randomness.seed=5"]
+    with (
+        pytest.warns(UserWarning, match="random CLIP: model.encoder.init_cfg name no weights"),
+        pytest.raises(ValueError, match=r"trained on a CLIP with other weights .*init_cfg=dict\("),
+    ):
+        run_test([str(config), path, *options(config.parent / "random", *broken)])
+    broken.append("model.projectors.any_arch=True")
+    other = run_test([str(config), path, *options(config.parent / "any", *broken)])
     assert abs(other["mAP"] - validated) > 1
 
 

@@ -190,6 +190,12 @@ def test_real_towers_from_a_file_of_projectors(kind, tmp_path):
     similar = F.cosine_similarity(tokens[..., None, :], own.text(names), dim=-1).movedim(-1, 1)
     want = F.interpolate(similar, images.shape[2:], mode="bilinear").argmax(1)
     assert torch.equal(made.segments.labels(made.encoder.dense(images).map, names, (64, 64)), want)
+    next(made.encoder.tower.parameters()).data.add_(1e-3)
+    own.load_state_dict(own.state_dict())
+    with pytest.raises(ValueError, match="trained on a CLIP with other weights than those in use"):
+        made(images)
+    made.segments.any_arch = True
+    made(images)
     torch.save(Projectors(32, arch="RN101-quickgelu").state_dict(), path)
     with pytest.raises(ValueError, match="trained on 'RN101-quickgelu', but the model uses"):
         ZeroShotRecognizer(**parts, segments=dict(projector=str(path)))

@@ -179,6 +179,23 @@ def test_the_backbone_must_be_of_the_projectors_clip() -> None:
     tiny_segmentor(projector=other, any_arch=True)
 
 
+def test_the_backbone_must_have_the_weights_of_the_projectors_clip() -> None:
+    images = torch.randn(1, 3, 64, 64)
+    own = Projectors(WIDTH).eval()
+    model = tiny_segmentor(projector=own, vocabulary=NAMES)
+    own.belong_to(model.backbone)
+    model.predict(images)
+    with torch.no_grad():
+        next(model.backbone.tower.parameters()).add_(1e-3)
+    state = model.decode_head.state_dict()
+    model.predict(images)  # looked at once
+    model.decode_head.load_state_dict(state)
+    with pytest.raises(ValueError, match="trained on a CLIP with other weights than those in use"):
+        model.predict(images)
+    model.decode_head.any_arch = True
+    model.predict(images)
+
+
 def test_a_checkpoint_of_dclip_is_named_in_another_way(file: str) -> None:
     runner = SimpleNamespace(model=tiny_segmentor())
     with pytest.raises(ValueError, match=r"go into --cfg-options model.decode_head.projector=FILE"):
