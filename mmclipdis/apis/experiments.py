@@ -22,7 +22,9 @@ def config_file(name: str) -> str:
     return str(ROOT / "configs" / "shapes" / f"{name}.py")
 
 
-def train(config: str, folder: Path, options: Sequence[str], seed: int) -> None:
+def train(
+    config: str, folder: Path, options: Sequence[str], seed: int, flags: Sequence[str] = ()
+) -> None:
     """Run ``tools/train.py`` on a config of configs/shapes, unless it has been done.
 
     A training counts as done if the same words were said before; a change of the config or of the
@@ -33,9 +35,10 @@ def train(config: str, folder: Path, options: Sequence[str], seed: int) -> None:
         folder: Work folder of this training alone.
         options: For ``--cfg-options``.
         seed: Of the training.
+        flags: Other words of the command line.
     """
     options = [*options, f"randomness.seed={seed}"]
-    words = [config_file(config), "--work-dir", str(folder), "--cfg-options", *options]
+    words = [config_file(config), "--work-dir", str(folder), *flags, "--cfg-options", *options]
     done = folder / "done.json"
     if done.exists() and json.loads(done.read_text()) == words:
         return

@@ -61,16 +61,17 @@ def accept_any_qkv_layout(module: nn.Module) -> None:
     strict loading, mmengine's default, would leave the weights random with no more than a warning.
     """
 
-    def rewrite(own: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-        part = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-        rewritten = match_qkv_layout(part, own)
-        for key in part.keys() - rewritten.keys():
-            del state_dict[prefix + key]
-        for key in rewritten.keys() - part.keys():
-            state_dict[prefix + key] = rewritten[key]
-
     register: Callable[[Callable[..., None]], object] = module.register_load_state_dict_pre_hook
-    register(rewrite)
+    register(_rewrite_qkv)
+
+
+def _rewrite_qkv(own: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    part = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    rewritten = match_qkv_layout(part, own)
+    for key in part.keys() - rewritten.keys():
+        del state_dict[prefix + key]
+    for key in rewritten.keys() - part.keys():
+        state_dict[prefix + key] = rewritten[key]
 
 
 def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:

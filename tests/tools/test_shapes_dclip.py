@@ -35,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
     def test(words: list[str]) -> dict[str, float]:
         called.append(("tools/test.py", *words))
         Path(words[words.index("--work-dir") + 1]).mkdir(parents=True, exist_ok=True)
-        return {name: 1.0 + len(called) % 3 for name in ("mAP", "mIoU")}
+        return {name: 1.0 + len(called) % 3 for name in ("mAP", *dclip.SEGMENTATION)}
 
     monkeypatch.setattr(experiments, "command", command)
     monkeypatch.setattr(experiments, "test", test)
@@ -55,7 +55,7 @@ def test_every_row_is_written_with_its_spread(calls, tmp_path):
     assert results["seeds"] == [0, 1]
     rows = {row["name"]: row["metrics"] for row in results["rows"]}
     assert list(rows) == ["CLIP", "CLIP, pooled as DCLIP", "ASL", "ASL + MFI"]
-    assert set(rows["CLIP"]) == set(rows["ASL"]) == {"mAP", "mean_cosine", "mIoU"}
+    assert set(rows["CLIP"]) == set(rows["ASL"]) == {"mAP", "mean_cosine", *dclip.SEGMENTATION}
     assert rows["CLIP"]["mean_cosine"] == pytest.approx(0.398, abs=0.01)
     assert 0 < rows["CLIP, pooled as DCLIP"]["mAP"] < 100
     for name in ("ASL", "ASL + MFI"):

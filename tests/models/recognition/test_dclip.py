@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import pytest
@@ -385,3 +386,12 @@ def test_the_preprocessor_batches_images_of_one_size_and_tokens():
     pixels[1] = pixels[1][:, :48]
     with pytest.raises(ValueError, match=r"different sizes .*3 x 48 x 64, 3 x 64 x 64.*Resize"):
         model.val_step(data)
+
+
+@KINDS
+def test_a_pickled_model_gives_the_same_and_saves_its_projectors_only(kind):
+    model = of_kind(kind).eval()
+    copied = pickle.loads(pickle.dumps(model))
+    images, _ = batch()
+    assert torch.equal(copied(images), model(images))
+    assert set(copied.state_dict()) == set(model.state_dict())
