@@ -39,6 +39,7 @@ FORMATS: tuple[tuple[str, str, str], ...] = (
     (r"_ms$", "ms", "significant"),
     (r"_mb$", "MB", ",.0f"),
     (r"_percent$", "%", ".1f"),
+    (r"^mean_cosine", "", ".2f"),
     (r"^(mIoU|mAP|AP|mAcc|aAcc|auc|box_|mask_)", "", ".1f"),
 )
 

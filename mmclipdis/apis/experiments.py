@@ -27,8 +27,8 @@ def train(
 ) -> None:
     """Run ``tools/train.py`` on a config of configs/shapes, unless it has been done.
 
-    A training counts as done if the same words were said before; a change of the config or of the
-    code is not noticed.
+    A training counts as done if the same words were said before and the config file is the same; a
+    change of its bases or of the code is not noticed.
 
     Args:
         config: Name of the config.
@@ -40,26 +40,37 @@ def train(
     options = [*options, f"randomness.seed={seed}"]
     words = [config_file(config), "--work-dir", str(folder), *flags, "--cfg-options", *options]
     done = folder / "done.json"
-    if done.exists() and json.loads(done.read_text()) == words:
+    if _read(done) == _request(words):
         return
     command("tools/train.py", *words)
-    done.write_text(json.dumps(words))
+    done.write_text(json.dumps(_request(words)))
 
 
 def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
-    """What ``tools/test.py`` measures, kept in ``folder``."""
+    """What ``tools/test.py`` measures, kept; measured again for other words or files."""
     words = [config_file(config), *([checkpoint] if checkpoint else []), "--work-dir", str(folder)]
     words += ["--cfg-options", *options]
     kept = folder / "metrics.json"
-    before = json.loads(kept.read_text()) if kept.exists() else {}
-    if before.get("words") == words:
+    before = _read(kept) or {}
+    if before.get("request") == _request(words):
         found: Metrics = before["metrics"]
         return found
     print("$ python tools/test.py", *words, flush=True)
     metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
-    kept.write_text(json.dumps({"words": words, "metrics": metrics}))
+    kept.write_text(json.dumps({"request": _request(words), "metrics": metrics}))
     print("  ", metrics, flush=True)
     return metrics
+
+
+def _request(words: Sequence[str]) -> dict[str, Any]:
+    """The words of a command, and when the files among them (config, checkpoint) were written."""
+    paths = [Path(word.rpartition("=")[2]) for word in words]
+    files = {str(path): path.stat().st_mtime_ns for path in paths if path.is_file()}
+    return {"words": list(words), "files": files}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def command(script: str, *words: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,17 @@ def test_finished_steps_are_not_repeated(calls, tmp_path):
     run(tmp_path)
     assert done > 14
     assert [call[0] for call in calls] == ["tools/dataset_converters/shapes.py"]
+
+
+def test_a_checkpoint_that_changed_is_measured_again(calls, tmp_path):
+    run(tmp_path)
+    calls.clear()
+    checkpoint = tmp_path / "work" / "ASL_1" / "epoch_1.pth"
+    os.utime(checkpoint, ns=(1, 1))
+    run(tmp_path)
+    tests = [call for call in calls if call[0] == "tools/test.py"]
+    assert len(tests) == 2  # labels and segmentation
+    assert all(str(checkpoint) in " ".join(map(str, call)) for call in tests)
 
 
 def test_its_options_exist_in_the_configs(calls, tmp_path):
