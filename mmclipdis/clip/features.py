@@ -19,6 +19,8 @@ class DenseFeatures:
         intermediates: ``(B, D, h, w)`` outputs of the asked blocks, in the order asked.
         mean_token: ``(B, E)`` the mean token of a CLIP ResNet's attention pool, read out like the
             map (DCLIP pools over it, too); None for a ViT, which has none, or where not asked.
+        tokens: ``(B, D, h, w)`` patch tokens under the readout, before the final norm and the
+            projection that make them ``map`` (F-ViT's last level); None unless asked.
     """
 
     map: Tensor
@@ -26,6 +28,7 @@ class DenseFeatures:
     context: dict[str, Tensor] = field(default_factory=dict)
     intermediates: tuple[Tensor, ...] = ()
     mean_token: Tensor | None = None
+    tokens: Tensor | None = None
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

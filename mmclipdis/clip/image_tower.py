@@ -134,6 +134,7 @@ class ImageTower(nn.Module, ABC):
         intermediates: Sequence[int] = (),
         context: Sequence[str] = (),
         with_cls: bool = False,
+        with_tokens: bool = False,
     ) -> DenseFeatures:
         """Dense features; only what is asked for is computed.
 
@@ -143,6 +144,7 @@ class ImageTower(nn.Module, ABC):
             intermediates: 0-based blocks whose outputs are wanted; negative counts from the end.
             context: Which of ``q``, ``k``, ``v`` of the last block are wanted.
             with_cls: Whether the image embedding is wanted (that of ordinary CLIP).
+            with_tokens: Whether the tokens that the map is the projection of are wanted.
 
         Raises:
             ValueError: for an image smaller than a patch or a block that does not exist.
@@ -166,6 +168,7 @@ class ImageTower(nn.Module, ABC):
                 cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
                 context={name: tokens_to_map(p[:, 1:], grid) for name, p in projected.items()},
                 intermediates=tuple(tokens_to_map(blocks[i][:, 1:], grid) for i in keep),
+                tokens=tokens_to_map(tokens, grid) if with_tokens else None,
             )
 
         return recomputed(read, x) if self.grad_checkpointing else read(x)

@@ -200,6 +200,21 @@ def test_intermediates_are_block_outputs_in_the_order_asked(tower, images):
     torch.testing.assert_close(features.intermediates[1], reference[0], **TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["vanilla", "maskclip", "declip"])
+def test_tokens_are_what_the_map_is_projected_from(tower, images, name):
+    readout = READOUTS[name]
+    features = tower.forward_dense(images, readout, with_tokens=True)
+    x = tower.embed(images)
+    for block in tower.blocks[:-1]:
+        x = block(x)
+    expected = naive_block(tower, x, readout).transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(features.tokens, expected, **TOLERANCE)
+    visual = tower.visual
+    projected = visual.ln_post(features.tokens.permute(0, 2, 3, 1)) @ visual.proj
+    torch.testing.assert_close(features.map, projected.permute(0, 3, 1, 2), **TOLERANCE)
+    assert tower.forward_dense(images, readout).tokens is None
+
+
 def test_clip_surgery_equals_the_unrolled_sum(tower, images):
     xs = [tower.embed(images)]
     for block in tower.blocks:
