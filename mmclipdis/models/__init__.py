@@ -14,6 +14,7 @@ from mmclipdis.models.backbones import (
     SCLIPViT,
 )
 from mmclipdis.models.clip_resnet import CLIPResNet
+from mmclipdis.models.detection.fvit_backbone import FViTBackbone
 from mmclipdis.models.distillation.declip import DeCLIP
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
 from mmclipdis.models.distillation.regions import RegionClassifier
@@ -47,6 +48,7 @@ __all__ = [
     "DeCLIP",
     "DeCLIPViT",
     "DistillDataPreprocessor",
+    "FViTBackbone",
     "GatheredBCELoss",
     "MFILoss",
     "MaskCLIPViT",
