@@ -18,7 +18,7 @@ import torch.distributed
 from mmengine.config import Config, DictAction
 
 import mmclipdis
-from mmclipdis.compat.optional import HAS_MMSEG, MMSEG_REMEDY
+from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 
 DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
 PACKAGE = str(Path(mmclipdis.__file__).parent)
@@ -107,6 +107,8 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
             )
     if config.get("default_scope") == "mmseg" and not HAS_MMSEG:
         raise UserInputError(f"config {args.config!r} {MMSEG_REMEDY}.")
+    if config.get("default_scope") == "mmdet" and not HAS_MMDET:
+        raise UserInputError(f"config {args.config!r} {MMDET_REMEDY}.")
     config.launcher = args.launcher
     if args.work_dir is not None:
         config.work_dir = args.work_dir

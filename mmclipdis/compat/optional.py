@@ -1,4 +1,4 @@
-"""mmseg is optional: without it what stands on it is absent, and says so when asked for."""
+"""mmseg and mmdet are optional: without them what stands on them is absent, and says so."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ HAS_MMSEG = find_spec("mmseg") is not None
 MMSEG_REMEDY = (
     "needs mmsegmentation, which is not installed; run: pip install 'mmsegmentation>=1.2.2'"
 )
+HAS_MMDET = find_spec("mmdet") is not None
+MMDET_REMEDY = "needs mmdetection, which is not installed; run: pip install 'mmdet>=3.3.0'"
 
 
-def absent(module: str, names: Sequence[str]) -> Callable[[str], NoReturn]:
-    """``__getattr__`` of a package that lacks ``names`` because mmseg is not installed."""
+def absent(
+    module: str, names: Sequence[str], detection: Sequence[str] = ()
+) -> Callable[[str], NoReturn]:
+    """``__getattr__`` of a package that lacks ``names`` because mmseg is not installed.
+
+    Those in ``detection`` it lacks because mmdet is not.
+    """
 
     def __getattr__(name: str) -> NoReturn:
+        if name in detection:
+            raise IncompatibleEnvironmentError(f"{module}.{name} {MMDET_REMEDY}.")
         if name in names:
             raise IncompatibleEnvironmentError(f"{module}.{name} {MMSEG_REMEDY}.")
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from mmclipdis.compat.optional import absent
 from tests.tools.random_data import ROOT
 
 BLOCK = """
@@ -17,8 +19,8 @@ for name in {blocked!r}:
 REST = """
 import mmclipdis
 from mmengine.registry import HOOKS, LOOPS, MODELS, TRANSFORMS
-names = ("ClearCLIPViT", "CLIPViT", "GatheredBCELoss", "OpenCLIPTextEncoder", "DeCLIP", "TimmVFM")
-for name in names:
+names = ("ClearCLIPViT", "CLIPViT", "FViTBackbone", "GatheredBCELoss", "OpenCLIPTextEncoder")
+for name in (*names, "DeCLIP", "TimmVFM"):
     assert MODELS.get(name), name
 assert TRANSFORMS.get("LoadReadableImage")
 assert HOOKS.get("VocabularyHook") and LOOPS.get("ExactIterBasedTrainLoop")
@@ -40,6 +42,7 @@ for module, name in (
 from mmclipdis.apis.cli import run
 run(mmclipdis.apis.run.test, ["configs/shapes/clip.py"])
 """
+NEEDED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +58,26 @@ def test_without_mmseg_the_rest_registers_and_segmentation_is_named(
     assert result.returncode == 2, result.stderr[-2000:]
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: config 'configs/shapes/clip.py' needs mmsegmentation")
+
+
+def test_without_mmdet_a_detection_config_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "detector.py"
+    config.write_text("default_scope = 'mmdet'\n" + "\n".join(f"{n} = dict()" for n in NEEDED))
+    code = f"from mmclipdis.apis.cli import run\nrun(mmclipdis.apis.run.test, [{str(config)!r}])\n"
+    result = python(BLOCK.format(blocked=("mmdet",)) + REST + code)
+    assert result.returncode == 2, result.stderr[-2000:]
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: config {str(config)!r} needs mmdetection") and "pip" in last
+
+
+def test_a_missing_name_says_which_library_it_needs() -> None:
+    lookup = absent("package", ["CATSeg", "FViT"], detection=["FViT"])
+    with pytest.raises(ImportError, match=r"package.FViT needs mmdetection.*'mmdet>=3"):
+        lookup("FViT")
+    with pytest.raises(ImportError, match=r"package.CATSeg needs mmsegmentation"):
+        lookup("CATSeg")
+    with pytest.raises(AttributeError, match="no attribute 'Other'"):
+        lookup("Other")
 
 
 def test_without_mmdet_everything_registers() -> None:
