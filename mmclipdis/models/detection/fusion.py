@@ -1,0 +1,86 @@
+"""Scores of an open-vocabulary detector: its own classifier and CLIP's, for every proposal.
+
+Source: F-ViT, the detector of CLIPSelf (ICLR 2024), after F-VLM (ICLR 2023), eq. 3.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+Normalize = Literal["before", "after"]
+
+
+def fuse_scores(p_det: Tensor, p_vlm: Tensor, novel: Tensor, alpha: float, beta: float) -> Tensor:
+    r"""Geometric mean of two probabilities, which trusts CLIP more where the detector has not
+    been trained.
+
+    .. math:: s_c = p_{det}^{1-\gamma_c}\, p_{vlm}^{\gamma_c}, \qquad
+              \gamma_c = \beta \text{ for novel } c,\ \alpha \text{ for base and background}
+
+    Args:
+        p_det: ``(n, K + 1)``, softmax over the K classes and the background, which is last.
+        p_vlm: The same of CLIP.
+        novel: ``(K,)`` bool.
+        alpha: :math:`\alpha` in [0, 1]; 0 leaves CLIP out, 1 the detector.
+        beta: :math:`\beta` in [0, 1].
+
+    Returns:
+        ``(n, K + 1)`` float32 (or float64). The rows do not sum to 1: nothing is normalised again.
+
+    Raises:
+        ValueError: shapes that do not fit, or a weight outside [0, 1].
+    """
+    if p_det.ndim != 2 or p_det.shape != p_vlm.shape or novel.shape != (p_det.shape[1] - 1,):
+        raise ValueError(
+            "expected probabilities (n, K + 1) twice and flags (K,), got "
+            f"{tuple(p_det.shape)}, {tuple(p_vlm.shape)} and {tuple(novel.shape)}"
+        )
+    for name, value in (("alpha", alpha), ("beta", beta)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+    dtype = torch.promote_types(p_det.dtype, torch.float32)
+    exponent = torch.full(p_det.shape[1:], float(alpha), dtype=dtype, device=p_det.device)
+    exponent[:-1][novel.to(p_det.device)] = beta
+    with torch.autocast(p_det.device.type, enabled=False):
+        return p_det.to(dtype) ** (1 - exponent) * p_vlm.to(dtype) ** exponent
+
+
+def vlm_region_features(
+    maps: Tensor,
+    rois: Tensor,
+    stride: float | tuple[float, float],
+    normalize: Normalize = "before",
+) -> Tensor:
+    """CLIP's embedding of a box: the mean of the dense map in it (RoIAlign with one bin).
+
+    Args:
+        maps: ``(B, D, h, w)`` in the joint image-text space.
+        rois: ``(n, 5)``: number of the image, x0, y0, x1, y1 in pixels of the input. What lies
+            outside the map counts as zeros.
+        stride: Pixels a cell of the map; (height, width) if they differ.
+        normalize: Unit length of the cells ``'before'`` they are averaged (F-ViT), or only
+            ``'after'`` (DeCLIP's distillation).
+
+    Returns:
+        ``(n, D)`` unit vectors, float32 (or float64); zeros for a box wholly outside.
+
+    Raises:
+        ValueError: another ``normalize``, or RoIs that are not (n, 5).
+    """
+    if normalize not in ("before", "after"):
+        raise ValueError(f"normalize must be 'before' or 'after', got {normalize!r}")
+    if rois.ndim != 2 or rois.shape[1] != 5:
+        raise ValueError(f"expected RoIs (n, 5), got {tuple(rois.shape)}")
+    height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
+    with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        if normalize == "before":
+            maps = F.normalize(maps, dim=1)
+        cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
+        pooled = roi_align(maps, cells, output_size=1, sampling_ratio=-1, aligned=True)
+        return F.normalize(pooled.flatten(1), dim=1)
