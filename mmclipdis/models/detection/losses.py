@@ -1,0 +1,126 @@
+"""The classification loss of F-ViT as a module that a config can name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmclipdis.losses.masked_cross_entropy import (
+    Reduction,
+    masked_cross_entropy,
+    novel_class_weight,
+)
+
+
+@MODELS.register_module()
+class NovelMaskedCrossEntropyLoss(nn.Module):
+    """:func:`~mmclipdis.losses.masked_cross_entropy.masked_cross_entropy` times ``loss_weight``.
+
+    It is called as mmdet's ``CrossEntropyLoss``, thus any box head can have it as ``loss_cls``. The
+    weights of the classes follow from which of them are novel: a ``FViTBBoxHead`` says so, and for
+    other heads the config does.
+
+    Args:
+        bg_weight: Weight of the background, the last column: 0.6 on OV-COCO, 0.9 on OV-LVIS.
+        classes: Names of the K classes in the order of the labels; only with ``novel_classes``.
+        novel_classes: Names of those that are novel.
+        class_weight: The K + 1 weights themselves, the background's last, in place of all above.
+        loss_weight: Factor.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        ValueError: weights beside names, one of the two lists of names alone, a novel class that
+            is no class, or a background that weighs nothing.
+    """
+
+    def __init__(
+        self,
+        bg_weight: float | None = None,
+        classes: Sequence[str] | None = None,
+        novel_classes: Sequence[str] | None = None,
+        class_weight: Sequence[float] | None = None,
+        loss_weight: float = 1.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        named = classes is not None or novel_classes is not None
+        if class_weight is not None and (named or bg_weight is not None):
+            raise ValueError("class_weight holds all weights: leave names and bg_weight out")
+        if (classes is None) != (novel_classes is None):
+            raise ValueError("classes and novel_classes belong together: give both or none")
+        self.bg_weight = 0.6 if bg_weight is None else bg_weight
+        self.fixed = class_weight is not None or named
+        self.loss_weight = loss_weight
+        self.reduction = reduction
+        self.class_weight: Tensor | None = None
+        if class_weight is not None:
+            self.class_weight = torch.tensor(class_weight, dtype=torch.float32)
+        elif classes is not None and novel_classes is not None:
+            self.class_weight = novel_class_weight(
+                novel_flags(classes, novel_classes), self.bg_weight
+            )
+        else:
+            novel_class_weight((), self.bg_weight)  # a bad weight is found here, not in training
+
+    def set_novel(self, novel: Sequence[bool] | None) -> None:
+        """Say which of the K classes are novel; None: not known. Weights of the config stay."""
+        if self.fixed:
+            return
+        self.class_weight = None if novel is None else novel_class_weight(novel, self.bg_weight)
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """Logits (n, K + 1) and labels (n,), K for the background, -> scalar or (n,).
+
+        Args:
+            cls_score: Logits.
+            label: Class numbers.
+            weight: Factors of the samples (n,).
+            avg_factor: What the sum is divided by for ``"mean"``.
+            reduction_override: Reduction of this call.
+
+        Raises:
+            RuntimeError: it is not known which classes are novel.
+            ValueError: as ``masked_cross_entropy``.
+        """
+        if self.class_weight is None:
+            raise RuntimeError(
+                "which classes are novel? Set metainfo=dict(novel_classes=...) on the data set "
+                "(and run with VocabularyHook), novel_classes=... on the box head (() if none is), "
+                "or class_weight=... on NovelMaskedCrossEntropyLoss"
+            )
+        self.class_weight = self.class_weight.to(cls_score.device)
+        return self.loss_weight * masked_cross_entropy(
+            cls_score,
+            label,
+            self.class_weight,
+            avg_factor,
+            sample_weight=weight,
+            reduction=reduction_override or self.reduction,
+        )
+
+
+def novel_flags(classes: Sequence[str], novel_classes: Sequence[str]) -> tuple[bool, ...]:
+    """For each class whether it is novel.
+
+    Raises:
+        ValueError: a novel class that is none of the classes.
+    """
+    if isinstance(novel_classes, str):
+        raise ValueError(f"novel_classes={novel_classes!r} is one string; give a list of names")
+    unknown = sorted(set(novel_classes) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"novel classes {unknown[:5]} are none of the {len(classes)} classes: spell them as "
+            "the vocabulary does"
+        )
+    return tuple(name in set(novel_classes) for name in classes)
