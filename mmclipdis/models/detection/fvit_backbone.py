@@ -76,7 +76,6 @@ class FViTBackbone(BaseModule):
         _check_choice("level3", level3, ("readout", "vanilla"))
         _check_choice("normalize", normalize, ("before", "after"))
         self.encoder = _build_encoder(encoder)
-        self.encoder.requires_grad_(False)
         self.out_indices = _checked_blocks(out_indices, self.encoder.num_blocks, level3)
         self.level3 = level3
         self.normalize = normalize
@@ -88,7 +87,7 @@ class FViTBackbone(BaseModule):
         self.interpolate2 = nn.Sequential(_doubling(width))
         # ceil_mode changes nothing on an even grid, and loses no row of an odd one.
         self.pool = nn.MaxPool2d(2, stride=2, ceil_mode=True)
-        self.train(self.training)
+        self.train(self.training)  # all but the encoder
 
     @property
     def width(self) -> int:
@@ -191,7 +190,7 @@ def _build_encoder(config: Mapping[str, Any]) -> CLIPViT:
             f"FViTBackbone.encoder must not set {', '.join(taken)}: the encoder is frozen, and the "
             "backbone has out_indices and normalize of its own; remove them"
         )
-    encoder = MODELS.build(dict(config))
+    encoder = MODELS.build(dict(config))  # frozen, as no CLIPViT trains unless it is told to
     if not isinstance(encoder, CLIPViT):
         raise ValueError(
             f"FViTBackbone.encoder is a {type(encoder).__name__}, which has no transformer blocks; "

@@ -131,12 +131,17 @@ def test_every_tower_and_readout_gives_its_own_map_and_last_level(arch, kind, re
 def test_the_encoder_runs_once_and_training_has_no_map(level3):
     backbone = build(level3=level3)
     ran: list[int] = []
-    for index, block in enumerate(backbone.encoder.tower.blocks):
+    joint: list[bool] = []
+    trunk = backbone.encoder.tower.visual.trunk
+    trunk.head.register_forward_hook(lambda *_: joint.append(True))
+    for index, block in enumerate(trunk.blocks):
         block.norm1.register_forward_hook(lambda *_, index=index: ran.append(index))
     for mode in (True, False):
         ran.clear()
+        joint.clear()
         *levels, dense = backbone.train(mode)(photos())
         assert ran == [0, 1, 2, 3]
+        assert not (joint and mode and level3 == "vanilla")  # nor is the other path computed
         assert (dense is None) == mode and len(levels) == 4
     norms = dense.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), **TOLERANCE)
@@ -145,6 +150,7 @@ def test_the_encoder_runs_once_and_training_has_no_map(level3):
 def test_the_encoder_stays_as_it_is_and_the_up_samplers_learn():
     backbone = build()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    assert not backbone.encoder.training  # before anybody calls train()
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=1e-2, weight_decay=0.1)
     backbone.train()
     assert not any(module.training for module in backbone.encoder.modules())
@@ -157,10 +163,11 @@ def test_the_encoder_stays_as_it_is_and_the_up_samplers_learn():
 
 
 def test_gradients_reach_every_up_sampler_and_nothing_else():
-    backbone = build().train()
-    *levels, _ = backbone(photos())
+    backbone, images = build().train(), photos().requires_grad_()
+    *levels, _ = backbone(images)
     assert [level.requires_grad for level in levels] == [True, True, False, False]
     (levels[0].sum() + levels[1].sum()).backward()
+    assert images.grad is None
     for name, parameter in backbone.named_parameters():
         assert (parameter.grad is None) == name.startswith("encoder."), name
 
