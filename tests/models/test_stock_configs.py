@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import mmclipdis  # noqa: F401  (registers the modules)
-from tests.tiny import tiny_arch
+from tests.tiny import tiny_arch, tiny_eva_arch
 
 MMSEG_CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 MMDET_CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
@@ -81,23 +81,21 @@ def test_stock_upernet_with_feature2pyramid_trains_on_our_backbone(scope):
     assert result.pred_sem_seg.data.shape == (1, 64, 96)
 
 
-@pytest.mark.parametrize("scope", ["mmdet"], indirect=True)
-def test_stock_faster_rcnn_trains_and_predicts_on_our_backbone(scope):
-    from mmdet.registry import MODELS
-    from mmdet.structures import DetDataSample
-
+def faster_rcnn(backbone, neck=(), in_channels=64):
+    """mmdet's own config with another backbone, and ``neck`` before a narrow FPN."""
     cfg = Config.fromfile(MMDET_CONFIGS / "faster_rcnn" / "faster-rcnn_r50_fpn_1x_coco.py")
     model_cfg = cfg.model
-    model_cfg.backbone = tiny_vit(out_indices=(0, 1, 2, 3), trainable=("all",))
-    pyramid = dict(
-        type="mmseg.Feature2Pyramid", embed_dim=64, rescales=[4, 2, 1, 0.5], norm_cfg=BATCH_NORM
-    )
-    fpn = dict(type="FPN", in_channels=[64] * 4, out_channels=16, num_outs=5)
-    model_cfg.neck = [pyramid, fpn]
+    model_cfg.backbone = backbone
+    fpn = dict(type="FPN", in_channels=[in_channels] * 4, out_channels=16, num_outs=5)
+    model_cfg.neck = [*neck, fpn]
     model_cfg.rpn_head.update(in_channels=16, feat_channels=16)
     model_cfg.roi_head.bbox_roi_extractor.update(out_channels=16)
     model_cfg.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32, num_classes=3)
-    model = MODELS.build(model_cfg)
+    return model_cfg
+
+
+def detection_batch():
+    from mmdet.structures import DetDataSample
 
     sample = DetDataSample(
         metainfo=dict(
@@ -109,11 +107,44 @@ def test_stock_faster_rcnn_trains_and_predicts_on_our_backbone(scope):
         labels=torch.tensor([0, 2]),
     )
     image = torch.randint(0, 255, (3, 128, 160), dtype=torch.uint8)
-    batch = dict(inputs=[image], data_samples=[sample])
-    loss, no_gradient = one_step(model, batch)
-    assert np.isfinite(loss)
-    assert all("ln_post" in name or "visual.proj" in name for name in no_gradient)
+    return dict(inputs=[image], data_samples=[sample])
+
+
+def predicted_boxes(model, batch):
     model.eval()
     with torch.no_grad():
         (result,) = model(**model.data_preprocessor(batch, training=False), mode="predict")
-    assert result.pred_instances.bboxes.shape[1] == 4
+    return result.pred_instances.bboxes
+
+
+@pytest.mark.parametrize("scope", ["mmdet"], indirect=True)
+def test_stock_faster_rcnn_trains_and_predicts_on_our_backbone(scope):
+    from mmdet.registry import MODELS
+
+    pyramid = dict(
+        type="mmseg.Feature2Pyramid", embed_dim=64, rescales=[4, 2, 1, 0.5], norm_cfg=BATCH_NORM
+    )
+    backbone = tiny_vit(out_indices=(0, 1, 2, 3), trainable=("all",))
+    model, batch = MODELS.build(faster_rcnn(backbone, [pyramid])), detection_batch()
+    loss, no_gradient = one_step(model, batch)
+    assert np.isfinite(loss)
+    assert all("ln_post" in name or "visual.proj" in name for name in no_gradient)
+    assert predicted_boxes(model, batch).shape[1] == 4
+
+
+@pytest.mark.parametrize("scope", ["mmdet"], indirect=True)
+def test_stock_faster_rcnn_trains_and_predicts_on_the_levels_of_fvit_with_patch_14(scope):
+    from mmdet.registry import MODELS
+
+    encoder = dict(type="CLIPViT", arch=tiny_eva_arch(img_size=56, patch_size=14, depth=4))
+    backbone = dict(type="FViTBackbone", encoder=encoder, out_indices=(0, 1, 2, 3))
+    model_cfg = faster_rcnn({**backbone, "norm_cfg": BATCH_NORM, "dense_map": False}, [], 32)
+    strides = [3.5, 7, 14, 28, 56]
+    model_cfg.rpn_head.anchor_generator.strides = strides
+    model_cfg.roi_head.bbox_roi_extractor.featmap_strides = strides[:4]
+    model_cfg.data_preprocessor.pad_size_divisor = 28
+    model, batch = MODELS.build(model_cfg), detection_batch()
+    assert list(model.backbone.strides) == strides[:4]
+    loss, no_gradient = one_step(model, batch)
+    assert np.isfinite(loss) and no_gradient == []
+    assert predicted_boxes(model, batch).shape[1] == 4
