@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from torch import nn
 
 
 @HOOKS.register_module()
@@ -24,6 +23,8 @@ class VocabularyHook(Hook):
     in that order.
     A model without vocabulary is left alone, and so is, in training, a part of it that says
     ``used_in_training = False``.
+    A part with ``set_novel`` (an open-vocabulary detector) is also told which of the classes
+    ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list.
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
@@ -35,10 +36,13 @@ class VocabularyHook(Hook):
 
     def __init__(self) -> None:
         self._train_classes: tuple[str, ...] | None = None
+        self._train_novel: tuple[bool, ...] | None = None
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training data."""
         self._train_classes = self._apply(runner, runner.train_dataloader, training=True)
+        if self._train_classes is not None:
+            self._train_novel = find_novel(runner.train_dataloader.dataset)
 
     def before_val(self, runner: Any) -> None:
         """Set the classes of the validation data."""
@@ -47,7 +51,9 @@ class VocabularyHook(Hook):
     def after_val(self, runner: Any) -> None:
         """Go back to the classes of the training data, if training goes on."""
         if self._train_classes is not None:
-            _set_classes(runner.model, self._train_classes)
+            _set_classes(
+                _parts_with_vocabulary(runner.model), self._train_classes, self._train_novel
+            )
 
     def after_train(self, runner: Any) -> None:
         """Training is over: a later validation has nothing to go back to."""
@@ -83,9 +89,8 @@ class VocabularyHook(Hook):
                 )
             elif classes is not None:
                 _check_order(part, dataset, classes)
-        for part in parts if classes is not None else ():
-            if part.follow_dataset:
-                part.set_vocabulary(classes)
+        if classes is not None:
+            _set_classes(parts, classes, find_novel(dataset))
         return classes
 
 
@@ -134,10 +139,51 @@ def _folded(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
 
-def _set_classes(model: nn.Module, classes: tuple[str, ...]) -> None:
-    for part in _parts_with_vocabulary(model):
+def find_novel(dataset: Any) -> tuple[bool, ...] | None:
+    """For every class of a data set whether its ``metainfo['novel_classes']`` lists it.
+
+    None where there is no such list. Looks inside wrappers and joined data sets, too.
+
+    Raises:
+        ValueError: if it lists what is no class, or joined data sets differ.
+    """
+    metainfo = getattr(dataset, "metainfo", None) or {}
+    if metainfo.get("classes") is not None:
+        return _flags(metainfo, type(dataset).__name__)
+    if hasattr(dataset, "dataset"):
+        return find_novel(dataset.dataset)
+    flags = [find_novel(part) for part in getattr(dataset, "datasets", ())]
+    if len(set(flags)) > 1:
+        raise ValueError(
+            f"{type(dataset).__name__} joins data sets with different novel classes; set the same "
+            "metainfo=dict(novel_classes=...) on all of them"
+        )
+    return flags[0] if flags else None
+
+
+def _flags(metainfo: Any, where: str) -> tuple[bool, ...] | None:
+    novel = metainfo.get("novel_classes")
+    if novel is None:
+        return None
+    classes = metainfo["classes"]
+    classes = (classes,) if isinstance(classes, str) else classes
+    unknown = sorted(set(novel) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"metainfo['novel_classes'] of {where} lists {unknown[:5]}, which are none of its "
+            "classes: spell them alike"
+        )
+    return tuple(name in set(novel) for name in classes)
+
+
+def _set_classes(
+    parts: Iterable[Any], classes: tuple[str, ...], novel: tuple[bool, ...] | None
+) -> None:
+    for part in parts:
         if part.follow_dataset:
             part.set_vocabulary(classes)
+        if hasattr(part, "set_novel"):
+            part.set_novel(novel)
 
 
 def _parts_with_vocabulary(model: Any) -> Iterator[Any]:

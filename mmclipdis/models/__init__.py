@@ -1,10 +1,10 @@
 """What the mm runners build; importing it registers everything.
 
-Without mmseg there are backbones, losses, text encoder, distillation and recognition; the
-rest says what is missing.
+Without mmseg and mmdet there are backbones, losses, text encoder, distillation and recognition;
+the rest says what is missing.
 """
 
-from mmclipdis.compat.optional import HAS_MMSEG, absent
+from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, absent
 from mmclipdis.models.backbones import (
     ClearCLIPViT,
     CLIPSurgeryViT,
@@ -14,7 +14,7 @@ from mmclipdis.models.backbones import (
     SCLIPViT,
 )
 from mmclipdis.models.clip_resnet import CLIPResNet
-from mmclipdis.models.detection.fvit_backbone import FViTBackbone
+from mmclipdis.models.detection import FViTBackbone, NovelMaskedCrossEntropyLoss
 from mmclipdis.models.distillation.declip import DeCLIP
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
 from mmclipdis.models.distillation.regions import RegionClassifier
@@ -48,11 +48,15 @@ __all__ = [
     "DeCLIP",
     "DeCLIPViT",
     "DistillDataPreprocessor",
+    "FViT",
+    "FViTBBoxHead",
     "FViTBackbone",
+    "FViTRoIHead",
     "GatheredBCELoss",
     "MFILoss",
     "MaskCLIPViT",
     "MixedSizeSegDataPreProcessor",
+    "NovelMaskedCrossEntropyLoss",
     "OpenCLIPTextEncoder",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",
@@ -73,5 +77,8 @@ if HAS_MMSEG:
         OpenVocabSegmentor,
     )
     from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
-else:
-    __getattr__ = absent(__name__, __all__)
+if HAS_MMDET:
+    from mmclipdis.models.detection import FViT, FViTBBoxHead, FViTRoIHead
+if not (HAS_MMSEG and HAS_MMDET):
+    detection = ["FViT", "FViTBBoxHead", "FViTRoIHead"]
+    __getattr__ = absent(__name__, __all__, detection=detection)

@@ -1,5 +1,16 @@
-"""Open-vocabulary detection with a frozen CLIP. The backbone needs no mmdet; all else does."""
+"""Open-vocabulary detection with a frozen CLIP. Backbone and loss need no mmdet; all else does."""
 
+from mmclipdis.compat.optional import HAS_MMDET, absent
 from mmclipdis.models.detection.fvit_backbone import FViTBackbone
+from mmclipdis.models.detection.losses import NovelMaskedCrossEntropyLoss
 
-__all__ = ["FViTBackbone"]
+_DETECTION = ["FViT", "FViTBBoxHead", "FViTRoIHead"]
+
+__all__ = ["FViT", "FViTBBoxHead", "FViTBackbone", "FViTRoIHead", "NovelMaskedCrossEntropyLoss"]
+
+if HAS_MMDET:
+    from mmclipdis.models.detection.fvit import FViT
+    from mmclipdis.models.detection.fvit_bbox_head import FViTBBoxHead
+    from mmclipdis.models.detection.fvit_roi_head import FViTRoIHead
+else:
+    __getattr__ = absent(__name__, __all__, detection=_DETECTION)

@@ -1,0 +1,158 @@
+"""F-ViT's RoI head: stock training; in testing CLIP has a say about every proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmclipdis.models.detection.fusion import fuse_scores, vlm_region_features
+
+SCORES = ("fused", "vlm", "detector")
+
+
+@MODELS.register_module()
+class FViTRoIHead(StandardRoIHead):
+    r"""A ``StandardRoIHead`` with an ``FViTBBoxHead``; its scores are those of the proposals,
+    its boxes the regressed ones. A mask head works as in mmdet.
+
+    Options of ``test_cfg.rcnn``, beside mmdet's:
+
+    - ``score``: ``'fused'`` (default), ``'vlm'`` for CLIP alone, ``'detector'`` without CLIP.
+    - ``alpha``, ``beta``: weight of CLIP for base classes and for novel ones, for ``'fused'``.
+    - ``vlm_temperature``: of the softmax over CLIP's cosines; for ``'fused'`` and ``'vlm'``.
+    - ``detect_temperature``: in place of the learned one (transfer to other data sets: 50).
+
+    Args:
+        **kwargs: As in ``StandardRoIHead``.
+
+    Raises:
+        ValueError: an unknown ``score``, or an option that it needs is missing.
+
+    Source: F-ViT (CLIPSelf, ICLR 2024).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.test_cfg:
+            check_test_cfg(self.test_cfg)
+
+    def predict(
+        self,
+        x: Sequence[Tensor],
+        rpn_results_list: list[InstanceData],
+        batch_data_samples: list[Any],
+        rescale: bool = False,
+        vlm_map: Tensor | None = None,
+        vlm_stride: float = 16,
+    ) -> list[InstanceData]:
+        """Detections.
+
+        Args:
+            x: Levels of the neck.
+            rpn_results_list: Proposals of every image, pixels of the input.
+            batch_data_samples: One an image.
+            rescale: Give boxes in pixels of the original image.
+            vlm_map: (B, D, h, w) in CLIP's joint space; not needed for ``score='detector'``.
+            vlm_stride: Pixels a cell of it.
+
+        Raises:
+            RuntimeError: no map, or it is not known which classes are novel where that counts.
+        """
+        # Stock code hands x on as it is and reads the first levels: the map travels behind them.
+        return super().predict(
+            (*x, (vlm_map, vlm_stride)), rpn_results_list, batch_data_samples, rescale=rescale
+        )
+
+    def predict_bbox(
+        self,
+        x: Sequence[Any],
+        batch_img_metas: list[dict[str, Any]],
+        rpn_results_list: list[InstanceData],
+        rcnn_test_cfg: Any,
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Boxes, scores and labels of every image; ``x`` as :meth:`predict` hands it on."""
+        *levels, (vlm_map, vlm_stride) = x
+        proposals = [result.bboxes for result in rpn_results_list]
+        rois = bbox2roi(proposals)
+        if len(rois) == 0:
+            return super().predict_bbox(
+                levels, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale
+            )
+        found = self._bbox_forward(tuple(levels), rois)
+        scores = self.scores(found["cls_score"], rois, vlm_map, vlm_stride)
+        counts = [len(boxes) for boxes in proposals]
+        return self.bbox_head.predict_by_feat(
+            rois=rois.split(counts),
+            cls_scores=scores.split(counts),
+            bbox_preds=found["bbox_pred"].split(counts),
+            batch_img_metas=batch_img_metas,
+            rcnn_test_cfg=rcnn_test_cfg,
+            rescale=rescale,
+        )
+
+    def scores(
+        self, logits: Tensor, rois: Tensor, vlm_map: Tensor | None, vlm_stride: float
+    ) -> Tensor:
+        """Scores (n, K + 1) of proposals (n, 5), from the box head's logits and CLIP's map."""
+        cfg = self.test_cfg
+        score = cfg.get("score", "fused")
+        fixed = cfg.get("detect_temperature")
+        if fixed is not None:
+            logits = logits * (fixed / self.bbox_head.detect_temperature)
+        p_det = logits.softmax(dim=1)
+        if score == "detector":
+            return p_det
+        if vlm_map is None:
+            raise RuntimeError(
+                f"score={score!r} needs CLIP's dense map, which the backbone makes in evaluation: "
+                "call model.eval(), or set score='detector'"
+            )
+        # Cells are of unit length already if the backbone's normalize='before' says so.
+        regions = vlm_region_features(vlm_map, rois, vlm_stride, normalize="after")
+        with torch.autocast(regions.device.type, enabled=False):
+            cosines = regions @ self.bbox_head.text.embeddings().T
+            p_vlm = (cfg.vlm_temperature * cosines).softmax(dim=1)
+        if score == "vlm":
+            return p_vlm
+        return fuse_scores(p_det, p_vlm, self._novel(p_det), cfg.alpha, cfg.beta)
+
+    def _novel(self, scores: Tensor) -> Tensor:
+        """Flags (K,); any will do where base and novel classes are treated alike."""
+        novel = self.bbox_head.novel
+        if novel is None:
+            if self.test_cfg.alpha != self.test_cfg.beta:
+                raise RuntimeError(
+                    "which classes are novel? alpha and beta differ, but the data set has no "
+                    "metainfo['novel_classes'] and the box head no novel_classes=...; give either, "
+                    "or one value for alpha and beta"
+                )
+            novel = (False,) * (scores.shape[1] - 1)
+        return torch.tensor(novel, dtype=torch.bool, device=scores.device)
+
+    def _bbox_forward(self, x: Sequence[Tensor], rois: Tensor) -> dict[str, Any]:
+        """As in mmdet, with fp32 levels: it casts RoIs to their type, and half a pixel is lost."""
+        levels = x[: self.bbox_roi_extractor.num_inputs]
+        return super()._bbox_forward(tuple(level.float() for level in levels), rois)
+
+
+def check_test_cfg(cfg: Mapping[str, Any]) -> None:
+    """Refuse options that do not suffice.
+
+    Raises:
+        ValueError: an unknown ``score``, or an option that it needs is missing.
+    """
+    score = cfg.get("score", "fused")
+    if score not in SCORES:
+        raise ValueError(f"test_cfg.rcnn.score must be one of {SCORES}, got {score!r}")
+    needed = {"fused": ("alpha", "beta", "vlm_temperature"), "vlm": ("vlm_temperature",)}
+    missing = [name for name in needed.get(score, ()) if cfg.get(name) is None]
+    if missing:
+        raise ValueError(f"score={score!r} needs {', '.join(missing)} in test_cfg.rcnn")
