@@ -24,11 +24,12 @@ class VocabularyHook(Hook):
     A model without vocabulary is left alone, and so is, in training, a part of it that says
     ``used_in_training = False``.
     A part with ``set_novel`` (an open-vocabulary detector) is also told which of the classes
-    ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list.
+    ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list (with
+    a chosen vocabulary it is then told nothing).
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
-            sets name different ones, if the number of classes differs, or if a chosen vocabulary
+            sets name different ones, if a novel class is no class, if the number of classes differs, or if a chosen vocabulary
             has the same names in another order.
     """
 
@@ -182,7 +183,8 @@ def _set_classes(
     for part in parts:
         if part.follow_dataset:
             part.set_vocabulary(classes)
-        if hasattr(part, "set_novel"):
+        # a chosen vocabulary may know its novel classes where the data do not
+        if hasattr(part, "set_novel") and (part.follow_dataset or novel is not None):
             part.set_novel(novel)
 
 

@@ -56,6 +56,8 @@ def test_a_chosen_vocabulary_gets_flags_by_place(tmp_path: Path) -> None:
     model = Detector(Vocabulary.from_names(["kitty", "hound"]))
     runner(model, tmp_path, Split(BASE), Split(BASE, ("dog",))).val()
     assert model.novel == (False, True)
+    runner(model, tmp_path, Split(BASE), Split(BASE)).val()  # these data know nothing
+    assert model.novel == (False, True)
 
 
 def test_wrapped_and_joined_data_sets() -> None:

@@ -56,7 +56,7 @@ class TinyFViTBackbone(BaseModule):
 
 
 def bbox_head(**options: Any) -> dict[str, Any]:
-    return dict(
+    defaults = dict(
         type="FViTBBoxHead",
         text_encoder=dict(type="TinyFViTWords"),
         in_channels=16,
@@ -71,8 +71,8 @@ def bbox_head(**options: Any) -> dict[str, Any]:
         ),
         loss_cls=dict(type="NovelMaskedCrossEntropyLoss", bg_weight=0.6),
         loss_bbox=dict(type="L1Loss"),
-        **options,
     )
+    return {**defaults, **options}
 
 
 def rpn_head() -> dict[str, Any]:
