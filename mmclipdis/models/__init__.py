@@ -80,5 +80,4 @@ if HAS_MMSEG:
 if HAS_MMDET:
     from mmclipdis.models.detection import FViT, FViTBBoxHead, FViTRoIHead
 if not (HAS_MMSEG and HAS_MMDET):
-    detection = ["FViT", "FViTBBoxHead", "FViTRoIHead"]
-    __getattr__ = absent(__name__, __all__, detection=detection)
+    __getattr__ = absent(__name__, __all__, detection=["FViT", "FViTBBoxHead", "FViTRoIHead"])

@@ -42,6 +42,19 @@ for module, name in (
 from mmclipdis.apis.cli import run
 run(mmclipdis.apis.run.test, ["configs/shapes/clip.py"])
 """
+WITHOUT_MMDET = """
+import mmclipdis.models.detection
+from mmclipdis.models import CATSeg, OpenVocabTTAModel
+from mmclipdis.models.detection import FViTBackbone
+for module in (mmclipdis.models, mmclipdis.models.detection):
+    try:
+        module.FViT
+    except ImportError as error:
+        assert f"{module.__name__}.FViT needs mmdetection" in str(error)
+    else:
+        raise SystemExit("FViT is there")
+    assert not hasattr(module, "anything_else")
+"""
 NEEDED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 
 
@@ -80,7 +93,6 @@ def test_a_missing_name_says_which_library_it_needs() -> None:
         lookup("Other")
 
 
-def test_without_mmdet_everything_registers() -> None:
-    segmentation = "from mmclipdis.models import CATSeg, OpenVocabTTAModel\n"
-    result = python(BLOCK.format(blocked=("mmdet",)) + REST + segmentation)
+def test_without_mmdet_the_rest_registers_and_detection_is_named() -> None:
+    result = python(BLOCK.format(blocked=("mmdet",)) + REST + WITHOUT_MMDET)
     assert result.returncode == 0, result.stderr[-2000:]
