@@ -29,8 +29,8 @@ class VocabularyHook(Hook):
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
-            sets name different ones, if a novel class is no class, if the number of classes differs, or if a chosen vocabulary
-            has the same names in another order.
+            sets name different ones, if a novel class is no class, if the number of classes
+            differs, or if a chosen vocabulary has the same names in another order.
     """
 
     priority = "VERY_HIGH"  # other hooks and the loops may already use the vocabulary

@@ -67,6 +67,28 @@ def test_text_of_another_clip_is_refused():
         MODELS.build(real_config(text_encoder=text))
 
 
+def test_trained_parameters_are_as_many_as_published():
+    """F-ViT B/16 on OV-COCO: 20,989,972, without the unused linear classifier."""
+    tiny, wide = tiny_fvit.config(), 256
+    for part in (tiny.rpn_head, tiny.roi_head.bbox_head):
+        part.in_channels = wide
+    tiny.rpn_head.feat_channels = tiny.neck.out_channels = wide
+    tiny.neck.update(in_channels=[768] * 4, norm_cfg=dict(type="BN"))
+    tiny.roi_head.bbox_head.update(
+        fc_out_channels=512, conv_out_channels=wide, num_shared_convs=4, text_encoder=WideWords()
+    )
+    with torch.device("meta"):
+        model = MODELS.build(tiny)
+    parts = (model.neck, model.rpn_head, model.roi_head)
+    count = sum(p.numel() for part in parts for p in part.parameters() if p.requires_grad)
+    up_samplers = 3 * (4 * 768 * 768 + 768) + 2 * 768  # tested with the backbone
+    assert count + up_samplers == 20_989_972
+
+
+class WideWords(tiny_fvit.TinyFViTWords):
+    embed_dim = 512
+
+
 def masked_config() -> Any:
     cfg = config(mask_thr_binary=0.5)
     roi_head = cfg.roi_head
