@@ -1,6 +1,9 @@
-"""Data sets and transforms; importing it registers them, of segmentation if mmseg is there."""
+"""Data sets and transforms; importing it registers them.
 
-from mmclipdis.compat.optional import HAS_MMSEG, absent
+Those of segmentation are there if mmseg is, those of detection if mmdet is.
+"""
+
+from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, absent
 from mmclipdis.datasets.cached_tokens import CachedTokens
 from mmclipdis.datasets.distill_images import DistillImageDataset
 from mmclipdis.datasets.distill_transforms import DistillViews, LoadPILImage, PackDistillInputs
@@ -35,6 +38,8 @@ __all__ = [
     "LoadPanopticRegions",
     "LoadReadableAnnotations",
     "LoadReadableImage",
+    "OVCocoDataset",
+    "OVLVISDataset",
     "PackDistillInputs",
     "PackMultiLabelInputs",
     "PackRegions",
@@ -51,5 +56,8 @@ if HAS_MMSEG:
     from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
     from mmclipdis.datasets.label_maps import LoadReadableAnnotations
     from mmclipdis.datasets.shapes import ShapeScenesDataset
-else:
-    __getattr__ = absent(__name__, __all__)
+if HAS_MMDET:
+    from mmclipdis.datasets.ov_coco import OVCocoDataset
+    from mmclipdis.datasets.ov_lvis import OVLVISDataset
+if not (HAS_MMSEG and HAS_MMDET):
+    __getattr__ = absent(__name__, __all__, ("OVCocoDataset", "OVLVISDataset"))
