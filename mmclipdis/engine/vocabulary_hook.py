@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+
+T = TypeVar("T", bound=tuple)
 
 
 @HOOKS.register_module()
@@ -101,20 +103,40 @@ def find_classes(dataset: Any) -> tuple[str, ...] | None:
     Raises:
         ValueError: if joined data sets name different classes.
     """
-    metainfo = getattr(dataset, "metainfo", None)
-    classes = metainfo.get("classes") if metainfo else None
-    if classes is not None:
-        return (classes,) if isinstance(classes, str) else tuple(classes)
-    if hasattr(dataset, "dataset"):
-        return find_classes(dataset.dataset)
-    named = [find_classes(part) for part in getattr(dataset, "datasets", ())]
-    if len(set(named)) > 1:
-        sizes = ", ".join("none" if n is None else str(len(n)) for n in named)
-        raise ValueError(
-            f"{type(dataset).__name__} joins data sets with different classes ({sizes} classes); "
-            "map them to common ones with metainfo=dict(classes=...)"
+
+    def problem(names: list[tuple[str, ...] | None]) -> str:
+        sizes = ", ".join("none" if n is None else str(len(n)) for n in names)
+        return (
+            f"different classes ({sizes} classes); map them to common ones with "
+            "metainfo=dict(classes=...)"
         )
-    return named[0] if named else None
+
+    return _common(dataset, lambda metainfo, _: _classes(metainfo), problem)
+
+
+def _classes(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
+    classes = metainfo["classes"]
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
+def _common(
+    dataset: Any,
+    read: Callable[[Mapping[str, Any], str], T | None],
+    problem: Callable[[list[T | None]], str],
+) -> T | None:
+    """What ``read(metainfo, name)`` says of the data set that names classes, inside any wrappers.
+
+    None if none does. Joined data sets must agree, or an error says their ``problem(answers)``.
+    """
+    metainfo = getattr(dataset, "metainfo", None) or {}
+    if metainfo.get("classes") is not None:
+        return read(metainfo, type(dataset).__name__)
+    if hasattr(dataset, "dataset"):
+        return _common(dataset.dataset, read, problem)
+    answers = [_common(part, read, problem) for part in getattr(dataset, "datasets", ())]
+    if len(set(answers)) > 1:
+        raise ValueError(f"{type(dataset).__name__} joins data sets with {problem(answers)}")
+    return answers[0] if answers else None
 
 
 def _check_order(part: Any, dataset: Any, classes: tuple[str, ...]) -> None:
@@ -148,26 +170,15 @@ def find_novel(dataset: Any) -> tuple[bool, ...] | None:
     Raises:
         ValueError: if it lists what is no class, or joined data sets differ.
     """
-    metainfo = getattr(dataset, "metainfo", None) or {}
-    if metainfo.get("classes") is not None:
-        return _flags(metainfo, type(dataset).__name__)
-    if hasattr(dataset, "dataset"):
-        return find_novel(dataset.dataset)
-    flags = [find_novel(part) for part in getattr(dataset, "datasets", ())]
-    if len(set(flags)) > 1:
-        raise ValueError(
-            f"{type(dataset).__name__} joins data sets with different novel classes; set the same "
-            "metainfo=dict(novel_classes=...) on all of them"
-        )
-    return flags[0] if flags else None
+    remedy = "different novel classes; set the same metainfo=dict(novel_classes=...) on all of them"
+    return _common(dataset, _flags, lambda _: remedy)
 
 
-def _flags(metainfo: Any, where: str) -> tuple[bool, ...] | None:
+def _flags(metainfo: Mapping[str, Any], where: str) -> tuple[bool, ...] | None:
     novel = metainfo.get("novel_classes")
     if novel is None:
         return None
-    classes = metainfo["classes"]
-    classes = (classes,) if isinstance(classes, str) else classes
+    classes = _classes(metainfo)
     unknown = sorted(set(novel) - set(classes))
     if unknown:
         raise ValueError(
