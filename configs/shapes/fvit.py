@@ -3,8 +3,7 @@
 # leaves their columns out. CLIP's own mean and std, which the tiny CLIP was trained with.
 # The published recipe at this size: 160 px, patch 8, 64 channels, batch 8. Rates, temperature and
 # alpha, beta are first guesses; no result has been measured yet.
-_base_ = ["../_base_/mmengine_runtime.py", "../_base_/datasets/shapes_detection.py"]
-default_scope = "mmdet"
+_base_ = ["../_base_/detection_runtime.py", "../_base_/datasets/shapes_detection.py"]
 clip = dict(arch="shapes-tiny", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
 data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
 norm_cfg = dict(type="SyncBN")

@@ -94,10 +94,12 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     parser.add_argument("checkpoint", nargs="?", help="checkpoint; may be left out when the config "
                         "says where the weights come from")  # fmt: skip
     parser.add_argument("--out", help="folder for the predicted label maps, or, in recognition, "
-                        "for predictions.npz with the scores of all images")  # fmt: skip
+                        "for predictions.npz with the scores of all images, or for detections, "
+                        "predictions.bbox.json, in COCO's format")  # fmt: skip
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
     parser.add_argument("--show-dir", help="folder for painted images; every 50th is painted, or "
-                        "every n-th with default_hooks.visualization.interval=n")  # fmt: skip
+                        "every n-th with default_hooks.visualization.interval=n; all, with boxes "
+                        "above default_hooks.visualization.score_thr, by a detector")  # fmt: skip
     parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each image")
     parser.add_argument("--tta", action="store_true", help="test on each image and its mirror "
                         "image, or on the views of the config's tta_pipeline")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ _OTHER_TASKS = {
     "MultiLabelMetric": "recognition of whole images",
     "RegionAccuracy": "classification of regions",
 }
+#: mmdet's metrics that write what they get, as COCO's result files, for ``outfile_prefix``.
+_DETECTION_METRICS = ("CocoMetric", "OVCocoMetric", "LVISMetric")
 
 
 def type_name(config: Any) -> str:
@@ -42,6 +45,11 @@ def only_for_segmentation(config: Config, option: str) -> None:
             )
 
 
+def tests_detection(config: Config) -> bool:
+    """Whether the config is of mmdet."""
+    return str(config.get("default_scope")) == "mmdet"
+
+
 def _metrics(config: Config) -> Iterator[Any]:
     evaluator = config.get("test_evaluator") or {}
     yield from evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
@@ -51,36 +59,48 @@ def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: 
     """Switch drawing on in the visualisation hook.
 
     Raises:
-        UserInputError: the config is not of segmentation, has no such hook, or no visualizer.
+        UserInputError: the config tests neither segmentation nor detection, has no such hook, or
+            no visualizer.
     """
     only_for_segmentation(config, "--show" if show else "--show-dir")
+    detection = tests_detection(config)
+    task = "Det" if detection else "Seg"
     hook = (config.get("default_hooks") or {}).get("visualization")
     if hook is None or config.get("visualizer") is None:
         raise UserInputError(
             "--show and --show-dir need default_hooks.visualization="
-            "dict(type='SegVisualizationHook') and visualizer=dict(type='SegLocalVisualizer', "
-            "vis_backends=[dict(type='LocalVisBackend')]) in the config."
+            f"dict(type='{task}VisualizationHook') and visualizer="
+            f"dict(type='{task}LocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]) in "
+            "the config."
         )
     hook["draw"] = True
     if show:
         hook["show"] = True
         hook["wait_time"] = wait_time
-    if folder:
+    if folder and detection:
+        hook["test_out_dir"] = os.path.abspath(folder)  # a relative one goes below the work folder
+    elif folder:
         config.visualizer["save_dir"] = folder
 
 
 def use_tta(config: Config) -> None:
     """Test on several views of each image with ``tta_model`` and ``tta_pipeline`` of the config.
 
-    Without them: the mean of the class probabilities over the image and its mirror image.
+    Without them: the mean of the class probabilities over the image and its mirror image. Of
+    detections there is no such mean, so that a detector needs both in its config.
 
     Raises:
-        UserInputError: the config is not of segmentation, or has neither ``tta_pipeline`` nor a
-            test pipeline to derive it of.
+        UserInputError: the config is of recognition or of regions, a detector's without the two,
+            or has neither ``tta_pipeline`` nor a test pipeline to derive it of.
     """
     only_for_segmentation(config, "--tta")
     dataset = config.test_dataloader.get("dataset", {})
     pipeline = config.get("tta_pipeline")
+    if tests_detection(config) and not (pipeline and config.get("tta_model")):
+        raise UserInputError(
+            "--tta of a detector needs tta_model=dict(type='DetTTAModel', tta_cfg=...) and "
+            "tta_pipeline in the config, as in mmdet; add them, or leave --tta out."
+        )
     if pipeline is None and dataset.get("pipeline") is None:
         raise UserInputError("--tta needs tta_pipeline in the config, or the test data's pipeline.")
     dataset["pipeline"] = pipeline or with_mirror_image(dataset["pipeline"])
@@ -106,10 +126,12 @@ def keep_predictions(config: Config, folder: str) -> None:
     """Let every metric of the test evaluator write its predictions to the folder.
 
     mmseg's metric is replaced by ours: it writes labels above 255 modulo 256. Predictions of whole
-    images become one file (:class:`PredictionsFile`).
+    images become one file (:class:`PredictionsFile`); detections become ``predictions.bbox.json``
+    (and ``predictions.segm.json``) in COCO's format of results, with the data set's category ids.
 
     Raises:
-        UserInputError: the config tests the classification of regions.
+        UserInputError: the config tests the classification of regions, or a metric of detection
+            does not write what it gets.
     """
     metrics = list(_metrics(config))
     if any(type_name(metric) == "MultiLabelMetric" for metric in metrics):
@@ -117,10 +139,24 @@ def keep_predictions(config: Config, folder: str) -> None:
         config.test_evaluator = [{"type": "PredictionsFile", "folder": folder}, *metrics]
         return
     only_for_segmentation(config, "--out")
+    if tests_detection(config):
+        _keep_detections(metrics, folder)
+        return
     for metric in metrics:
         if type_name(metric) == "IoUMetric":
             metric["type"] = "OpenVocabIoUMetric"
         metric["output_dir"] = folder
+
+
+def _keep_detections(metrics: Sequence[Any], folder: str) -> None:
+    for metric in metrics:
+        if type_name(metric) not in _DETECTION_METRICS:
+            raise UserInputError(
+                f"--out: {type_name(metric)} writes no predictions, as "
+                f"{', '.join(_DETECTION_METRICS)} do; leave --out out."
+            )
+        metric["outfile_prefix"] = str(Path(folder) / "predictions")
+    Path(folder).mkdir(parents=True, exist_ok=True)  # not after hours
 
 
 @METRICS.register_module()
