@@ -1,31 +1,12 @@
-# OV-LVIS at 896 x 896, F-ViT L/14.
+# OV-LVIS at 896 x 896, F-ViT L/14: ov_lvis.py with its three sizes changed.
 _base_ = "./ov_lvis.py"
 image_size = (896, 896)
 data_preprocessor = dict(pad_size_divisor=image_size[0])
-train_pipeline = [
-    dict(type="LoadReadableImage"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="RandomResize", scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
-    dict(
-        type="RandomCrop",
-        crop_type="absolute_range",
-        crop_size=image_size,
-        recompute_bbox=True,
-        allow_negative_crop=True,
-    ),
-    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    dict(type="LoadReadableImage"),
-    dict(type="Resize", scale=image_size, keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = image_size  # of RandomResize
+train_pipeline[3].crop_size = image_size  # of RandomCrop
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = image_size  # of Resize
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -1,0 +1,13 @@
+# F-ViT on CLIP ViT-L/14-336 for OV-COCO: as B/16, at other strides, widths and blocks.
+_base_ = "./fvit_vitb16.py"
+clip = dict(arch="EVA02-L-14-336", init_cfg=dict(type="Pretrained", checkpoint="merged2b_s6b_b61k"))
+strides = [3.5, 7, 14, 28]
+model = dict(
+    backbone=dict(encoder=dict(**clip), out_indices=(6, 10, 14, 23)),
+    neck=dict(in_channels=[1024] * 4),
+    rpn_head=dict(anchor_generator=dict(strides=[*strides, 56])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(featmap_strides=strides),
+        bbox_head=dict(text_encoder=dict(**clip), fc_out_channels=768),
+    ),
+)

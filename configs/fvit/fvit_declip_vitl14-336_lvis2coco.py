@@ -1,0 +1,21 @@
+# F-ViT L/14-336 on DeCLIP's CLIP, trained on OV-LVIS, tested on COCO as it is:
+#   python tools/test.py configs/fvit/fvit_declip_vitl14-336_lvis2coco.py CHECKPOINT
+# Published AP, AP50, AP75 (DeCLIP, CVPR 2025): 41.0, 64.6, 44.8. Not run here.
+_base_ = [
+    "../_base_/mmengine_runtime.py",
+    "../_base_/models/fvit_vitl14-336_transfer.py",
+    "../_base_/datasets/transfer_coco.py",
+]
+default_scope = "mmdet"
+clip = dict(
+    arch="EVA02-L-14-336",
+    init_cfg=dict(
+        type="Pretrained", checkpoint="checkpoints/DeCLIP_EVA-L_DINOv2-L_csa_0.05_2.0.pt"
+    ),
+)
+model = dict(
+    backbone=dict(
+        encoder=dict(type="DeCLIPViT", readout=dict(attention=("qq", "kk"), scale="none"), **clip)
+    ),
+    roi_head=dict(bbox_head=dict(text_encoder=dict(**clip))),
+)

@@ -1,0 +1,12 @@
+# F-ViT on OpenAI's CLIP ViT-B/16, OV-COCO: CLIPSelf's settings, with CLIP's own mean and std.
+# Nobody published this detector. Not run here.
+_base_ = [
+    "../_base_/models/fvit_vitb16.py",
+    "../_base_/datasets/ov_coco.py",
+    "../_base_/schedules/fvit_3e.py",
+]
+clip = dict(arch="ViT-B-16-quickgelu", init_cfg=dict(type="Pretrained", checkpoint="openai"))
+data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
+model = dict(
+    backbone=dict(encoder=dict(**clip)), roi_head=dict(bbox_head=dict(text_encoder=dict(**clip)))
+)

@@ -1,0 +1,12 @@
+# F-ViT on OpenAI's CLIP ViT-L/14-336, OV-LVIS: CLIPSelf's settings, with CLIP's own mean and std.
+# Nobody published this detector. Not run here.
+_base_ = [
+    "../_base_/models/fvit_vitl14-336_lvis.py",
+    "../_base_/datasets/ov_lvis_896.py",
+    "../_base_/schedules/fvit_48e.py",
+]
+clip = dict(arch="ViT-L-14-336-quickgelu", init_cfg=dict(type="Pretrained", checkpoint="openai"))
+data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
+model = dict(
+    backbone=dict(encoder=dict(**clip)), roi_head=dict(bbox_head=dict(text_encoder=dict(**clip)))
+)
