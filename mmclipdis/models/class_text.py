@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from mmclipdis.clip.embeddings_file import read_embeddings
 from mmclipdis.clip.templates import Templates, TemplateSet, get_templates
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.text_encoder import build_vocabulary
+from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
 
 class ClassText(BaseModule):
@@ -35,6 +37,8 @@ class ClassText(BaseModule):
             :func:`~mmclipdis.clip.embeddings_file.read_embeddings`. They belong to one CLIP:
             with another's, accuracies come out near zero.
         embed_dim: D of the image encoder, which the embeddings must have; None takes any.
+        saved: Whether checkpoints hold the text encoder. Otherwise its weights are those of its
+            ``init_cfg``, read when they are needed, whatever checkpoint is loaded.
 
     Raises:
         ValueError: neither or both of encoder and file, a file for several prompt sets, no prompt
@@ -52,6 +56,7 @@ class ClassText(BaseModule):
         text_embeddings: str | None = None,
         embed_dim: int | None = None,
         prompt_sets: Sequence[Templates] | None = None,
+        saved: bool = True,
     ) -> None:
         super().__init__()
         if (text_encoder is None) == (text_embeddings is None):
@@ -78,6 +83,9 @@ class ClassText(BaseModule):
         self._embeddings: Tensor | None
         self.register_buffer("_embeddings", None, persistent=False)
         self.register_buffer("_place", torch.empty(0), persistent=False)  # knows the device
+        self.saved = saved
+        if not saved:
+            leave_out_of_checkpoints(self, ("encoder",))
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
 
@@ -129,11 +137,25 @@ class ClassText(BaseModule):
         return self._embeddings
 
     def _embed(self, vocabulary: Vocabulary) -> Tensor:
+        if not self.saved:
+            self._load_encoder()
         if not self.prompt_sets:
             embedded: Tensor = self.encoder.embed(vocabulary)
             return embedded
         worded = [replace(vocabulary, templates=prompts) for prompts in self.prompt_sets]
         return torch.cat([self.encoder.embed(vocabulary) for vocabulary in worded])
+
+    def _load_encoder(self) -> None:
+        """Load the text encoder where a checkpoint is all that was loaded; it does not hold it."""
+        if getattr(self.encoder, "init_cfg", None):
+            if not self.encoder.is_init:
+                self.encoder.init_weights()
+        elif any(True for _ in self.encoder.parameters()):
+            warnings.warn(
+                "the text encoder is random unless you loaded it yourself, and checkpoints do not "
+                "hold it: name its weights with text_encoder.init_cfg",
+                stacklevel=2,
+            )
 
     def init_weights(self) -> None:
         """Load the text encoder's weights; embeddings made with other weights are forgotten."""

@@ -53,3 +53,4 @@ def test_clip_stays_and_the_rest_learns(run):
     tower = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     assert tower and all(torch.equal(value, clip[name]) for name, value in tower.items())
     assert state["roi_head.bbox_head.detect_temperature"] != 50
+    assert not [key for key in state if ".text." in key]

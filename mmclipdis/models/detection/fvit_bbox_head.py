@@ -39,7 +39,8 @@ class FViTBBoxHead(ConvFCBBoxHead):
     Args:
         text_encoder, vocabulary, templates, text_embeddings: see
             :class:`~mmclipdis.models.class_text.ClassText`. The last row of a file of embeddings
-            is the background.
+            is the background. Checkpoints do not hold the text encoder: its ``init_cfg`` names its
+            weights.
         novel_classes: Names of the classes without labels in training, ``()`` if there are none;
             ``'dataset'``: ``metainfo['novel_classes']`` of the data set, through
             ``VocabularyHook``.
@@ -85,7 +86,12 @@ class FViTBBoxHead(ConvFCBBoxHead):
         self.fc_cls = nn.Identity()
         self.detect_temperature = nn.Parameter(torch.tensor(float(detect_temperature)))
         self.text = ClassText(
-            text_encoder, "dataset", templates, text_embeddings, embed_dim=fc_out_channels
+            text_encoder,
+            "dataset",
+            templates,
+            text_embeddings,
+            embed_dim=fc_out_channels,
+            saved=False,
         )
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         self.novel_classes = novel_classes
