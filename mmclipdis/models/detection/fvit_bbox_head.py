@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.layers import multiclass_nms
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.utils import empty_instances
 from mmdet.registry import MODELS
@@ -20,6 +19,7 @@ from mmclipdis.clip.templates import Templates
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.detection.losses import novel_flags
+from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.models.text_encoder import build_vocabulary
 
 #: Its embedding is the last column of the classifier; it is fixed, not learned.
@@ -193,7 +193,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         if rcnn_test_cfg is None:
             results.bboxes, results.scores = boxes, cls_score
             return results
-        found, results.labels = multiclass_nms(
+        found, results.labels = strongest_nms(
             boxes, cls_score, rcnn_test_cfg.score_thr, rcnn_test_cfg.nms, rcnn_test_cfg.max_per_img
         )
         results.bboxes, results.scores = found[:, :-1], found[:, -1]
