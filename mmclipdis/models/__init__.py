@@ -51,6 +51,7 @@ __all__ = [
     "FViT",
     "FViTBBoxHead",
     "FViTBackbone",
+    "FViTRPNHead",
     "FViTRoIHead",
     "GatheredBCELoss",
     "MFILoss",
@@ -78,6 +79,8 @@ if HAS_MMSEG:
     )
     from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 if HAS_MMDET:
-    from mmclipdis.models.detection import FViT, FViTBBoxHead, FViTRoIHead
+    from mmclipdis.models.detection import FViT, FViTBBoxHead, FViTRoIHead, FViTRPNHead
 if not (HAS_MMSEG and HAS_MMDET):
-    __getattr__ = absent(__name__, __all__, detection=["FViT", "FViTBBoxHead", "FViTRoIHead"])
+    __getattr__ = absent(
+        __name__, __all__, detection=["FViT", "FViTBBoxHead", "FViTRPNHead", "FViTRoIHead"]
+    )

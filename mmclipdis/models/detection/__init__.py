@@ -4,13 +4,21 @@ from mmclipdis.compat.optional import HAS_MMDET, absent
 from mmclipdis.models.detection.fvit_backbone import FViTBackbone
 from mmclipdis.models.detection.losses import NovelMaskedCrossEntropyLoss
 
-_DETECTION = ["FViT", "FViTBBoxHead", "FViTRoIHead"]
+_DETECTION = ["FViT", "FViTBBoxHead", "FViTRPNHead", "FViTRoIHead"]
 
-__all__ = ["FViT", "FViTBBoxHead", "FViTBackbone", "FViTRoIHead", "NovelMaskedCrossEntropyLoss"]
+__all__ = [
+    "FViT",
+    "FViTBBoxHead",
+    "FViTBackbone",
+    "FViTRPNHead",
+    "FViTRoIHead",
+    "NovelMaskedCrossEntropyLoss",
+]
 
 if HAS_MMDET:
     from mmclipdis.models.detection.fvit import FViT
     from mmclipdis.models.detection.fvit_bbox_head import FViTBBoxHead
     from mmclipdis.models.detection.fvit_roi_head import FViTRoIHead
+    from mmclipdis.models.detection.rpn_head import FViTRPNHead
 else:
     __getattr__ = absent(__name__, __all__, detection=_DETECTION)
