@@ -109,15 +109,24 @@ class FViTBBoxHead(ConvFCBBoxHead):
                 is not known.
 
         Raises:
-            FileNotFoundError, ValueError: as ``ClassText.set_vocabulary``, or a novel class that
-                is no class.
+            FileNotFoundError, ValueError: as ``ClassText.set_vocabulary``, a class of the
+                background, or a novel class that is no class.
         """
         new = build_vocabulary(vocabulary, templates=self.text.templates)
         if new is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
+        _check_background(new)
         named = self.novel_classes if novel_classes is None else novel_classes
         novel = None if named == "dataset" else novel_flags(new.class_names, named)
-        self.text.set_vocabulary(replace(new, names=(*new.names, (BACKGROUND,))))
+        try:
+            self.text.set_vocabulary(replace(new, names=(*new.names, (BACKGROUND,))))
+        except ValueError as error:
+            if self.text.text_embeddings is None:
+                raise
+            raise ValueError(
+                f"{error}; of F-ViT's {new.num_classes + 1} rows for {new.num_classes} classes the "
+                f"last row is that of {BACKGROUND!r}"
+            ) from error
         self.vocabulary = new
         self.num_classes = new.num_classes
         self._use_novel(novel)
@@ -198,6 +207,15 @@ class FViTBBoxHead(ConvFCBBoxHead):
         )
         results.bboxes, results.scores = found[:, :-1], found[:, -1]
         return results
+
+
+def _check_background(vocabulary: Vocabulary) -> None:
+    folded = [name.lower() for name in vocabulary.queries]
+    if vocabulary.background_index is not None or BACKGROUND in folded:
+        raise ValueError(
+            "the vocabulary has a class of the background, and F-ViT adds a background of its own: "
+            "leave that class out"
+        )
 
 
 def _check_options(layers: int, novel_classes: Any, kwargs: Mapping[str, Any]) -> None:

@@ -140,7 +140,8 @@ class FViTRoIHead(StandardRoIHead):
     def _bbox_forward(self, x: Sequence[Tensor], rois: Tensor) -> dict[str, Any]:
         """As in mmdet, with fp32 levels: it casts RoIs to their type, and half a pixel is lost."""
         levels = x[: self.bbox_roi_extractor.num_inputs]
-        return super()._bbox_forward(tuple(level.float() for level in levels), rois)
+        dtype = torch.promote_types(levels[0].dtype, torch.float32)
+        return super()._bbox_forward(tuple(level.to(dtype) for level in levels), rois)
 
 
 def check_test_cfg(cfg: Mapping[str, Any]) -> None:
