@@ -41,6 +41,9 @@ class OVCocoDataset(CocoDataset):
             itself.
     """
 
+    #: ``VocabularyHook`` need not doubt the labels where the json lists fewer categories.
+    labels_by_name = True
+
     METAINFO: dict[str, Any] = {
         "classes": OV_CLASSES,
         "base_classes": BASE_CLASSES,

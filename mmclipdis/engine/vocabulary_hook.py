@@ -32,7 +32,8 @@ class VocabularyHook(Hook):
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
             sets name different ones, if a novel class is no class, if the number of classes
-            differs, or if a chosen vocabulary has the same names in another order.
+            differs, if a chosen vocabulary has the same names in another order, or if the labels of a
+            COCO data set do not count the classes since its json lacks some.
     """
 
     priority = "VERY_HIGH"  # other hooks and the loops may already use the vocabulary
@@ -75,6 +76,7 @@ class VocabularyHook(Hook):
         if not parts:
             return None
         classes = find_classes(dataset)
+        _check_numbering(dataset)
         for part in parts:
             if part.follow_dataset:
                 if classes is None:
@@ -137,6 +139,30 @@ def _common(
     if len(set(answers)) > 1:
         raise ValueError(f"{type(dataset).__name__} joins data sets with {problem(answers)}")
     return answers[0] if answers else None
+
+
+def _check_numbering(dataset: Any) -> None:
+    """Refuse mmdet's ``CocoDataset`` with a json of fewer categories than there are classes.
+
+    It numbers the categories of the json, so that a label is no place among the classes any more.
+
+    Raises:
+        ValueError: naming the data set.
+    """
+    inside = [dataset.dataset] if hasattr(dataset, "dataset") else []
+    for part in (*inside, *getattr(dataset, "datasets", ())):
+        _check_numbering(part)
+    numbered = getattr(dataset, "cat2label", None)
+    if numbered is None or getattr(dataset, "labels_by_name", False):
+        return
+    classes = find_classes(dataset) or ()
+    if len(numbered) < len(classes):
+        raise ValueError(
+            f"{type(dataset).__name__}: {dataset.ann_file!r} lists {len(numbered)} of the "
+            f"{len(classes)} classes, and this data set numbers what the json lists, so that "
+            "labels and classes do not fit; take OVCocoDataset, which goes by name, or a json that "
+            "lists all"
+        )
 
 
 def _check_order(part: Any, dataset: Any, classes: tuple[str, ...]) -> None:
