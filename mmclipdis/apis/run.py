@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def train(arguments: Sequence[str] | None) -> Runner:
     config = read_config(args, ("model", "train_dataloader", "train_cfg", "optim_wrapper"))
     if args.amp:
         use_mixed_precision(config)
+    if get_device() == "cpu":
+        use_full_precision(config)
     if args.tensorboard:
         add_tensorboard(config)
     if args.cache_features:
@@ -197,6 +200,20 @@ def use_mixed_precision(config: Config) -> None:
         raise UserInputError(f"--amp works with optim_wrapper type 'OptimWrapper', got {kind!r}.")
     config.optim_wrapper.type = "AmpOptimWrapper"
     config.optim_wrapper.loss_scale = "dynamic"
+
+
+def use_full_precision(config: Config) -> None:
+    """Replace ``AmpOptimWrapper``, which needs a GPU, by ``OptimWrapper``, and say so."""
+    if type_name(config.optim_wrapper) != "AmpOptimWrapper":
+        return
+    warnings.warn(
+        "the config's mixed precision (AmpOptimWrapper) needs a GPU, and none is available: "
+        "training in fp32",
+        stacklevel=2,
+    )
+    config.optim_wrapper.type = "OptimWrapper"
+    for name in ("loss_scale", "dtype", "use_fsdp"):  # what AmpOptimWrapper alone has
+        config.optim_wrapper.pop(name, None)
 
 
 def add_tensorboard(config: Config) -> None:

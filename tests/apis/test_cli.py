@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,19 @@ def test_amp_without_a_gpu(
 ) -> None:
     monkeypatch.setattr(run_module, "get_device", lambda: "cpu")
     assert "leave --amp out" in failure(run_train, [config(TRAIN), "--amp"], capsys)
+
+
+def test_mixed_precision_of_a_config_becomes_fp32_without_a_gpu() -> None:
+    wrapper = dict(type="AmpOptimWrapper", loss_scale=512.0, clip_grad=dict(max_norm=1.0))
+    config = Config({"optim_wrapper": wrapper})
+    with pytest.warns(UserWarning, match="needs a GPU"):
+        run_module.use_full_precision(config)
+    fp32 = dict(type="OptimWrapper", clip_grad=dict(max_norm=1.0))
+    assert config.optim_wrapper.to_dict() == fp32
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_module.use_full_precision(config)  # nothing to do
+    assert config.optim_wrapper.to_dict() == fp32
 
 
 def test_amp_with_another_optimiser_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
