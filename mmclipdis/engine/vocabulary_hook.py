@@ -32,8 +32,8 @@ class VocabularyHook(Hook):
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
             sets name different ones, if a novel class is no class, if the number of classes
-            differs, if a chosen vocabulary has the same names in another order, or if the labels of a
-            COCO data set do not count the classes since its json lacks some.
+            differs, if a chosen vocabulary has the same names in another order, or if the labels
+            of a COCO data set do not count the classes since its json lacks some.
     """
 
     priority = "VERY_HIGH"  # other hooks and the loops may already use the vocabulary

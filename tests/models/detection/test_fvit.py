@@ -229,7 +229,7 @@ def test_bad_test_options(rcnn, message):
         (dict(novel_classes="coco"), "'dataset' or names"),
         (dict(num_shared_fcs=0, num_cls_fcs=0), "region embedding"),
         (dict(vocabulary=CLASSES, novel_classes=("horse",)), "horse"),
-        (dict(vocabulary=["cat", "background"]), "two classes"),
+        (dict(vocabulary=["cat", "background"]), "background of its own"),
     ],
 )
 def test_bad_head_options(options, message):
