@@ -3,11 +3,10 @@
 # Published AP, AP50, AP75 (CLIPSelf, ICLR 2024): 19.5, 31.3, 20.7; small, medium, large objects
 # 9.7, 23.2, 35.5. Not run here.
 _base_ = [
-    "../_base_/mmengine_runtime.py",
+    "../_base_/detection_runtime.py",
     "../_base_/models/fvit_vitl14-336_transfer.py",
     "../_base_/datasets/transfer_objects365.py",
 ]
-default_scope = "mmdet"
 model = dict(
     backbone=dict(
         encoder=dict(init_cfg=dict(checkpoint="checkpoints/clipself_EVA-L_proposals.pt"))

@@ -2,11 +2,10 @@
 #   python tools/test.py configs/fvit/fvit_clipself_vitl14-336_lvis2voc07.py CHECKPOINT
 # Released as a config, without a published number. Not run here.
 _base_ = [
-    "../_base_/mmengine_runtime.py",
+    "../_base_/detection_runtime.py",
     "../_base_/models/fvit_vitl14-336_transfer.py",
     "../_base_/datasets/transfer_voc07.py",
 ]
-default_scope = "mmdet"
 model = dict(
     backbone=dict(
         encoder=dict(init_cfg=dict(checkpoint="checkpoints/clipself_EVA-L_proposals.pt"))

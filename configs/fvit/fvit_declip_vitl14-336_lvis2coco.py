@@ -2,11 +2,10 @@
 #   python tools/test.py configs/fvit/fvit_declip_vitl14-336_lvis2coco.py CHECKPOINT
 # Published AP, AP50, AP75 (DeCLIP, CVPR 2025): 41.0, 64.6, 44.8. Not run here.
 _base_ = [
-    "../_base_/mmengine_runtime.py",
+    "../_base_/detection_runtime.py",
     "../_base_/models/fvit_vitl14-336_transfer.py",
     "../_base_/datasets/transfer_coco.py",
 ]
-default_scope = "mmdet"
 clip = dict(
     arch="EVA02-L-14-336",
     init_cfg=dict(

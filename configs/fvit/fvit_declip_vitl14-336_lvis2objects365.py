@@ -3,11 +3,10 @@
 # Published AP, AP50, AP75 (DeCLIP, CVPR 2025): 20.0, 32.2, 21.2; small, medium, large objects
 # 10.0, 24.4, 36.7. Not run here.
 _base_ = [
-    "../_base_/mmengine_runtime.py",
+    "../_base_/detection_runtime.py",
     "../_base_/models/fvit_vitl14-336_transfer.py",
     "../_base_/datasets/transfer_objects365.py",
 ]
-default_scope = "mmdet"
 clip = dict(
     arch="EVA02-L-14-336",
     init_cfg=dict(

@@ -2,8 +2,7 @@
 # warm-up, fp16 with a fixed loss scale. Longer training overfits the base classes; the best epoch,
 # usually the second, is chosen by novel AP50 of val, as published.
 # With other batches the rate is scaled to batch / 64. Without a GPU it trains in fp32, and says so.
-_base_ = "../mmengine_runtime.py"
-default_scope = "mmdet"
+_base_ = "../detection_runtime.py"
 optim_wrapper = dict(
     type="AmpOptimWrapper",
     loss_scale=512.0,
