@@ -25,6 +25,7 @@ REQUIRES = [
     "mmengine>=0.10.7,<1",
     "mmsegmentation>=1.2.2,<2",
     "mmdet>=3.3.0,<4",
+    "lvis>=0.5.3,<1",
     "open_clip_torch>=3.0,<4",
     "timm>=1.0.17",
     "numpy>=1.26",

@@ -1,12 +1,14 @@
 """What the OpenMMLab stack needs on today's PyTorch, and nothing else.
 
 ``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
-and answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops.
+answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, and
+lets the package ``lvis`` run on today's NumPy.
 """
 
 from __future__ import annotations
 
 from mmclipdis.compat.environment import IncompatibleEnvironmentError, check_environment
+from mmclipdis.compat.lvis import install_lvis
 from mmclipdis.compat.mmcv_ops import install_mmcv_ops
 from mmclipdis.compat.python import install_find_loader
 
@@ -22,3 +24,4 @@ def install() -> None:
     check_environment()
     install_find_loader()
     install_mmcv_ops()
+    install_lvis()

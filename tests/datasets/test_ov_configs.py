@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,6 @@ def test_golden_ap_of_perfect_detections_of_base_classes(tmp_path: Path) -> None
     assert scores["coco/novel_ap50"] == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.skipif(find_spec("lvis") is None, reason="the metric of LVIS needs the package lvis")
 def test_lvis_metric_builds(tmp_path: Path) -> None:
     data_of("ov_lvis", tmp_path)
     config = load("ov_lvis", tmp_path)
