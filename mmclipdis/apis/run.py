@@ -166,12 +166,17 @@ def prepare_cpu_processes(config: Config) -> None:
     """Run a distributed job on CPUs with gloo, which mmengine's own start-up does not allow for.
 
     Raises:
-        UserInputError: the launcher is not ``pytorch``.
+        UserInputError: the launcher is not ``pytorch``, or a model with SyncBN is to be trained.
     """
     if config.launcher != "pytorch":
         raise UserInputError(
             f"--launcher {config.launcher} needs GPUs, and this machine has none; use "
             "--launcher pytorch."
+        )
+    if config.get("train_cfg") and "SyncBN" in _types(config.get("model")):
+        raise UserInputError(
+            "SyncBN works in several processes on GPUs only, and this machine has none; train in "
+            "one process, or set norm_cfg=dict(type='GN', num_groups=32) in the model's config."
         )
     environment = dict(config.get("env_cfg", {}))
     config.env_cfg = {**environment, "dist_cfg": {"backend": "gloo"}}
@@ -280,6 +285,15 @@ def find_checkpoint(work_dir: str, wanted: str = "auto") -> str:
             "one: --resume PATH."
         )
     return str(folder / max(saved, key=lambda match: int(match[1]))[0])
+
+
+def _types(config: Any) -> set[str]:
+    """The ``type`` of every part of a config."""
+    if isinstance(config, (list, tuple)):
+        return set().union(*map(_types, config))
+    if not isinstance(config, dict):
+        return set()
+    return {type_name(config)}.union(*map(_types, config.values()))
 
 
 def _pretrained(config: Any, key: str = "") -> Iterator[bool]:

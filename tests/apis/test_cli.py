@@ -213,6 +213,13 @@ def test_launchers_on_a_machine_without_gpus() -> None:
         prepare_cpu_processes(Config({"launcher": "slurm"}))
 
 
+def test_sync_bn_in_several_processes_needs_gpus() -> None:
+    model = {"neck": {"layers": [{"norm_cfg": {"type": "SyncBN"}}]}}
+    training = Config({"launcher": "pytorch", "model": model, "train_cfg": {"max_iters": 1}})
+    with pytest.raises(cli.UserInputError, match="SyncBN works in several processes on GPUs only"):
+        prepare_cpu_processes(training)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_launcher_pytorch_is_for_torchrun(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
