@@ -139,9 +139,17 @@ class FViTRoIHead(StandardRoIHead):
 
     def _bbox_forward(self, x: Sequence[Tensor], rois: Tensor) -> dict[str, Any]:
         """As in mmdet, with fp32 levels: it casts RoIs to their type, and half a pixel is lost."""
-        levels = x[: self.bbox_roi_extractor.num_inputs]
-        dtype = torch.promote_types(levels[0].dtype, torch.float32)
-        return super()._bbox_forward(tuple(level.to(dtype) for level in levels), rois)
+        return super()._bbox_forward(_fp32(x[: self.bbox_roi_extractor.num_inputs]), rois)
+
+    def _mask_forward(self, x: Sequence[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As :meth:`_bbox_forward`."""
+        levels = _fp32(x[: self.mask_roi_extractor.num_inputs])
+        return super()._mask_forward(levels, *args, **kwargs)
+
+
+def _fp32(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Levels in float32, or float64 if they are that."""
+    return tuple(level.to(torch.promote_types(level.dtype, torch.float32)) for level in levels)
 
 
 def check_test_cfg(cfg: Mapping[str, Any]) -> None:
