@@ -132,13 +132,17 @@ class FViTBackbone(BaseModule):
         """
         self._check_size(images)
         blocks, dense = self._encode(images)
-        levels = (
+        levels = self.pyramid(blocks)
+        return (*levels, dense) if self.dense_map else levels
+
+    def pyramid(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four levels of the four blocks' maps ``(B, W, h, w)``."""
+        return (
             self.interpolate1(blocks[0]),
             self.interpolate2(blocks[1]),
             blocks[2],
             self.pool(blocks[3]),
         )
-        return (*levels, dense) if self.dense_map else levels
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:

@@ -24,6 +24,8 @@ from mmclipdis.models.text_encoder import build_vocabulary
 
 #: Its embedding is the last column of the classifier; it is fixed, not learned.
 BACKGROUND = "background"
+#: Regions that go through the layers at once in testing, where maps of 1000 are 50 MB each.
+CHUNK = 256
 
 
 @MODELS.register_module()
@@ -154,7 +156,11 @@ class FViTBBoxHead(ConvFCBBoxHead):
         Raises:
             RuntimeError: no classes are known yet.
         """
-        embeddings, deltas = super().forward(x)
+        if self.training or len(x) <= CHUNK:  # the norms of training look at all of them
+            embeddings, deltas = super().forward(x)
+        else:
+            parts = [super(FViTBBoxHead, self).forward(part) for part in x.split(CHUNK)]
+            embeddings, deltas = (torch.cat(part) for part in zip(*parts))
         return self.classify(embeddings), deltas
 
     def classify(self, embeddings: Tensor) -> Tensor:

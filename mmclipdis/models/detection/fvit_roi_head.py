@@ -87,7 +87,7 @@ class FViTRoIHead(StandardRoIHead):
                 levels, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale
             )
         found = self._bbox_forward(tuple(levels), rois)
-        scores = self.scores(found["cls_score"], rois, vlm_map, vlm_stride)
+        scores = self.scores(found["cls_score"], self.regions(rois, vlm_map, vlm_stride))
         counts = [len(boxes) for boxes in proposals]
         return self.bbox_head.predict_by_feat(
             rois=rois.split(counts),
@@ -98,30 +98,34 @@ class FViTRoIHead(StandardRoIHead):
             rescale=rescale,
         )
 
-    def scores(
-        self, logits: Tensor, rois: Tensor, vlm_map: Tensor | None, vlm_stride: float
-    ) -> Tensor:
-        """Scores (n, K + 1) of proposals (n, 5), from the box head's logits and CLIP's map."""
-        cfg = self.test_cfg
-        score = cfg.get("score", "fused")
-        fixed = cfg.get("detect_temperature")
-        if fixed is not None:
-            logits = logits * (fixed / self.bbox_head.detect_temperature)
-        p_det = logits.softmax(dim=1)
+    def regions(self, rois: Tensor, vlm_map: Tensor | None, vlm_stride: float) -> Tensor | None:
+        """CLIP's embeddings (n, D) of proposals (n, 5); None if the scores need none."""
+        score = self.test_cfg.get("score", "fused")
         if score == "detector":
-            return p_det
+            return None
         if vlm_map is None:
             raise RuntimeError(
                 f"score={score!r} needs CLIP's dense map, which the backbone makes in evaluation: "
                 "call model.eval(), or set score='detector'"
             )
         # Cells are of unit length already if the backbone's normalize='before' says so.
-        regions = vlm_region_features(vlm_map, rois, vlm_stride, normalize="after")
-        with torch.autocast(regions.device.type, enabled=False):
-            cosines = regions @ self.bbox_head.text.embeddings().T
-            p_vlm = (cfg.vlm_temperature * cosines).softmax(dim=1)
-        if score == "vlm":
-            return p_vlm
+        return vlm_region_features(vlm_map, rois, vlm_stride, normalize="after")
+
+    def scores(self, logits: Tensor, regions: Tensor | None) -> Tensor:
+        """Scores (n, K + 1) of proposals, from the box head's logits and :meth:`regions`."""
+        cfg = self.test_cfg
+        if regions is not None:
+            with torch.autocast(regions.device.type, enabled=False):
+                cosines = regions @ self.bbox_head.text.embeddings().T
+                p_vlm = (cfg.vlm_temperature * cosines).softmax(dim=1)
+            if cfg.get("score", "fused") == "vlm":
+                return p_vlm
+        fixed = cfg.get("detect_temperature")
+        if fixed is not None:
+            logits = logits * (fixed / self.bbox_head.detect_temperature)
+        p_det = logits.softmax(dim=1)
+        if regions is None:
+            return p_det
         return fuse_scores(p_det, p_vlm, self._novel(p_det), cfg.alpha, cfg.beta)
 
     def _novel(self, scores: Tensor) -> Tensor:

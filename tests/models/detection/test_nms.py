@@ -68,14 +68,18 @@ def test_more_are_looked_at_if_those_do_not_suffice(monkeypatch):
     assert len(found[0]) < 8
 
 
-@pytest.mark.parametrize("nms", [{"type": "soft_nms", "iou_threshold": 0.3, "min_score": 1e-3}])
-def test_soft_nms_as_in_mmdet(nms):
+def test_soft_nms_as_in_mmdet():
     """Its scores fall below those of pairs that were not looked at first."""
-    boxes, scores = crowd(60, 3, things=2, dtype=torch.float64)
-    expected = multiclass_nms(boxes, scores, 1e-4, nms, 5)
-    found = strongest_nms(boxes, scores, 1e-4, nms, 5)
-    torch.testing.assert_close(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
+    nms = {"type": "soft_nms", "iou_threshold": 0.3, "min_score": 1e-3}
+    crowded, _ = crowd(200, 1, things=1)
+    alone = torch.arange(30.0)[:, None] * 20 + torch.tensor([700.0, 700, 710, 710])
+    boxes = torch.cat([crowded, alone])
+    scores = torch.cat([torch.linspace(0.8, 0.9, 200), torch.linspace(0.6, 0.7, 30)])
+    scores = torch.stack([scores, torch.zeros_like(scores)], 1)
+    expected = multiclass_nms(boxes, scores, 1e-4, nms, 10)
+    assert (expected[0][:, 0] >= 700).sum() == 9
+    found = strongest_nms(boxes, scores, 1e-4, nms, 10)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 def test_equal_scores_at_the_cut_are_all_looked_at():
