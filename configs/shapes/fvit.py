@@ -46,6 +46,8 @@ model = dict(
         bbox_head=dict(
             type="FViTBBoxHead",
             text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
+            # The tiny CLIP has never read "background", which it takes for a kite or a carrot.
+            background=("grass", "sand", "water", "gravel", "snow", "wood"),
             in_channels=64,
             conv_out_channels=64,
             fc_out_channels=64,

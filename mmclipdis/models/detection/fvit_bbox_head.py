@@ -36,16 +36,18 @@ class FViTBBoxHead(ConvFCBBoxHead):
 
     with the region embedding r (D,), not negative since a ReLU makes it, the text embeddings t, and
     one learned temperature. Boxes are regressed for all classes together. Nothing in the weights
-    depends on K, so that the classes of a trained head can be changed.
+    depends on K, so that the classes of a trained head can be changed. The background may have
+    several words (our addition): their probabilities add up, which keeps one column.
 
     Args:
         text_encoder, vocabulary, templates, text_embeddings: see
             :class:`~mmclipdis.models.class_text.ClassText`. The last row of a file of embeddings
-            is the background. Checkpoints do not hold the text encoder: its ``init_cfg`` names its
-            weights.
+            is the background (or as many as it has words). Checkpoints do not hold the text
+            encoder: its ``init_cfg`` names its weights.
         novel_classes: Names of the classes without labels in training, ``()`` if there are none;
             ``'dataset'``: ``metainfo['novel_classes']`` of the data set, through
             ``VocabularyHook``.
+        background: Word of the background, or several: what the picture shows where no thing is.
         detect_temperature: :math:`\tau` before training.
         fc_out_channels: D, that of the CLIP in use.
         num_shared_convs, num_shared_fcs, num_cls_fcs, num_reg_fcs: As in ``ConvFCBBoxHead``.
@@ -65,6 +67,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         templates: Templates = "vild63",
         text_embeddings: str | None = None,
         novel_classes: str | Sequence[str] = "dataset",
+        background: str | Sequence[str] = BACKGROUND,
         detect_temperature: float = 50.0,
         fc_out_channels: int = 512,
         num_shared_convs: int = 4,
@@ -97,6 +100,9 @@ class FViTBBoxHead(ConvFCBBoxHead):
         )
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         self.novel_classes = novel_classes
+        self.background = (background,) if isinstance(background, str) else tuple(background)
+        if not self.background:
+            raise ValueError("background has no word; F-ViT's is 'background'")
         self.vocabulary: Vocabulary | None = None
         self.novel: tuple[bool, ...] | None = None
         if not self.follow_dataset:
@@ -117,17 +123,18 @@ class FViTBBoxHead(ConvFCBBoxHead):
         new = build_vocabulary(vocabulary, templates=self.text.templates)
         if new is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
-        _check_background(new)
+        _check_background(new, self.background)
         named = self.novel_classes if novel_classes is None else novel_classes
         novel = None if named == "dataset" else novel_flags(new.class_names, named)
         try:
-            self.text.set_vocabulary(replace(new, names=(*new.names, (BACKGROUND,))))
+            words = tuple((word,) for word in self.background)
+            self.text.set_vocabulary(replace(new, names=(*new.names, *words)))
         except ValueError as error:
             if self.text.text_embeddings is None:
                 raise
             raise ValueError(
-                f"{error}; of F-ViT's {new.num_classes + 1} rows for {new.num_classes} classes the "
-                f"last row is that of {BACKGROUND!r}"
+                f"{error}; of F-ViT's {new.num_classes + len(words)} rows for {new.num_classes} "
+                f"classes the last row is that of {', '.join(map(repr, self.background))}"
             ) from error
         self.vocabulary = new
         self.num_classes = new.num_classes
@@ -165,10 +172,21 @@ class FViTBBoxHead(ConvFCBBoxHead):
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits (n, K + 1) float32 of region embeddings (n, D)."""
+        return self.compare(embeddings, self.detect_temperature)
+
+    def compare(self, embeddings: Tensor, temperature: float | Tensor) -> Tensor:
+        """Temperature times cosine with the text, (n, K + 1) float32, of embeddings (n, D).
+
+        Of several words for the background, their log-sum-exp: what their probabilities add up to.
+        """
         text = self.text.embeddings()
         with torch.autocast(embeddings.device.type, enabled=False):
             unit = F.normalize(embeddings.to(text.dtype), dim=1)
-            return self.detect_temperature * (unit @ text.T)
+            logits = temperature * (unit @ text.T)
+            if len(self.background) == 1:
+                return logits
+            classes, words = logits.split((self.num_classes, len(self.background)), dim=1)
+            return torch.cat((classes, words.logsumexp(dim=1, keepdim=True)), dim=1)
 
     def _predict_by_feat_single(
         self,
@@ -215,9 +233,9 @@ class FViTBBoxHead(ConvFCBBoxHead):
         return results
 
 
-def _check_background(vocabulary: Vocabulary) -> None:
-    folded = [name.lower() for name in vocabulary.queries]
-    if vocabulary.background_index is not None or BACKGROUND in folded:
+def _check_background(vocabulary: Vocabulary, words: Sequence[str]) -> None:
+    folded = {name.lower() for name in vocabulary.queries}
+    if vocabulary.background_index is not None or folded & {BACKGROUND, *words}:
         raise ValueError(
             "the vocabulary has a class of the background, and F-ViT adds a background of its own: "
             "leave that class out"

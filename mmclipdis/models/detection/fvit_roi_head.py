@@ -42,6 +42,9 @@ class FViTRoIHead(StandardRoIHead):
         super().__init__(**kwargs)
         if self.test_cfg:
             check_test_cfg(self.test_cfg)
+            # Their log-sum-exp cannot be scaled afterwards.
+            if self.test_cfg.get("detect_temperature") and len(self.bbox_head.background) > 1:
+                raise ValueError("test_cfg.rcnn.detect_temperature needs a background of one word")
 
     def predict(
         self,
@@ -115,9 +118,7 @@ class FViTRoIHead(StandardRoIHead):
         """Scores (n, K + 1) of proposals, from the box head's logits and :meth:`regions`."""
         cfg = self.test_cfg
         if regions is not None:
-            with torch.autocast(regions.device.type, enabled=False):
-                cosines = regions @ self.bbox_head.text.embeddings().T
-                p_vlm = (cfg.vlm_temperature * cosines).softmax(dim=1)
+            p_vlm = self.bbox_head.compare(regions, cfg.vlm_temperature).softmax(dim=1)
             if cfg.get("score", "fused") == "vlm":
                 return p_vlm
         fixed = cfg.get("detect_temperature")

@@ -235,3 +235,18 @@ def test_bad_test_options(rcnn, message):
 def test_bad_head_options(options, message):
     with pytest.raises(ValueError, match=message):
         build(config(bbox_head(**options)))
+
+
+def test_words_of_the_background_share_its_column():
+    model = build()
+    head = model.roi_head.bbox_head
+    regions = torch.randn(7, tiny_fvit.DIM)
+    head.background = ("grass", "sand")
+    head.set_vocabulary(head.vocabulary.class_names)
+    text = head.text.embeddings()
+    assert len(text) == len(head.vocabulary.class_names) + 2
+    cosines = F.normalize(regions, dim=1) @ text.T
+    apart = (head.detect_temperature * cosines).softmax(dim=1)
+    together = head.classify(regions).softmax(dim=1)
+    torch.testing.assert_close(together[:, :-1], apart[:, :-2])
+    torch.testing.assert_close(together[:, -1], apart[:, -2:].sum(dim=1))
