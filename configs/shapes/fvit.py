@@ -1,8 +1,9 @@
 # F-ViT on ShapeScenes: a small two-stage detector on the frozen tiny CLIP, taught the nine base
 # things and tested on all twelve. The training data have no boxes of novel classes, and the loss
 # leaves their columns out. CLIP's own mean and std, which the tiny CLIP was trained with.
-# The published recipe at this size: 160 px, patch 8, 64 channels, batch 8. Rates, temperature and
-# alpha, beta are first guesses; no result has been measured yet.
+# The published recipe at this size: 160 px, patch 8, 64 channels, batch 8, a higher rate. The tiny
+# CLIP's class texts are twice as far apart as CLIP's, and the temperature is lower accordingly.
+# Measured by tools/shapes_fvit.py: results/shapes_fvit.json.
 _base_ = ["../_base_/detection_runtime.py", "../_base_/datasets/shapes_detection.py"]
 clip = dict(arch="shapes-tiny", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
 data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
@@ -14,8 +15,11 @@ model = dict(
     type="FViT",
     backbone=dict(
         type="FViTBackbone",
-        encoder=dict(type="MaskCLIPViT", **clip),
+        # The readout that names boxes best without training: 65.8 % of 12 things right, q-q plus
+        # k-k attention 32.7, MaskCLIP's 12.6. The pyramid does not depend on it: level3="vanilla".
+        encoder=dict(type="CLIPSurgeryViT", readout=dict(blocks=3), **clip),
         out_indices=(0, 1, 2, 3),
+        level3="vanilla",
         norm_cfg=norm_cfg,
     ),
     neck=dict(type="FPN", in_channels=[160] * 4, out_channels=64, num_outs=5, norm_cfg=norm_cfg),
@@ -48,6 +52,7 @@ model = dict(
             text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
             # The tiny CLIP has never read "background", which it takes for a kite or a carrot.
             background=("grass", "sand", "water", "gravel", "snow", "wood"),
+            detect_temperature=20.0,
             in_channels=64,
             conv_out_channels=64,
             fc_out_channels=64,
@@ -123,6 +128,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, end=30),
-    dict(type="CosineAnnealingLR", T_max=470, begin=30, end=500, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=270, begin=30, end=300, by_epoch=False),
 ]
-train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=500, val_interval=500)
+train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=300, val_interval=300)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmclipdis.clip.readout import READOUTS
 from mmclipdis.clip.text import TextTower
@@ -19,6 +20,7 @@ from mmclipdis.engine.results import read_results
 from tests.tiny import tiny_arch
 
 FOLDER = Path(__file__).resolve().parents[2] / "tools" / "benchmarks"
+CONFIGS = FOLDER.parents[1] / "configs"
 
 
 @pytest.fixture
@@ -219,3 +221,34 @@ def test_features_that_give_another_loss_are_not_timed(load, tmp_path, monkeypat
     monkeypatch.setattr(module, "compute_tokens", lambda *args: tokens(*args).flip(2))
     with pytest.raises(RuntimeError, match="tiny: kept features give the loss"):
         module.epoch_rows(model, "tiny", tmp_path, 3, 3, 64, 1, time.perf_counter)
+
+
+def test_the_parts_of_f_vit_are_measured(load):
+    module = load("fvit")
+    model = module.build(Config.fromfile(str(CONFIGS / "shapes" / "fvit.py")))
+    with torch.inference_mode():
+        rows, claims = module.speed_rows(
+            model, torch.randn(1, 3, 64, 64), (3, 120), 1, time.perf_counter
+        )
+    names = [row["name"].removeprefix("F-ViT 64 px, ") for row in rows]
+    assert names[:7] == [
+        *("whole", "tower", "up-samplers", "neck", "RPN", "box head", "CLIP's regions")
+    ]
+    assert len(names) == 7 + 2 * 2
+    assert rows[1]["metrics"]["share_of_tower"] == 1
+    assert [claim.target for claim in claims] == ["≤ 0.02", "≤ 0.02", "≥ 10"]
+
+
+def test_detections_that_differ_from_mmdets_are_not_timed(load, monkeypatch):
+    module = load("fvit")
+    model = module.build(Config.fromfile(str(CONFIGS / "shapes" / "fvit.py")))
+    monkeypatch.setattr(
+        module, "multiclass_nms", lambda boxes, *_: (boxes.new_ones(3, 5), boxes.new_ones(3))
+    )
+    monkeypatch.setattr(
+        module.fvit_bbox_head,
+        "strongest_nms",
+        lambda boxes, *_: (boxes.new_zeros(3, 5), boxes.new_zeros(3)),
+    )
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="multiclass_nms finds others"):
+        module.speed_rows(model, torch.randn(1, 3, 64, 64), (3,), 1, time.perf_counter)

@@ -51,7 +51,7 @@ def build(config: Config) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         head.text_embeddings = str(Path(folder) / "text.pt")
         torch.save(torch.randn(2, head.fc_out_channels), head.text_embeddings)
-        head.vocabulary = ["thing"]
+        head.vocabulary, head.background = ["thing"], "background"
         return MODELS.build({**model, "type": "mmdet.FViT"}).eval()
 
 

@@ -1,0 +1,69 @@
+"""tools/shapes_fvit.py: what it trains and tests, that it goes on where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tools.shapes_fvit as fvit
+from mmclipdis.apis import experiments
+from mmclipdis.engine.results import read_results
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """Replaces training and testing; returns what was called."""
+    called: list[tuple[Any, ...]] = []
+
+    def command(script: str, *words: object) -> None:
+        called.append((script, *map(str, words)))
+        if script == "tools/train.py":
+            folder = Path(str(words[2]))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "iter_1.pth").touch()
+
+    def test(words: list[str]) -> dict[str, float]:
+        called.append(("tools/test.py", *words))
+        Path(words[words.index("--work-dir") + 1]).mkdir(parents=True, exist_ok=True)
+        value = 0.5 if "model.test_cfg.rcnn.score=fused" in words else 0.25
+        return dict.fromkeys(fvit.METRICS.values(), value)
+
+    monkeypatch.setattr(experiments, "command", command)
+    monkeypatch.setattr(experiments, "test", test)
+    monkeypatch.setattr(fvit, "OUT", tmp_path / "results.json")
+    return called
+
+
+def run(tmp_path: Path, *more: str) -> None:
+    folders = ["--work-dir", str(tmp_path / "work"), "--students", str(tmp_path / "students")]
+    fvit.main([*folders, "--data", str(tmp_path / "shapes"), "--seeds", "0", "1", *more])
+
+
+def test_every_row_is_written_with_its_spread(calls, tmp_path):
+    run(tmp_path, "--write")
+    results = read_results(tmp_path / "results.json")
+    assert results["seeds"] == [0, 1]
+    rows = {row["name"]: row["metrics"] for row in results["rows"]}
+    assert {"VLM score", "detector score", "fused", "fused DeCLIP"} <= set(rows)
+    assert rows["fused"]["AP50_novel"] == {"mean": 50.0, "std": 0.0}
+    assert rows["detector score"]["AP50_all"] == {"mean": 25.0, "std": 0.0}
+
+
+def test_a_detector_starts_from_the_student_of_its_seed(calls, tmp_path):
+    run(tmp_path)
+    trained = [call for call in calls if call[0] == "tools/train.py"]
+    assert len(trained) == 2 * 3  # a student and two detectors for each seed
+    for seed in (0, 1):
+        words = next(c for c in trained if c[3].endswith(f"fvit_declip_{seed}"))
+        student = tmp_path / "students" / f"DeCLIP_{seed}" / "iter_1.pth"
+        assert f"model.backbone.encoder.init_cfg.checkpoint={student}" in words
+        assert f"randomness.seed={seed}" in words
+
+
+def test_a_second_run_repeats_nothing(calls, tmp_path):
+    run(tmp_path)
+    calls.clear()
+    run(tmp_path)
+    assert [call[0] for call in calls] == ["tools/dataset_converters/shapes.py"]

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""F-ViT on ShapeScenes: boxes of base and novel things, with CLIP's score, the detector's, both.
+
+python tools/shapes_fvit.py           # trains, tests, prints; about 30 minutes on 2 cores
+python tools/shapes_fvit.py --write   # and results/shapes_fvit.json, which docs/fvit.md shows
+
+Every step is a command of its own that a user could type. The DeCLIP students are those of
+tools/shapes_declip.py, which are trained here if they are not there. Finished steps are not
+repeated unless their options change; delete the work folder after changing a config or the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmclipdis.apis import experiments
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.experiments import Metrics, evaluate, spread
+from mmclipdis.apis.run import find_checkpoint
+from mmclipdis.engine.results import ROOT, write_results
+
+OUT = ROOT / "results" / "shapes_fvit.json"
+
+#: The detector of fvit.py with the readout that DeCLIP distils; its pyramid is the same.
+CSA = ["model.backbone.encoder.readout=csa", "model.backbone.encoder.any_readout=True"]
+#: Row -> config of configs/shapes, test_cfg.rcnn.score, more options of the test.
+ROWS: dict[str, tuple[str, str, list[str]]] = {
+    "VLM score": ("fvit", "vlm", []),
+    "detector score": ("fvit", "detector", []),
+    "fused": ("fvit", "fused", []),
+    "fused, csa": ("fvit", "fused", CSA),
+    "VLM score DeCLIP": ("fvit_declip", "vlm", []),
+    "detector score DeCLIP": ("fvit_declip", "detector", []),
+    "fused DeCLIP": ("fvit_declip", "fused", []),
+}
+METRICS = {
+    "AP50_base": "coco/base_ap50",
+    "AP50_novel": "coco/novel_ap50",
+    "AP50_all": "coco/bbox_mAP_50",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and test everything, then print and perhaps write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_fvit"))
+    parser.add_argument(
+        "--students", type=Path, default=Path("work_dirs/shapes_declip"), help="of DeCLIP"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
+    parser.add_argument("--iters", type=int, help="of every training; the configs' by default")
+    parser.add_argument("--write", action="store_true", help="write results/shapes_fvit.json")
+    args = parser.parse_args(arguments)
+    experiments.command("tools/dataset_converters/shapes.py", args.data)
+    rows: dict[str, list[Metrics]] = {name: [] for name in ROWS}
+    for seed in args.seeds:
+        for name, (config, score, more) in ROWS.items():
+            folder = train(args, config, seed)
+            options = [f"model.test_cfg.rcnn.score={score}", *more, *data(args, "test")]
+            test = folder / name.replace(" ", "_")
+            found = evaluate(config, test, options, find_checkpoint(str(folder)))
+            rows[name].append({ours: 100 * found[theirs] for ours, theirs in METRICS.items()})
+    table = {name: spread(runs, digits=1) for name, runs in rows.items()}
+    print(json.dumps(table, indent=2))
+    if args.write:
+        entries = [dict(name=name, metrics=metrics) for name, metrics in table.items()]
+        write_results(OUT, entries, seeds=args.seeds)
+
+
+def train(args: argparse.Namespace, config: str, seed: int) -> Path:
+    """Train a detector on the boxes of base classes; its work folder."""
+    folder: Path = args.work_dir / f"{config}_{seed}"
+    root = f"train_dataloader.dataset.data_root={args.data}"
+    options = [root, *data(args, "val"), *length(args)]
+    if config == "fvit_declip":
+        student = distil(args, seed)
+        options.append(f"model.backbone.encoder.init_cfg.checkpoint={student}")
+    experiments.train(config, folder, options, seed)
+    return folder
+
+
+def distil(args: argparse.Namespace, seed: int) -> str:
+    """The student of this seed, trained as tools/shapes_declip.py does; its checkpoint."""
+    folder = args.students / f"DeCLIP_{seed}"
+    roots = [f"{loader}_dataloader.dataset.data_root={args.data}" for loader in ("train", "val")]
+    experiments.train("declip_distill", folder, [*roots, *length(args)], seed)
+    return find_checkpoint(str(folder))
+
+
+def length(args: argparse.Namespace) -> list[str]:
+    """Options for a training of ``--iters`` iterations."""
+    if args.iters is None:
+        return []
+    return [f"train_cfg.max_iters={args.iters}", f"train_cfg.val_interval={args.iters}"]
+
+
+def data(args: argparse.Namespace, loader: str) -> list[str]:
+    """The options that name the data of validation or test."""
+    ann_file = args.data / "annotations" / "instances_val.json"
+    root = f"{loader}_dataloader.dataset.data_root={args.data}"
+    return [root, f"{loader}_evaluator.ann_file={ann_file}"]
+
+
+if __name__ == "__main__":
+    run(main, None)
