@@ -17,7 +17,7 @@ model = dict(
     ),
     neck=dict(type="FPN", in_channels=[768] * 4, out_channels=256, num_outs=5, norm_cfg=norm_cfg),
     rpn_head=dict(
-        type="RPNHead",
+        type="FViTRPNHead",  # stock layers; proposals in fp32 under AMP
         in_channels=256,
         feat_channels=256,
         num_convs=2,

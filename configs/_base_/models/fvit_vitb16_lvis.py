@@ -2,7 +2,7 @@
 _base_ = "./fvit_vitb16.py"
 norm_cfg = dict(type="SyncBN")
 model = dict(
-    rpn_head=dict(type="FViTRPNHead", norm_cfg=norm_cfg),
+    rpn_head=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         bbox_head=dict(loss_cls=dict(bg_weight=0.9)),
         mask_roi_extractor=dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -156,6 +157,12 @@ class FViTBBoxHead(ConvFCBBoxHead):
         self.novel = novel
         if hasattr(self.loss_cls, "set_novel"):
             self.loss_cls.set_novel(novel)
+        elif novel is not None and any(novel):
+            warnings.warn(
+                f"{type(self.loss_cls).__name__} trains novel classes as negatives; take "
+                "loss_cls=dict(type='NovelMaskedCrossEntropyLoss')",
+                stacklevel=2,
+            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Region features (n, C, 7, 7) -> logits (n, K + 1) float32 and box deltas (n, 4).

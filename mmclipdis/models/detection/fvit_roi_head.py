@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from mmclipdis.models.detection.fusion import fuse_scores, vlm_region_features
 
 SCORES = ("fused", "vlm", "detector")
+OPTIONS = ("score", "alpha", "beta", "vlm_temperature", "detect_temperature")
 
 
 @MODELS.register_module()
@@ -158,11 +160,16 @@ def _fp32(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def check_test_cfg(cfg: Mapping[str, Any]) -> None:
-    """Refuse options that do not suffice.
+    """Refuse options that do not suffice, before any training.
 
     Raises:
-        ValueError: an unknown ``score``, or an option that it needs is missing.
+        ValueError: an unknown ``score``, an option that it needs is missing, out of its range, or
+            nearly spelt like one.
     """
+    for name in cfg:
+        close = difflib.get_close_matches(str(name), OPTIONS, n=1, cutoff=0.85)
+        if close and name not in OPTIONS:
+            raise ValueError(f"test_cfg.rcnn has no option {name!r}; do you mean {close[0]!r}?")
     score = cfg.get("score", "fused")
     if score not in SCORES:
         raise ValueError(f"test_cfg.rcnn.score must be one of {SCORES}, got {score!r}")
@@ -170,3 +177,9 @@ def check_test_cfg(cfg: Mapping[str, Any]) -> None:
     missing = [name for name in needed.get(score, ()) if cfg.get(name) is None]
     if missing:
         raise ValueError(f"score={score!r} needs {', '.join(missing)} in test_cfg.rcnn")
+    for name in ("alpha", "beta"):
+        if cfg.get(name) is not None and not 0 <= cfg[name] <= 1:
+            raise ValueError(f"test_cfg.rcnn.{name} must be in [0, 1], got {cfg[name]}")
+    for name in ("vlm_temperature", "detect_temperature"):
+        if cfg.get(name) is not None and not cfg[name] > 0:
+            raise ValueError(f"test_cfg.rcnn.{name} must be positive, got {cfg[name]}")

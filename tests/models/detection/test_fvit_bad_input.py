@@ -18,6 +18,7 @@ from mmdet.testing import demo_mm_inputs
 
 from mmclipdis.datasets.ov_classes import BASE_CLASSES, OV_CLASSES
 from mmclipdis.engine.vocabulary_hook import VocabularyHook
+from mmclipdis.models.detection.fvit_roi_head import check_test_cfg
 from tests.datasets.ov_files import coco, save
 from tests.models.detection import tiny_fvit
 from tests.models.detection.test_fvit_parts import real_config, total
@@ -220,3 +221,27 @@ def test_a_data_set_without_flags(tmp_path):
         RuntimeError, match=r"which classes are novel.*metainfo=dict\(novel_classes"
     ):
         model.train()(**batch(model, True), mode="loss")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, r"alpha must be in \[0, 1\]"),
+        ({"beta": -0.1}, r"beta must be in \[0, 1\]"),
+        ({"vlm_temperature": -1.0}, "vlm_temperature must be positive"),
+        ({"detect_temperature": 0}, "detect_temperature must be positive"),
+        ({"detect_temprature": 50}, "do you mean 'detect_temperature'"),
+    ],
+)
+def test_options_of_the_test_are_checked_when_the_model_is_built(options, message):
+    cfg = {"alpha": 0.1, "beta": 0.8, "vlm_temperature": 75.0, **options}
+    with pytest.raises(ValueError, match=message):
+        check_test_cfg(cfg)
+
+
+def test_a_loss_that_trains_novel_classes_as_negatives_warns():
+    model = tiny_fvit.build()
+    head = model.roi_head.bbox_head
+    head.loss_cls = torch.nn.CrossEntropyLoss()
+    with pytest.warns(UserWarning, match="trains novel classes as negatives"):
+        head.set_vocabulary(["cat", "dog"], ["dog"])
