@@ -24,9 +24,9 @@ from mmengine.runner import Runner
 from mmclipdis.apis import experiments
 from mmclipdis.apis.class_similarity import class_similarity
 from mmclipdis.apis.cli import run
-from mmclipdis.apis.experiments import Metrics, evaluate, spread
+from mmclipdis.apis.experiments import Metrics, evaluate, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.engine.results import ROOT
 from mmclipdis.evaluation.precision import average_precision
 from mmclipdis.models.recognition.pooling import spatial_logits
 
@@ -52,17 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = {"CLIP": [zero_shot(args)], "CLIP, pooled as DCLIP": [pooled(args)]}
     for name, options in TRAINED.items():
         rows[name] = [trained(args, name, options, seed) for seed in args.seeds]
-    table = {name: spread(runs, digits=3) for name, runs in rows.items()}
-    print(json.dumps(table, indent=2))
-    if args.write:
-        found = [dict(name=name, metrics=metrics) for name, metrics in table.items()]
-        write_results(OUT, found, seeds=args.seeds)
+    experiments.report(rows, args.seeds, OUT if args.write else None, digits=3)
 
 
 def zero_shot(args: argparse.Namespace) -> Metrics:
     """The tiny CLIP as it is: its embedding of the whole picture, its dense map."""
     folder = args.work_dir / "clip"
-    found = evaluate("dclip_zero_shot", folder / "labels", [data(args, "test")])
+    found = evaluate("dclip_zero_shot", folder / "labels", roots(args.data, "test"))
     return {"mAP": found["mAP"], **classes(args, folder, "")}
 
 
@@ -88,14 +84,14 @@ def pooled(args: argparse.Namespace) -> Metrics:
 def trained(args: argparse.Namespace, name: str, options: Sequence[str], seed: int) -> Metrics:
     """Train projectors, then test them on labels, classes and segmentation."""
     folder: Path = args.work_dir / f"{name.replace(' ', '')}_{seed}"
-    options = [*options, data(args, "train"), data(args, "val")]
+    options = [*options, *roots(args.data, "train", "val")]
     if args.epochs is not None:
         options += [f"train_cfg.max_epochs={args.epochs}", f"train_cfg.val_interval={args.epochs}"]
         options += [f"default_hooks.checkpoint.interval={args.epochs}"]
     features = ["--cache-features", str(args.work_dir / "features")]  # the losses are the same
     experiments.train("dclip", folder, options, seed, features)
     checkpoint = find_checkpoint(str(folder))
-    found = evaluate("dclip", folder / "labels", [data(args, "test")], checkpoint)
+    found = evaluate("dclip", folder / "labels", roots(args.data, "test"), checkpoint)
     return {"mAP": found["mAP"], **classes(args, folder, checkpoint)}
 
 
@@ -105,14 +101,9 @@ def classes(args: argparse.Namespace, folder: Path, projectors: str) -> Metrics:
     words += ["--projectors", projectors] if projectors else []
     report = json.loads((class_similarity(words) / "similarity.json").read_text())
     cosine = report["projected" if projectors else "clip"]["mean_offdiag"]
-    options = [data(args, "test"), f"model.decode_head.projector={projectors or None}"]
+    options = [*roots(args.data, "test"), f"model.decode_head.projector={projectors or None}"]
     found = evaluate("dclip_segment", folder / "segmentation", options)
     return {"mean_cosine": float(cosine), **{name: found[name] for name in SEGMENTATION}}
-
-
-def data(args: argparse.Namespace, loader: str) -> str:
-    """The option that names the data."""
-    return f"{loader}_dataloader.dataset.data_root={args.data}"
 
 
 if __name__ == "__main__":

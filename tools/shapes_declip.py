@@ -11,15 +11,14 @@ their options change; delete the work folder after changing a config or the code
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
-from mmclipdis.apis.experiments import Metrics, evaluate, spread
+from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.engine.results import ROOT
 
 OUT = ROOT / "results" / "shapes_declip.json"
 
@@ -65,11 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     for name, (config, distilled) in CATSEG_ROWS.items():
         rows[name] = [cat_seg(args, config, distilled, seed) for seed in args.seeds]
-    table = {name: spread(runs) for name, runs in rows.items()}
-    print(json.dumps(table, indent=2))
-    if args.write:
-        found = [dict(name=name, metrics=metrics) for name, metrics in table.items()]
-        write_results(OUT, found, seeds=args.seeds)
+    experiments.report(rows, args.seeds, OUT if args.write else None)
 
 
 def folder_of(args: argparse.Namespace, name: str, seed: int) -> Path:
@@ -78,33 +73,26 @@ def folder_of(args: argparse.Namespace, name: str, seed: int) -> Path:
     return folder
 
 
-def length(args: argparse.Namespace) -> list[str]:
-    """Options for a training of ``--iters`` iterations."""
-    if args.iters is None:
-        return []
-    return [f"train_cfg.max_iters={args.iters}", f"train_cfg.val_interval={args.iters}"]
-
-
 def distil(args: argparse.Namespace, name: str, options: Sequence[str], seed: int) -> Path:
     """Train a student; its work folder."""
     folder = folder_of(args, name, seed)
-    data = [f"{loader}_dataloader.dataset.data_root={args.data}" for loader in ("train", "val")]
-    experiments.train("declip_distill", folder, [*options, *data, *length(args)], seed)
+    options = [*options, *roots(args.data, "train", "val"), *length(args.iters)]
+    experiments.train("declip_distill", folder, options, seed)
     return folder
 
 
 def dense_metrics(args: argparse.Namespace, name: str, checkpoint: str) -> Metrics:
     """Region accuracy and mIoU of a student, or of the tiny CLIP itself (``checkpoint=''``)."""
     folder = args.work_dir / name
-    data = f"test_dataloader.dataset.data_root={args.data}"
+    data = roots(args.data, "test")
     source = f"{{}}.init_cfg.checkpoint={checkpoint}"
-    regions = ["model.encoder.readout=csa", "model.regions=('rois','maskpool')", data]
+    regions = ["model.encoder.readout=csa", "model.regions=('rois','maskpool')", *data]
     if checkpoint:
         regions.append(source.format("model.encoder"))
     found = evaluate("regions", folder / "regions", regions)
     metrics = {name: found[key] for name, key in REGIONS.items()}
     for readout in ("csa", "qq"):
-        options = [f"model.backbone.readout={readout}", "model.backbone.any_readout=True", data]
+        options = [f"model.backbone.readout={readout}", "model.backbone.any_readout=True", *data]
         if checkpoint:
             options.append(source.format("model.backbone"))
         metrics[f"mIoU_{readout}"] = evaluate("declip", folder / readout, options)["mIoU"]
@@ -114,13 +102,13 @@ def dense_metrics(args: argparse.Namespace, name: str, checkpoint: str) -> Metri
 def cat_seg(args: argparse.Namespace, config: str, distilled: bool, seed: int) -> Metrics:
     """Train CAT-Seg on the base classes, from a student or the tiny CLIP; test it on all."""
     folder = folder_of(args, f"{config} {'distilled' if distilled else 'plain'}", seed)
-    options = [f"{loader}_dataloader.dataset.data_root={args.data}" for loader in ("train", "val")]
+    options = roots(args.data, "train", "val")
     if distilled:
         student = find_checkpoint(str(folder_of(args, "DeCLIP", seed)))
         options.append(f"model.image_encoder.init_cfg.checkpoint={student}")
-    experiments.train(config, folder, [*options, *length(args)], seed)
-    options = [f"test_dataloader.dataset.data_root={args.data}"]
-    found = evaluate(config, folder / "test", options, find_checkpoint(str(folder)))
+    experiments.train(config, folder, [*options, *length(args.iters)], seed)
+    checkpoint = find_checkpoint(str(folder))
+    found = evaluate(config, folder / "test", roots(args.data, "test"), checkpoint)
     return {name: found[name] for name in CATSEG_METRICS}
 
 

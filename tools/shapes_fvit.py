@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """F-ViT on ShapeScenes: boxes of base and novel things, with CLIP's score, the detector's, both.
 
-python tools/shapes_fvit.py           # trains, tests, prints; about 30 minutes on 2 cores
+python tools/shapes_fvit.py           # trains, tests, prints; about 40 minutes on 2 cores
 python tools/shapes_fvit.py --write   # and results/shapes_fvit.json, which docs/fvit.md shows
 
 Every step is a command of its own that a user could type. The DeCLIP students are those of
@@ -12,15 +12,14 @@ repeated unless their options change; delete the work folder after changing a co
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
-from mmclipdis.apis.experiments import Metrics, evaluate, spread
+from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.engine.results import ROOT
 
 OUT = ROOT / "results" / "shapes_fvit.json"
 
@@ -66,18 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             test = folder / name.replace(" ", "_")
             found = evaluate(config, test, options, find_checkpoint(str(folder)))
             rows[name].append({ours: 100 * found[theirs] for ours, theirs in METRICS.items()})
-    table = {name: spread(runs, digits=1) for name, runs in rows.items()}
-    print(json.dumps(table, indent=2))
-    if args.write:
-        entries = [dict(name=name, metrics=metrics) for name, metrics in table.items()]
-        write_results(OUT, entries, seeds=args.seeds)
+    experiments.report(rows, args.seeds, OUT if args.write else None, digits=1)
 
 
 def train(args: argparse.Namespace, config: str, seed: int) -> Path:
     """Train a detector on the boxes of base classes; its work folder."""
     folder: Path = args.work_dir / f"{config}_{seed}"
-    root = f"train_dataloader.dataset.data_root={args.data}"
-    options = [root, *data(args, "val"), *length(args)]
+    options = [*roots(args.data, "train"), *data(args, "val"), *length(args.iters)]
     if config == "fvit_declip":
         student = distil(args, seed)
         options.append(f"model.backbone.encoder.init_cfg.checkpoint={student}")
@@ -88,23 +82,15 @@ def train(args: argparse.Namespace, config: str, seed: int) -> Path:
 def distil(args: argparse.Namespace, seed: int) -> str:
     """The student of this seed, trained as tools/shapes_declip.py does; its checkpoint."""
     folder = args.students / f"DeCLIP_{seed}"
-    roots = [f"{loader}_dataloader.dataset.data_root={args.data}" for loader in ("train", "val")]
-    experiments.train("declip_distill", folder, [*roots, *length(args)], seed)
+    options = [*roots(args.data, "train", "val"), *length(args.iters)]
+    experiments.train("declip_distill", folder, options, seed)
     return find_checkpoint(str(folder))
-
-
-def length(args: argparse.Namespace) -> list[str]:
-    """Options for a training of ``--iters`` iterations."""
-    if args.iters is None:
-        return []
-    return [f"train_cfg.max_iters={args.iters}", f"train_cfg.val_interval={args.iters}"]
 
 
 def data(args: argparse.Namespace, loader: str) -> list[str]:
     """The options that name the data of validation or test."""
     ann_file = args.data / "annotations" / "instances_val.json"
-    root = f"{loader}_dataloader.dataset.data_root={args.data}"
-    return [root, f"{loader}_evaluator.ann_file={ann_file}"]
+    return [*roots(args.data, loader), f"{loader}_evaluator.ann_file={ann_file}"]
 
 
 if __name__ == "__main__":

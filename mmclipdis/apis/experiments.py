@@ -7,12 +7,12 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmclipdis.apis.run import test
-from mmclipdis.engine.results import ROOT
+from mmclipdis.engine.results import ROOT, write_results
 
 Metrics = dict[str, float]
 
@@ -71,6 +71,29 @@ def _request(words: Sequence[str]) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def roots(data: Path, *loaders: str) -> list[str]:
+    """Options that name the data of these loaders (``train``, ``val``, ``test``)."""
+    return [f"{loader}_dataloader.dataset.data_root={data}" for loader in loaders]
+
+
+def length(iters: int | None) -> list[str]:
+    """Options for a training of so many iterations; None: of the config's."""
+    if iters is None:
+        return []
+    return [f"train_cfg.max_iters={iters}", f"train_cfg.val_interval={iters}"]
+
+
+def report(
+    rows: Mapping[str, Sequence[Metrics]], seeds: Sequence[int], out: Path | None, digits: int = 2
+) -> None:
+    """Print the table of the runs of each row, and write it to ``out`` unless that is None."""
+    table = {name: spread(runs, digits) for name, runs in rows.items()}
+    print(json.dumps(table, indent=2))
+    if out is not None:
+        found = [dict(name=name, metrics=metrics) for name, metrics in table.items()]
+        write_results(out, found, seeds=seeds)
 
 
 def command(script: str, *words: object) -> None:

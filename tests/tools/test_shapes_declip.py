@@ -97,6 +97,6 @@ def test_its_options_exist_in_the_configs(calls, tmp_path):
 
 
 def test_the_mean_and_the_deviation_of_the_sample():
-    table = declip.spread([{"a": 1.0}, {"a": 2.0}, {"a": 6.0}])
+    table = experiments.spread([{"a": 1.0}, {"a": 2.0}, {"a": 6.0}])
     assert table == {"a": {"mean": 3.0, "std": pytest.approx(2.65, abs=0.01)}}
-    assert json.dumps(declip.spread([{"a": 1.234}])) == '{"a": 1.23}'
+    assert json.dumps(experiments.spread([{"a": 1.234}])) == '{"a": 1.23}'
