@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.losses import accuracy
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.utils import empty_instances
 from mmdet.registry import MODELS
@@ -49,7 +50,8 @@ class FViTBBoxHead(ConvFCBBoxHead):
             ``'dataset'``: ``metainfo['novel_classes']`` of the data set, through
             ``VocabularyHook``.
         background: Word of the background, or several: what the picture shows where no thing is.
-        detect_temperature: :math:`\tau` before training.
+        detect_temperature: :math:`\tau` before training. In testing,
+            ``test_cfg.rcnn.detect_temperature`` takes the place of the learned one.
         fc_out_channels: D, that of the CLIP in use.
         num_shared_convs, num_shared_fcs, num_cls_fcs, num_reg_fcs: As in ``ConvFCBBoxHead``.
         **kwargs: Others of ``ConvFCBBoxHead``. The number of classes is that of the vocabulary.
@@ -78,6 +80,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         **kwargs: Any,
     ) -> None:
         _check_options(num_shared_fcs + num_cls_fcs, novel_classes, kwargs)
+        kwargs.setdefault("loss_cls", {"type": "NovelMaskedCrossEntropyLoss"})
         kwargs["reg_class_agnostic"] = True
         super().__init__(
             num_shared_convs=num_shared_convs,
@@ -91,6 +94,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         # Without the stock layer, what forward() takes for scores are the region embeddings.
         self.fc_cls = nn.Identity()
         self.detect_temperature = nn.Parameter(torch.tensor(float(detect_temperature)))
+        self.test_temperature: float | None = None
         self.text = ClassText(
             text_encoder,
             "dataset",
@@ -179,21 +183,39 @@ class FViTBBoxHead(ConvFCBBoxHead):
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits (n, K + 1) float32 of region embeddings (n, D)."""
-        return self.compare(embeddings, self.detect_temperature)
+        fixed = None if self.training else self.test_temperature
+        text = self.text.embeddings()
+        unit = F.normalize(embeddings.to(text.dtype), dim=1)
+        return self.compare(unit, self.detect_temperature if fixed is None else fixed)
 
-    def compare(self, embeddings: Tensor, temperature: float | Tensor) -> Tensor:
-        """Temperature times cosine with the text, (n, K + 1) float32, of embeddings (n, D).
+    def compare(self, unit: Tensor, temperature: float | Tensor) -> Tensor:
+        """Temperature times cosine with the text, (n, K + 1), of float32 unit vectors (n, D).
 
         Of several words for the background, their log-sum-exp: what their probabilities add up to.
         """
         text = self.text.embeddings()
-        with torch.autocast(embeddings.device.type, enabled=False):
-            unit = F.normalize(embeddings.to(text.dtype), dim=1)
+        with torch.autocast(unit.device.type, enabled=False):
             logits = temperature * (unit @ text.T)
             if len(self.background) == 1:
                 return logits
             classes, words = logits.split((self.num_classes, len(self.background)), dim=1)
             return torch.cat((classes, words.logsumexp(dim=1, keepdim=True)), dim=1)
+
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        rois: Tensor,
+        labels: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in mmdet, but ``acc`` is among the classes that are trained and the background."""
+        losses: dict[str, Any] = super().loss(cls_score, bbox_pred, rois, labels, *args, **kwargs)
+        if "acc" in losses and self.novel is not None:
+            untrained = torch.tensor((*self.novel, False), device=cls_score.device)
+            losses["acc"] = accuracy(cls_score.masked_fill(untrained, -torch.inf), labels)
+        return losses
 
     def _predict_by_feat_single(
         self,
@@ -242,7 +264,8 @@ class FViTBBoxHead(ConvFCBBoxHead):
 
 def _check_background(vocabulary: Vocabulary, words: Sequence[str]) -> None:
     folded = {name.lower() for name in vocabulary.queries}
-    if vocabulary.background_index is not None or folded & {BACKGROUND, *words}:
+    taken = {BACKGROUND, *(word.lower() for word in words)}
+    if vocabulary.background_index is not None or folded & taken:
         raise ValueError(
             "the vocabulary has a class of the background, and F-ViT adds a background of its own: "
             "leave that class out"

@@ -44,9 +44,7 @@ class FViTRoIHead(StandardRoIHead):
         super().__init__(**kwargs)
         if self.test_cfg:
             check_test_cfg(self.test_cfg)
-            # Their log-sum-exp cannot be scaled afterwards.
-            if self.test_cfg.get("detect_temperature") and len(self.bbox_head.background) > 1:
-                raise ValueError("test_cfg.rcnn.detect_temperature needs a background of one word")
+            self.bbox_head.test_temperature = self.test_cfg.get("detect_temperature")
 
     def predict(
         self,
@@ -123,9 +121,6 @@ class FViTRoIHead(StandardRoIHead):
             p_vlm = self.bbox_head.compare(regions, cfg.vlm_temperature).softmax(dim=1)
             if cfg.get("score", "fused") == "vlm":
                 return p_vlm
-        fixed = cfg.get("detect_temperature")
-        if fixed is not None:
-            logits = logits * (fixed / self.bbox_head.detect_temperature)
         p_det = logits.softmax(dim=1)
         if regions is None:
             return p_det

@@ -123,6 +123,34 @@ def test_score_options_are_the_ends_of_the_fusion():
     assert not torch.equal(scores_of(detect_temperature=5.0), scores_of())
 
 
+def test_a_fixed_temperature_is_that_of_the_tests_alone():
+    head = build(config(bbox_head(background=("grass", "sand")), detect_temperature=5.0))
+    head = head.roi_head.bbox_head
+    unit = F.normalize(torch.randn(3, tiny_fvit.DIM), dim=1)
+    head.train()
+    torch.testing.assert_close(head.classify(unit), head.compare(unit, 50.0))
+    head.eval()
+    torch.testing.assert_close(head.classify(unit), head.compare(unit, 5.0))
+
+
+def test_the_logged_accuracy_is_among_the_trained_classes():
+    head = build().train().roi_head.bbox_head
+    labels = torch.tensor([0, 2, 4])  # base, base, background
+    logits = 10 * F.one_hot(labels, 5).float()
+    logits[:, head.novel.index(True)] = 99  # untrained columns may be anything
+    rois, boxes = torch.zeros(3, 5), torch.zeros(3, 4)
+    ones = torch.ones(3)
+    found = head.loss(logits, None, rois, labels, ones, boxes, boxes)
+    assert found["acc"].item() == 100
+
+
+def test_without_a_loss_of_its_own_novel_classes_are_masked():
+    options = bbox_head()
+    options.pop("loss_cls")
+    head = build(config(options)).roi_head.bbox_head
+    assert type(head.loss_cls).__name__ == "NovelMaskedCrossEntropyLoss"
+
+
 def test_another_vocabulary_needs_no_other_weights():
     trained = build()
     for count in (80, 1):

@@ -245,3 +245,9 @@ def test_a_loss_that_trains_novel_classes_as_negatives_warns():
     head.loss_cls = torch.nn.CrossEntropyLoss()
     with pytest.warns(UserWarning, match="trains novel classes as negatives"):
         head.set_vocabulary(["cat", "dog"], ["dog"])
+
+
+def test_a_word_of_the_background_is_no_class():
+    head = build(config(bbox_head(background=("Grass", "sand")))).roi_head.bbox_head
+    with pytest.raises(ValueError, match="leave that class out"):
+        head.set_vocabulary(["cat", "grass"], [])
