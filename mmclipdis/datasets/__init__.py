@@ -25,6 +25,8 @@ from mmclipdis.datasets.region_transforms import (
 )
 
 __all__ = [
+    "ADE20K847Dataset",
+    "CATSegContext59Dataset",
     "COCOObjectDataset",
     "CachedTokens",
     "CocoMultiLabelDataset",
@@ -44,7 +46,9 @@ __all__ = [
     "PackMultiLabelInputs",
     "PackRegions",
     "PanopticRegionsDataset",
+    "PascalContext459Dataset",
     "PascalVOC20Dataset",
+    "PascalVOC20bDataset",
     "RandAugmentUDA",
     "ResizeShortestEdgePIL",
     "ShapeScenesDataset",
@@ -52,9 +56,15 @@ __all__ = [
 ]
 
 if HAS_MMSEG:
-    from mmclipdis.datasets.benchmarks import COCOObjectDataset, PascalVOC20Dataset
+    from mmclipdis.datasets.benchmarks import (
+        CATSegContext59Dataset,
+        COCOObjectDataset,
+        PascalVOC20bDataset,
+        PascalVOC20Dataset,
+    )
     from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
     from mmclipdis.datasets.label_maps import LoadReadableAnnotations
+    from mmclipdis.datasets.large_vocabulary import ADE20K847Dataset, PascalContext459Dataset
     from mmclipdis.datasets.shapes import ShapeScenesDataset
 if HAS_MMDET:
     from mmclipdis.datasets.ov_coco import OVCocoDataset

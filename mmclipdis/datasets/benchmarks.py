@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mmseg.datasets import (
@@ -61,6 +62,88 @@ class PascalVOC20Dataset(FilesThere):
             reduce_zero_label=reduce_zero_label,
             **kwargs,
         )
+
+
+@DATASETS.register_module()
+class CATSegContext59Dataset(PascalContextDataset59):
+    """mmseg's ``PascalContextDataset59`` with the name of class 49 that CAT-Seg is asked for.
+
+    It is "diningtable", as in PASCAL VOC; mmseg says "table". Labels, files and arguments are
+    mmseg's.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {
+        "classes": tuple(
+            "diningtable" if name == "table" else name
+            for name in PascalContextDataset59.METAINFO["classes"]
+        ),
+        "palette": PascalContextDataset59.METAINFO["palette"],
+    }
+
+
+@DATASETS.register_module()
+class PascalVOC20bDataset(FilesThere):
+    """PASCAL VOC whose background is named by 39 stuff and thing classes of PASCAL Context.
+
+    Classes 0 to 19 are VOC's; 20 to 58 are what else a photo may show ("sky", "wall", ...) and
+    stand for the background together, which the labels call 20. ``metainfo['background_from']``
+    tells :class:`~mmclipdis.evaluation.OpenVocabIoUMetric` so. VOC's own label maps (0 =
+    background, 255 = border) are renumbered when they are read.
+
+    Args:
+        ann_file: split file with one name a line.
+        img_suffix: of the photos.
+        seg_map_suffix: of the label maps.
+        **kwargs: those of ``BaseSegDataset``.
+
+    Raises:
+        ValueError: other classes in ``metainfo``, or ``reduce_zero_label``.
+
+    Source: CAT-Seg (CVPR 2024), released code.
+    """
+
+    _VOC20 = PascalVOC20Dataset.METAINFO
+    _OTHERS = tuple(
+        (name, colour)
+        for name, colour in zip(
+            CATSegContext59Dataset.METAINFO["classes"],
+            CATSegContext59Dataset.METAINFO["palette"],
+            strict=True,
+        )
+        if name not in PascalVOC20Dataset.METAINFO["classes"]
+    )
+    METAINFO: ClassVar[dict[str, Any]] = {
+        "classes": (*_VOC20["classes"], *(name for name, _ in _OTHERS)),
+        "palette": [*_VOC20["palette"], *(colour for _, colour in _OTHERS)],
+        "background_from": 20,
+    }
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        img_suffix: str = ".jpg",
+        seg_map_suffix: str = ".png",
+        reduce_zero_label: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if reduce_zero_label:
+            raise ValueError(
+                "PascalVOC20bDataset renumbers VOC's labels by itself (0 becomes 20, 1..20 become "
+                "0..19); leave reduce_zero_label out"
+            )
+        super().__init__(
+            ann_file=ann_file, img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs
+        )
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:
+        """VOC's numbers -> those of the benchmark."""
+        if new_classes is not None and tuple(new_classes) != cls.METAINFO["classes"]:
+            raise ValueError(
+                f"{cls.__name__} has fixed classes; for other names of the background set the "
+                "vocabulary of the model (the first 20 are VOC's, all others the background)"
+            )
+        return {0: 20, **{old: old - 1 for old in range(1, 21)}}
 
 
 @DATASETS.register_module()

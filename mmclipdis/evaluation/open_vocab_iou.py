@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 from PIL import Image
+from prettytable import PrettyTable
 from torch import Tensor
 
 
@@ -22,22 +24,31 @@ class OpenVocabIoUMetric(IoUMetric):
     * ``mIoU_present`` with ``present_only``: mean over the classes that occur in the ground truth
       (detectron2's rule, used by CAT-Seg). mmseg's ``mIoU`` also counts a class that was predicted
       somewhere but never occurs, with IoU 0. GT [0, 0, 1, 1] against prediction [0, 0, 1, 2]: 75.0
-      against 50.0.
+      against 50.0. The run prints a table of both, with the number of classes in each mean.
+    * With ``background_from=k``, predictions from class k on count as class k, the background: the
+      model may have several names for it (PAS-20b of CAT-Seg: k = 20, 59 names). The labels are
+      0..k, and so are the label maps written to ``output_dir``.
+
+    Ignored pixels count nowhere, whatever is predicted there; an image of only such pixels changes
+    nothing.
 
     Different from ``IoUMetric``: pixel counts are integers (float32 sums lose pixels above 16.7
-    million a class), labels outside the classes are an error that names the file instead of
-    being dropped, a misspelt argument is an error instead of being ignored, and label maps with
-    more than 255 classes are written as 16-bit PNG instead of wrapping around.
+    million a class), labels outside the classes are an error that names the file and counts them
+    instead of being dropped, a misspelt argument is an error instead of being ignored, and label
+    maps with more than 255 classes are written as 16-bit PNG instead of wrapping around.
 
     Args:
         groups: names of classes by group, ``dict(base=('cat', ...), novel=(...))``; None takes
             ``groups`` of the data set's metainfo, if it has any.
         present_only: also report every mean under detectron2's rule.
+        background_from: see above; None takes that of the data set's metainfo, if it has any.
         ignore_index, iou_metrics, nan_to_num, beta, collect_device, format_only, prefix: those of
             ``IoUMetric``.
         output_dir: folder for the predicted label maps, ``PHOTO_NAME.png``; with
             ``reduce_zero_label`` they are numbered from 1, as the labels are.
     """
+
+    dataset_meta: dict[str, Any]  # mmengine's property
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class OpenVocabIoUMetric(IoUMetric):
         output_dir: str | None = None,
         format_only: bool = False,
         prefix: str | None = None,
+        background_from: int | None = None,
     ) -> None:
         super().__init__(
             ignore_index=ignore_index,
@@ -64,6 +76,12 @@ class OpenVocabIoUMetric(IoUMetric):
         )
         self.groups = groups
         self.present_only = present_only
+        if background_from is not None and background_from < 1:
+            raise ValueError(
+                f"background_from={background_from}: it is the number of foreground classes, 1 or "
+                "more"
+            )
+        self.background_from = background_from
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
         """Count intersections and unions of one batch, and write its predictions.
@@ -71,10 +89,17 @@ class OpenVocabIoUMetric(IoUMetric):
         Raises:
             ValueError: a label or prediction is no class of the data set; names the file.
         """
-        num_classes = len(self.dataset_meta["classes"])
+        names = self._class_names()
+        num_classes, predictable = len(names), len(self.dataset_meta["classes"])
+        if self.ignore_index == 255 < num_classes and not self.format_only:
+            raise ValueError(
+                f"ignore_index=255 of the metric is the number of a class ({names[255]!r}), which "
+                "would not be scored; set ignore_index=65535, as in the labels of 16 bits"
+            )
         for sample in data_samples:
-            self._check(sample, "pred_sem_seg", num_classes, "the prediction for", "img_path")
-            predicted = sample["pred_sem_seg"]["data"].squeeze()
+            self._check(sample, "pred_sem_seg", predictable, "the prediction for", "img_path")
+            # num_classes - 1 is the background where one is merged, else the last class
+            predicted = sample["pred_sem_seg"]["data"].squeeze().clamp(max=num_classes - 1)
             if not self.format_only:
                 self._check(sample, "gt_sem_seg", num_classes, "the label map", "seg_map_path")
                 label = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
@@ -87,6 +112,23 @@ class OpenVocabIoUMetric(IoUMetric):
                 picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
                 picture.save(Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png")
 
+    def _class_names(self) -> list[str]:
+        """Names of the classes that are scored: the data set's, or some and the background.
+
+        Raises:
+            ValueError: ``background_from`` is beyond the classes.
+        """
+        names = list(self.dataset_meta["classes"])
+        first = self.background_from or self.dataset_meta.get("background_from")
+        if first is None:
+            return names
+        if first >= len(names):
+            raise ValueError(
+                f"background_from={first}, but the data set has {len(names)} classes, 0 to "
+                f"{len(names) - 1}; it is the first of those that name the background"
+            )
+        return [*names[:first], "background"]
+
     def _check(
         self, sample: Mapping[str, Any], field: str, num_classes: int, what: str, key: str
     ) -> None:
@@ -98,12 +140,16 @@ class OpenVocabIoUMetric(IoUMetric):
         if field == "gt_sem_seg":
             wrong &= values != self.ignore_index
         if bool(wrong.any()):
-            found = torch.unique(values[wrong]).tolist()
+            found, pixels = torch.unique(values[wrong], return_counts=True)
+            listed = [f"{v} ({n} px)" for v, n in zip(found.tolist(), pixels.tolist(), strict=True)]
+            more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
             where = sample.get(key) or sample.get("img_path") or "a sample"
+            share = f"{int(pixels.sum())} of {values.numel()} pixels"
             raise ValueError(
-                f"{what} {where} holds the values {found[:10]}, but the data set has "
-                f"{num_classes} classes (0..{num_classes - 1}, ignored: {self.ignore_index}); "
-                "check the classes and reduce_zero_label of the data set, and the vocabulary"
+                f"{what} {where} holds the values {', '.join(listed[:10])}{more}; {share} are no "
+                f"class: the data set has {num_classes} classes "
+                f"(0..{num_classes - 1}, ignored: {self.ignore_index}); check the classes and "
+                "reduce_zero_label of the data set, ignore_index of the metric, and the vocabulary"
             )
 
     @staticmethod
@@ -123,7 +169,12 @@ class OpenVocabIoUMetric(IoUMetric):
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
         """Means in percent, rounded to two decimals as mmseg does."""
-        metrics = super().compute_metrics(results)
+        whole = self.dataset_meta
+        self.dataset_meta = {**whole, "classes": self._class_names()}  # for the table of classes
+        try:
+            metrics: dict[str, float] = super().compute_metrics(results)
+        finally:
+            self.dataset_meta = whole
         if self.format_only or "mIoU" not in metrics:
             return metrics
         hit, union, _, labelled = (sum(area).numpy() for area in zip(*results, strict=True))
@@ -132,12 +183,15 @@ class OpenVocabIoUMetric(IoUMetric):
         if self.nan_to_num is not None:
             iou = np.nan_to_num(iou, nan=self.nan_to_num)
         present = labelled > 0
+        counted = {"mIoU": int((~np.isnan(iou)).sum()), "mIoU_present": int(present.sum())}
         for name, members in {"": np.arange(len(iou)), **self._group_indices()}.items():
             suffix = f"_{name}" if name else ""
             metrics[f"mIoU{suffix}"] = _mean_percent(iou[members])
             if self.present_only:
                 kept = members[present[members]]
                 metrics[f"mIoU{suffix}_present"] = _mean_percent(iou[kept])
+        if self.present_only:
+            _print_both(metrics, counted, len(iou))
         return metrics
 
     def _group_indices(self) -> dict[str, np.ndarray]:
@@ -146,7 +200,7 @@ class OpenVocabIoUMetric(IoUMetric):
         A group of the configuration must name classes of the data set; one of the data set's own
         metainfo is reduced to the classes in use, and left out if none is.
         """
-        classes = list(self.dataset_meta["classes"])
+        classes = self._class_names()
         groups = self.groups if self.groups is not None else self.dataset_meta.get("groups", {})
         indices = {}
         for name, members in groups.items():
@@ -159,6 +213,18 @@ class OpenVocabIoUMetric(IoUMetric):
             if known:
                 indices[name] = np.array(known)
         return indices
+
+
+def _print_both(metrics: Mapping[str, float], counted: Mapping[str, int], classes: int) -> None:
+    """Print the two means of one run next to each other, so that nobody compares unlike numbers."""
+    table = PrettyTable(["metric", "mean over", "classes", "mIoU"], align="l")
+    rules = {
+        "mIoU": "classes labelled or predicted anywhere (mmseg's IoUMetric)",
+        "mIoU_present": "classes labelled anywhere (detectron2; published for CAT-Seg, InfoCLIP)",
+    }
+    for name, rule in rules.items():
+        table.add_row([name, rule, f"{counted[name]} of {classes}", f"{metrics[name]:.2f}"])
+    print_log(f"the two rules for absent classes:\n{table.get_string()}", logger="current")
 
 
 def _mean_percent(values: np.ndarray) -> float:
