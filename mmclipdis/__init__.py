@@ -12,6 +12,7 @@ from mmclipdis.version import __version__
 
 _compat.install()
 
-from mmclipdis import datasets, engine, evaluation, models  # noqa: E402  (compat must come first)
+# compat must come first
+from mmclipdis import datasets, engine, evaluation, models, visualization  # noqa: E402
 
-__all__ = ["__version__", "datasets", "engine", "evaluation", "models"]
+__all__ = ["__version__", "datasets", "engine", "evaluation", "models", "visualization"]

@@ -21,7 +21,7 @@ custom_hooks = [
 # tools/train.py --tensorboard adds TensorBoard
 vis_backends = [dict(type="LocalVisBackend")]
 # no name: mmengine keeps visualizers by name, and a second run in a process would take the first's
-visualizer = dict(type="SegLocalVisualizer", vis_backends=vis_backends)
+visualizer = dict(type="VocabularyVisualizer", vis_backends=vis_backends)
 log_processor = dict(by_epoch=False)
 log_level = "INFO"
 load_from = None

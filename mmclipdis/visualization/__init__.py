@@ -1,5 +1,6 @@
-"""Pictures: label maps in colour, sheets that compare methods."""
+"""Pictures: label maps in colour, sheets that compare methods; importing it registers one."""
 
+from mmclipdis.compat.optional import HAS_MMSEG, absent
 from mmclipdis.visualization.sheet import (
     blend,
     class_palette,
@@ -8,4 +9,16 @@ from mmclipdis.visualization.sheet import (
     draw_sheet,
 )
 
-__all__ = ["blend", "class_palette", "colour_labels", "compose_sheet", "draw_sheet"]
+__all__ = [
+    "VocabularyVisualizer",
+    "blend",
+    "class_palette",
+    "colour_labels",
+    "compose_sheet",
+    "draw_sheet",
+]
+
+if HAS_MMSEG:
+    from mmclipdis.visualization.seg_visualizer import VocabularyVisualizer
+else:
+    __getattr__ = absent(__name__, ("VocabularyVisualizer",))

@@ -1,0 +1,41 @@
+"""mmseg's visualizer for vocabularies with synonyms and with several names of the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.structures import PixelData
+from mmseg.registry import VISUALIZERS
+from mmseg.visualization import SegLocalVisualizer
+
+
+@VISUALIZERS.register_module()
+class VocabularyVisualizer(SegLocalVisualizer):
+    """``SegLocalVisualizer`` that paints what the metric counts.
+
+    A class is written as its first name ("door", not "door, doors, exit"). Where the data set's
+    metainfo has ``background_from=k``, classes from k on are one background, which stays unpainted:
+    labels call it k, and the class of that number is one of its several names. Arguments are those
+    of ``SegLocalVisualizer``; labels may have any number of bits.
+    """
+
+    def _draw_sem_seg(
+        self,
+        image: np.ndarray,
+        sem_seg: PixelData,
+        classes: Sequence[str],
+        palette: Sequence[Sequence[int]],
+        with_labels: bool | None = True,
+    ) -> np.ndarray:
+        """Image RGB uint8 (H, W, 3) with the labels (1, H, W) painted over it."""
+        names = [name.split(", ")[0] for name in classes]
+        first = (self.dataset_meta or {}).get("background_from")
+        if first is not None:
+            labels = sem_seg.data
+            background = (labels >= first) & (labels < len(names))
+            sem_seg = PixelData(data=labels.masked_fill(background, first))
+            names = [*names[:first], "background"]
+            palette = [*palette[:first], [0, 0, 0]]
+        painted: np.ndarray = super()._draw_sem_seg(image, sem_seg, names, palette, with_labels)
+        return painted
