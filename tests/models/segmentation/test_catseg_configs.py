@@ -14,6 +14,8 @@ from PIL import Image
 
 import mmclipdis  # noqa: F401
 
+from .tiny_catseg import shrink_model
+
 ROOT = Path(__file__).parents[3]
 CONFIGS = (
     "configs/catseg/catseg_vitb16_coco-stuff.py",
@@ -39,52 +41,9 @@ def write_images(root, split, sizes):
 def shrunk(path, tmp_path):
     """The config, with a tiny CLIP, a narrow aggregator and images of about 100 pixels."""
     config = Config.fromfile(ROOT / path)
-    depth = max(config.model.guidance_indices) + 2
-    patch = 14 if "vitl14" in path else 16
-    arch = {
-        "embed_dim": 12,
-        "quick_gelu": True,
-        "vision_cfg": {
-            "image_size": 2 * patch,
-            "layers": depth,
-            "width": 16,
-            "head_width": 8,
-            "patch_size": patch,
-        },
-        "text_cfg": {
-            "context_length": 20,
-            "vocab_size": 49408,
-            "width": 16,
-            "heads": 2,
-            "layers": 1,
-        },
-    }
-    if config.model.image_encoder.arch.startswith("EVA02"):
-        trunk = dict(img_size=2 * patch, patch_size=patch, embed_dim=16, depth=depth, num_heads=2)
-        arch["vision_cfg"] = {
-            "timm_model_name": "eva02_base_patch16_clip_224",
-            "timm_pool": "token",
-            "timm_proj": None,
-            "timm_model_kwargs": trunk,
-        }
-    for encoder in ("image_encoder", "text_encoder"):
-        config.model[encoder].pop("init_cfg")
-        config.model[encoder].pop("arch")
-        config.model[encoder].arch = arch
-    narrow = {
-        "hidden_dim": 16,
-        "num_heads": 2,
-        "guidance_proj_dims": (4, 4),
-        "decoder_dims": (16, 8),
-        "pad_len": 200,
-    }
+    shrink_model(config.model, patch=14 if "vitl14" in path else 16)
     config.merge_from_dict(
         {
-            "model.clip_size": (4 * patch, 4 * patch),
-            "model.decode_head.guidance_dims": (8, 4),
-            **{f"model.decode_head.aggregator.{key}": value for key, value in narrow.items()},
-            "model.data_preprocessor.size": (64, 64),
-            "model.test_cfg": {"size": (80, 80), "crop_size": (64, 64), "stride": (16, 16)},
             "train_dataloader.batch_size": 2,
             "train_cfg.max_iters": 1,
             "train_cfg.val_interval": 1,
