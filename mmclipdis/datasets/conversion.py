@@ -1,0 +1,166 @@
+"""What converters of data sets share: reading with the file named, writing whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mmclipdis.datasets.loading import BROKEN
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+#: All that numpy arrays need to come back from a pickle, under numpy's old and new module names.
+_ARRAY_PARTS = frozenset(
+    [("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")]
+    + [
+        (f"numpy.{core}.{module}", name)
+        for core in ("core", "_core")
+        for module, name in (
+            ("multiarray", "_reconstruct"),
+            ("multiarray", "scalar"),
+            ("numeric", "_frombuffer"),
+        )
+    ]
+)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickler that calls nothing but what rebuilds numpy arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return an admitted name; raise UnpicklingError for any other."""
+        if (module, name) not in _ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no plain data")
+        return super().find_class(module, name)
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Content of a pickle of dicts, lists, text, numbers and numpy arrays; runs no other code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds other things than plain data.
+    """
+    try:
+        with path.open("rb") as file:
+            return _ArraysOnly(file).load()
+    except OSError:
+        raise
+    except Exception as error:  # damaged pickles raise nearly anything
+        raise ValueError(f"{path} is no pickle of plain data: {error}") from error
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Decode an image wholly.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image, or broken.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.copy()
+    except FileNotFoundError:
+        raise
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"cannot read {path} as an image; extract it again") from error
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a photo, from its head.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image.
+    """
+    try:
+        with Image.open(path) as photo:
+            return photo.height, photo.width
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no photo {path}; extract the photos beside the labels") from error
+    except BROKEN as error:
+        raise ValueError(f"cannot read {path} as an image; extract it again") from error
+
+
+def write_whole(target: Path, save: Callable[[Path], Any]) -> None:
+    """Have ``save`` write a file beside ``target``, then give it that name; makes the folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        save(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_labels(target: Path, labels: np.ndarray) -> None:
+    """Write labels (H, W), uint8 or uint16, as PNG or (losslessly compressed) TIFF by the name."""
+    picture = Image.fromarray(labels)
+    if target.suffix == ".png":
+        write_whole(target, lambda path: picture.save(path, format="PNG"))
+    else:
+        write_whole(
+            target, lambda path: picture.save(path, format="TIFF", compression="tiff_adobe_deflate")
+        )
+
+
+def lines_differ(
+    target: Path,
+    lines: Sequence[str],
+    remedy: str,
+    *,
+    ordered: bool = True,
+    overwrite: bool = False,
+) -> bool:
+    """Whether a text file has yet to be written.
+
+    Args:
+        target: the file.
+        lines: what it is to hold.
+        remedy: what to do about other content, for the message.
+        ordered: whether another order of the same lines counts as other content.
+        overwrite: whether other content may be replaced.
+
+    Raises:
+        FileExistsError: the file holds something else, and ``overwrite`` is not set.
+    """
+    if not target.exists():
+        return True
+    there = target.read_text(encoding="utf-8").splitlines()
+    if there == list(lines) or (not ordered and sorted(there) == sorted(lines)):
+        return False
+    if not overwrite:
+        raise FileExistsError(
+            f"{target} is there with other content ({len(there):,} lines, to write "
+            f"{len(lines):,}); {remedy}"
+        )
+    return True
+
+
+def write_lines(target: Path, lines: Iterable[str]) -> None:
+    """Write a text file, whole or not at all."""
+    text = "".join(f"{line}\n" for line in lines)
+    write_whole(target, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def each(
+    job: Callable[[Task], Result], tasks: Sequence[Task], nproc: int, unit: str
+) -> Iterator[Result]:
+    """Results of ``job`` as they come, with a progress bar, in ``nproc`` processes."""
+    if nproc <= 1:
+        yield from tqdm(map(job, tasks), total=len(tasks), unit=unit)
+        return
+    with Pool(nproc) as pool:
+        yield from tqdm(pool.imap_unordered(job, tasks, 16), total=len(tasks), unit=unit)
