@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from mmseg.datasets.transforms import LoadAnnotations
+from mmcv.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from mmclipdis.clip.vocabulary import read_class_file
@@ -39,7 +39,7 @@ class LargeVocabulary(FilesThere):
     Raises:
         FileNotFoundError: no file of names, photos or split; says which converter writes them.
         ValueError: the file has not one line for each class; unknown names in ``metainfo``;
-            another ``ignore_index``; mmseg's ``LoadAnnotations``, which cuts labels to 8 bits.
+            another ``ignore_index``; ``LoadAnnotations`` of mmseg or mmcv, which cut to 8 bits.
     """
 
     #: Lines of the file of names.
@@ -90,7 +90,7 @@ class LargeVocabulary(FilesThere):
             reduce_zero_label=reduce_zero_label,
             **kwargs,
         )
-        for step in self.pipeline.transforms:
+        for step in _steps(self.pipeline.transforms):
             if isinstance(step, LoadAnnotations) and not isinstance(step, LoadReadableAnnotations):
                 raise ValueError(
                     f"{name}: {type(step).__name__} of its pipeline cuts 16-bit labels to 8 bits; "
@@ -185,6 +185,14 @@ class PascalContext459Dataset(LargeVocabulary):
         **kwargs: Any,
     ) -> None:
         super().__init__(ann_file, img_suffix, seg_map_suffix, class_file, **kwargs)
+
+
+def _steps(transforms: Iterable[Any]) -> Iterator[Any]:
+    """Transforms, and those inside them: test-time augmentation holds whole pipelines."""
+    for step in transforms:
+        yield step
+        for inside in ("transforms", "subroutines"):
+            yield from _steps(getattr(step, inside, None) or ())
 
 
 def palette(count: int) -> list[list[int]]:
