@@ -10,11 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine import fileio
-from mmseg.datasets import COCOStuffDataset, PascalContextDataset, PascalVOCDataset
+from mmseg.datasets import (
+    ADE20KDataset,
+    COCOStuffDataset,
+    PascalContextDataset,
+    PascalContextDataset59,
+    PascalVOCDataset,
+)
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmclipdis.datasets import COCOObjectDataset, PascalVOC20Dataset, ShapeScenesDataset
+from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.datasets import (
+    CATSegContext59Dataset,
+    COCOObjectDataset,
+    PascalVOC20bDataset,
+    PascalVOC20Dataset,
+    ShapeScenesDataset,
+)
 
 LOAD: list[dict[str, Any]] = [
     {"type": "mmseg.LoadReadableImage"},
@@ -57,6 +70,44 @@ def test_coco_object_ignores_no_pixel(tmp_path: Path) -> None:
 def test_context_sets_answer_to_the_names_of_the_papers() -> None:
     assert DATASETS.get("PascalContext60Dataset") is PascalContextDataset
     assert len(DATASETS.get("PascalContext59Dataset").METAINFO["classes"]) == 59
+
+
+def test_voc20b_asks_for_59_names_and_labels_the_background_20(tmp_path: Path) -> None:
+    args = write(tmp_path, [[0, 1, 15], [20, 255, 0]])
+    data = PascalVOC20bDataset(ann_file="val.txt", **args)
+    assert data[0]["gt_seg_map"].tolist() == [[20, 0, 14], [19, 255, 20]]
+    classes = data.metainfo["classes"]
+    assert classes[:20] == PascalVOCDataset.METAINFO["classes"][1:]
+    assert len(classes) == len(set(classes)) == len(data.metainfo["palette"]) == 59
+    context = {"diningtable", *PascalContextDataset59.METAINFO["classes"]} - {"table"}
+    assert set(classes) == context
+    assert list(classes[20:]) == sorted(classes[20:])
+    assert data.metainfo["background_from"] == 20
+
+
+def test_voc20b_has_fixed_classes_and_numbers(tmp_path: Path) -> None:
+    args = write(tmp_path, [[0]])
+    with pytest.raises(ValueError, match="renumbers VOC's labels by itself"):
+        PascalVOC20bDataset(reduce_zero_label=True, **args)
+    with pytest.raises(ValueError, match="fixed classes; .* vocabulary of the model"):
+        PascalVOC20bDataset(metainfo={"classes": ("cat",)}, **args)
+
+
+def test_context59_of_catseg_differs_from_mmsegs_in_one_name(tmp_path: Path) -> None:
+    theirs = PascalContextDataset59.METAINFO
+    ours = CATSegContext59Dataset.METAINFO
+    pairs = enumerate(zip(theirs["classes"], ours["classes"], strict=True))
+    assert [(i, *pair) for i, pair in pairs if pair[0] != pair[1]] == [(49, "table", "diningtable")]
+    assert ours["palette"] == theirs["palette"]
+    data = CATSegContext59Dataset(ann_file="val.txt", **write(tmp_path, [[0, 1, 50, 59]]))
+    assert data[0]["gt_seg_map"].tolist() == [[255, 0, 49, 58]]
+
+
+def test_blanks_in_ade20ks_names_do_not_reach_the_prompts() -> None:
+    names = ADE20KDataset.METAINFO["classes"]
+    blank = [i for i, name in enumerate(names) if name != name.strip()]
+    assert blank == [names.index("bed ")]
+    assert Vocabulary.from_names(names).class_names[blank[0]] == "bed"
 
 
 def test_missing_folder_and_split_are_named(tmp_path: Path) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmseg.evaluation.metrics import IoUMetric
+from mmseg.evaluation.metrics import IoUMetric, iou_metric
 from PIL import Image
 
-from mmclipdis.evaluation import OpenVocabIoUMetric
+from mmclipdis.evaluation import OpenVocabIoUMetric, open_vocab_iou
 
 CLASSES = ("sky", "cat", "dog")
 
@@ -79,9 +80,109 @@ def test_values_beyond_the_classes_name_the_file(label, prediction, file: str) -
         evaluate(OpenVocabIoUMetric(), [bad])
 
 
+def test_wrong_labels_are_counted_by_value() -> None:
+    label = [7, 0, 7, 65535, 255, 7]
+    bad = sample([], [0] * 6, seg_map_path="masks/a.tif")
+    bad["gt_sem_seg"] = {"data": torch.tensor([[label]])}
+    message = r"masks/a\.tif holds the values 7 \(3 px\), 65535 \(1 px\); 4 of 6 pixels"
+    with pytest.raises(ValueError, match=message + r".*3 classes.*ignored: 255.*ignore_index"):
+        evaluate(OpenVocabIoUMetric(), [bad])
+
+
 def test_ignored_pixels_do_not_count() -> None:
     metrics = evaluate(OpenVocabIoUMetric(), [sample([0, 255, 1], [0, 2, 1])])
     assert metrics["mIoU"] == 100.0
+
+
+LARGE = tuple(f"class {i}" for i in range(847))
+
+
+def test_sixteen_bits_are_scored_and_65535_is_ignored() -> None:
+    item = sample([], [700, 255, 3, 3], seg_map_path="a.tif")
+    item["gt_sem_seg"] = {"data": torch.tensor([[[700, 255, 846, 65535]]])}
+    metric = OpenVocabIoUMetric(ignore_index=65535, present_only=True)
+    metric.dataset_meta = dict(classes=LARGE)
+    metric.process({}, [item])
+    metrics = metric.evaluate(1)
+    # 700 and 255 are right, 846 is missed, 3 is only predicted
+    assert (metrics["mIoU"], metrics["mIoU_present"]) == (50.0, 66.67)
+    metric = OpenVocabIoUMetric()
+    metric.dataset_meta = dict(classes=LARGE)
+    with pytest.raises(ValueError, match=r"ignore_index=255 .*'class 255'.*ignore_index=65535"):
+        metric.process({}, [item])
+
+
+PAS20B = tuple(f"voc {i}" for i in range(20)) + tuple(f"other {i}" for i in range(39))
+
+
+def merged(metric: IoUMetric, *samples: dict[str, Any], **meta: Any) -> dict[str, float]:
+    metric.dataset_meta = dict(classes=PAS20B, **meta)
+    for item in samples:
+        metric.process({}, [item])
+    return metric.evaluate(len(samples))
+
+
+def test_golden_any_name_of_the_background_is_the_background() -> None:
+    metrics = merged(OpenVocabIoUMetric(background_from=20), sample([20], [37]))
+    assert (metrics["mIoU"], metrics["aAcc"]) == (100.0, 100.0)
+
+
+def test_background_is_merged_as_by_hand() -> None:
+    generator = np.random.default_rng(0)
+    samples, by_hand = [], []
+    for _ in range(3):
+        label = np.append(generator.integers(0, 21, 300), [255] * 9)
+        prediction = np.where(generator.random(309) < 0.5, label, generator.integers(0, 59, 309))
+        prediction[-9:] = 58
+        samples.append(sample(label.tolist(), prediction.tolist()))
+        by_hand.append(sample(label.tolist(), np.minimum(prediction, 20).tolist()))
+    plain = OpenVocabIoUMetric(present_only=True)
+    plain.dataset_meta = dict(classes=PAS20B[:21])
+    for item in by_hand:
+        plain.process({}, [item])
+    expected = plain.evaluate(3)
+    assert 30 < expected["mIoU"] < 90
+    option = OpenVocabIoUMetric(present_only=True, background_from=20)
+    assert merged(option, *samples) == expected
+    # the data set may say so, too
+    assert merged(OpenVocabIoUMetric(present_only=True), *samples, background_from=20) == expected
+
+
+def test_an_image_of_ignored_pixels_changes_nothing() -> None:
+    one, ignored = sample([20, 3], [37, 3]), sample([255, 255], [5, 37])
+    with_it = merged(OpenVocabIoUMetric(background_from=20), one, ignored)
+    assert with_it == merged(OpenVocabIoUMetric(background_from=20), one)
+
+
+def test_labels_beyond_the_merged_background_are_refused() -> None:
+    bad = sample([21], [0], seg_map_path="masks/a.png")
+    with pytest.raises(ValueError, match=r"masks/a\.png.*21 \(1 px\).*has 21 classes"):
+        merged(OpenVocabIoUMetric(background_from=20), bad)
+
+
+def test_the_written_maps_are_merged_as_the_labels_are(tmp_path: Path) -> None:
+    metric = OpenVocabIoUMetric(background_from=20, output_dir=str(tmp_path), format_only=True)
+    merged(metric, sample([], [0, 19, 20, 58], img_path="a.jpg"))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert np.asarray(picture).ravel().tolist() == [0, 19, 20, 20]
+
+
+@pytest.mark.parametrize(("first", "message"), [(0, "1 or more"), (59, "has 59 classes")])
+def test_a_background_that_is_no_class_is_refused(first: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"background_from={first}.*{message}"):
+        merged(OpenVocabIoUMetric(background_from=first), sample([0], [0]))
+
+
+def test_the_run_prints_both_means_and_whose_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[str] = []
+    for module in (iou_metric, open_vocab_iou):
+        monkeypatch.setattr(module, "print_log", lambda text, *_, **__: printed.append(text))
+    evaluate(OpenVocabIoUMetric(present_only=True), GOLDEN)
+    table = printed[-1]
+    assert re.search(r"mIoU +\| .*mmseg's IoUMetric\) +\| 3 of 3 +\| 50.00", table)
+    assert re.search(r"mIoU_present \| .*published for CAT-Seg.*\| 2 of 3 +\| 75.00", table)
+    merged(OpenVocabIoUMetric(background_from=20, present_only=True), GOLDEN[0])
+    assert "background" in printed[-2] and "other 0" not in printed[-2]
 
 
 def test_more_pixels_than_float32_can_count() -> None:
