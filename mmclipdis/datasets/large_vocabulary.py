@@ -141,8 +141,8 @@ class ADE20K847Dataset(LargeVocabulary):
     """ADE20K of 2021 with 847 classes (A-847); 2,000 photos for validation.
 
     Its files are written by ``tools/dataset_converters/ade20k_full.py``. Ten classes share their
-    first name with an earlier one (three are a "bag") and cannot win in a model that reads first
-    names only, as CAT-Seg does.
+    first name with an earlier one (three are a "bag"): in a model that reads first names only, as
+    CAT-Seg does, their scores tie.
 
     Args:
         ann_file, img_suffix, seg_map_suffix, class_file, **kwargs: see :class:`LargeVocabulary`.
@@ -210,7 +210,7 @@ def palette(count: int) -> list[list[int]]:
 def warn_of_shared_names(dataset: str, classes: Sequence[str]) -> None:
     """Warn, once and naming them, of classes whose first name an earlier class has.
 
-    A model that reads first names gives such classes equal scores, and the first wins every pixel.
+    A model that reads first names gives such classes equal scores, and one of them gets the pixels.
 
     Args:
         dataset: its name, for the message.
@@ -225,7 +225,7 @@ def warn_of_shared_names(dataset: str, classes: Sequence[str]) -> None:
         listed = "; ".join(f"{name} ({', '.join(map(str, n))})" for name, n in shared.items())
         warnings.warn(
             f"{dataset}: {losers} of {len(classes)} classes share their first name with an earlier "
-            f"one: {listed}. Where a model reads first names only, their scores tie, and the later "
-            "ones never win: their IoU is 0",
+            f"one: {listed}. Where a model reads first names only, their scores tie, so that they "
+            "can never both win: the later ones get (next to) no pixel, and an IoU of 0",
             stacklevel=2,
         )

@@ -125,7 +125,7 @@ def test_shared_first_names_are_warned_of_once_by_name(tmp_path: Path) -> None:
     shared = [str(w.message) for w in caught if "share" in str(w.message)]
     assert len(shared) == 1
     assert "ADE20K847Dataset: 3 of 847 classes" in shared[0]
-    assert "bag (3, 10, 846); pot (5, 6)" in shared[0] and "never win" in shared[0]
+    assert "bag (3, 10, 846); pot (5, 6)" in shared[0] and "never both win" in shared[0]
     assert len(data.metainfo["palette"]) == 847
 
 
