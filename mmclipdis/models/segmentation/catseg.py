@@ -191,6 +191,18 @@ class CATSeg(BaseSegmentor):
             inputs: Normalised crops ``(B, 3, H, W)``.
             data_samples: Their label maps ``gt_sem_seg``.
         """
+        return self.losses_of(self.extract_feat(inputs), self.class_embeddings(), data_samples)
+
+    def losses_of(
+        self, features: DenseFeatures, text: Tensor, data_samples: Sequence[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """As :meth:`loss`, for features and class embeddings that others need, too.
+
+        Args:
+            features: From :meth:`extract_feat`.
+            text: From :meth:`class_embeddings`, ``(T, E)``.
+            data_samples: As in :meth:`loss`.
+        """
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
         check_labels(
             labels,
@@ -198,7 +210,7 @@ class CATSeg(BaseSegmentor):
             self.decode_head.ignore_index,
             [sample.metainfo.get("seg_map_path") for sample in data_samples],
         )
-        losses = self.decode_head.loss(self._forward(inputs), labels)
+        losses = self.decode_head.loss(self.decode_head(features, text), labels)
         return {f"decode.{name}": value for name, value in losses.items()}
 
     @torch.no_grad()
