@@ -44,7 +44,7 @@ class LargeVocabulary(FilesThere):
 
     #: Lines of the file of names.
     NUM_CLASSES: ClassVar[int]
-    #: What writes the files.
+    #: The command that writes the files.
     CONVERTER: ClassVar[str]
 
     def __init__(
@@ -99,7 +99,7 @@ class LargeVocabulary(FilesThere):
 
     def _read_names(self, path: str) -> tuple[str, ...]:
         name = type(self).__name__
-        remedy = f"{self.CONVERTER} writes it"
+        remedy = f"'{self.CONVERTER}' writes it"
         try:
             lines = read_class_file(path, separator=None)
         except FileNotFoundError as error:
@@ -149,7 +149,7 @@ class ADE20K847Dataset(LargeVocabulary):
     """
 
     NUM_CLASSES = 847
-    CONVERTER = "tools/dataset_converters/ade20k_full.py"
+    CONVERTER = "python tools/dataset_converters/ade20k_full.py ADE20K_2021_17_01"
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class PascalContext459Dataset(LargeVocabulary):
     """
 
     NUM_CLASSES = 459
-    CONVERTER = "tools/dataset_converters/pascal_context.py"
+    CONVERTER = "python tools/dataset_converters/pascal_context.py data/VOCdevkit/VOC2010"
 
     def __init__(
         self,

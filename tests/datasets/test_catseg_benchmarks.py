@@ -85,6 +85,16 @@ def test_a_config_builds_its_data_and_has_the_published_protocol(
     assert len(data) == 1 and len(data.metainfo["classes"]) == CLASSES[name]
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("method", METHODS)
+def test_published_numbers_are_those_of_the_docs(method: str, arch: str) -> None:
+    page = (ROOT / "docs" / "catseg.md").read_text()
+    (row,) = re.findall(rf"`configs/{method}/catseg_{arch}_coco-stuff.py` .*", page)
+    numbers = re.findall(r"\d\d\.\d", row.split("|")[2])
+    configs = [path_of(method, arch, name).read_text() for name in BENCHMARKS]
+    assert numbers == re.findall(r"Published: (\d\d\.\d) mIoU", "".join(configs))
+
+
 def write_tiny(config: Config, folder: Path, root: Path) -> tuple[str, str]:
     """The config at a tiny size, and a checkpoint of random weights for it."""
     config = Config(config.to_dict())

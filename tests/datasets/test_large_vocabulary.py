@@ -53,18 +53,21 @@ def test_the_palette_is_vocs_and_goes_on_distinct() -> None:
 def test_a_missing_list_of_names_says_what_writes_it(tmp_path: Path, name: str) -> None:
     files = arguments(name, tmp_path)
     (tmp_path / BENCHMARKS[name].names).unlink()
-    remedy = {"a847": "ade20k_full.py", "pc459": "pascal_context.py"}[name]
-    message = rf"no list of classes at '.*classes\.txt'; tools/dataset_converters/{remedy} writes"
-    with pytest.raises(FileNotFoundError, match=message):
+    command = {"a847": "ade20k_full.py ADE20K_2021_17_01", "pc459": "pascal_context.py data/VOC"}
+    message = r"no list of classes at '.*classes\.txt'; 'python tools/dataset_converters/"
+    with pytest.raises(FileNotFoundError, match=message + command[name]):
         KINDS[name](**files)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty.*ade20k_full.py writes it"),
-        ("wall\nsky\n", "has 2 lines, but the data set has 847 classes.*ade20k_full.py writes it"),
-        ("wall\n\nsky\n", "line 2 is blank.*ade20k_full.py writes it"),
+        ("", "is empty.*full.py ADE20K_2021_17_01. writes it"),
+        (
+            "wall\nsky\n",
+            "has 2 lines, but the data set has 847 classes.*full.py ADE20K_2021_17_01. writes it",
+        ),
+        ("wall\n\nsky\n", "line 2 is blank.*full.py ADE20K_2021_17_01. writes it"),
     ],
 )
 def test_a_list_of_another_length_is_refused(tmp_path: Path, content: str, message: str) -> None:
