@@ -13,7 +13,9 @@ from PIL import Image
 
 from mmclipdis.clip.vocabulary import read_class_file
 from mmclipdis.datasets.ade20k_classes import LIST_NAME, first_id, read_classes, read_object_names
+from mmclipdis.datasets.label_maps import LoadReadableAnnotations
 from mmclipdis.datasets.large_vocabulary import ADE20K847Dataset
+from mmclipdis.datasets.loading import LoadReadableImage
 from tools.dataset_converters.ade20k_full import CLASSES, main
 
 OBJECTS = 3_688
@@ -153,6 +155,12 @@ def test_another_number_of_photos_is_refused(raw: Path, out: Path, capsys) -> No
     assert main([str(raw), "--out", str(out)]) == 1
     assert "found 2 validation photos, the release has 2,000" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_published_number_of_photos_passes(raw: Path, out: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tools.dataset_converters.ade20k_full.EXPECTED_PHOTOS", 2)
+    assert main([str(raw), "--out", str(out)]) == 0
+    assert files(out) == CONVERTED
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
@@ -339,7 +347,7 @@ def test_the_data_set_reads_what_was_written(raw: Path, out: Path) -> None:
         dataset = ADE20K847Dataset(
             data_root=str(out),
             data_prefix={"img_path": "images/validation", "seg_map_path": "annotations/validation"},
-            pipeline=[{"type": "LoadReadableImage"}, {"type": "LoadReadableAnnotations"}],
+            pipeline=[LoadReadableImage(), LoadReadableAnnotations()],
         )
     assert len(dataset) == 2
     assert dataset[0]["gt_seg_map"].tolist() == [[0, 2, 65535], [846, 65535, 1]]
