@@ -1,7 +1,10 @@
-"""Counting over the ranks of a distributed run, which share one batch."""
+"""Counting and gathering over the ranks of a distributed run, which share one batch."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -29,6 +32,56 @@ def count_per_rank(count: Tensor, across_ranks: bool = True) -> Tensor:
     if _together(across_ranks):
         dist.all_reduce(count)
     return count.clamp(min=1) / world_size(across_ranks)
+
+
+def gather_samples(samples: Tensor, across_ranks: bool = True) -> Tensor:
+    """Samples ``(n, d)`` of all ranks, ``(N, d)`` in the order of the ranks, with gradient.
+
+    For losses of the joint batch that every rank computes as a whole, the same on each. A rank's
+    own samples get their gradient times the number of ranks (nothing is sent for it), so that the
+    average over the ranks, as DDP takes it, is exactly the gradient of the joint batch. Ranks may
+    hold different numbers of samples, also none, and every rank has to make the call.
+
+    Args:
+        samples: This rank's, ``(n, d)``.
+        across_ranks: False returns them as they are, without communication.
+
+    Raises:
+        ValueError: not ``(n, d)``, or d differs between the ranks (on each of them).
+    """
+    if samples.ndim != 2:
+        raise ValueError(f"Expected samples (n, d), got {tuple(samples.shape)}.")
+    if not _together(across_ranks) or dist.get_world_size() == 1:
+        return samples
+    own = torch.tensor(samples.shape, device=samples.device)
+    shapes = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(shapes, own)
+    counts, widths = torch.stack(shapes).T.tolist()
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"The ranks hold samples of {widths} numbers each, in this order; samples of a joint "
+            "batch have the same size: give every rank the same classes and image size."
+        )
+    return cast(Tensor, _Gather.apply(samples, counts))  # type: ignore[no-untyped-call]
+
+
+class _Gather(torch.autograd.Function):
+    """All samples forward; this rank's share of the gradient, times the ranks, backward."""
+
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts, ctx.rank = counts, dist.get_rank()
+        most = max(counts)  # backends want equal sizes
+        padded = samples.new_zeros(most, samples.shape[1])
+        padded[: len(samples)] = samples
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        own = torch.split(gradient, ctx.counts)[ctx.rank]
+        return own * len(ctx.counts), None
 
 
 def _together(across_ranks: bool) -> bool:

@@ -26,6 +26,7 @@ from mmclipdis.models.losses import (
     GatheredBCELoss,
     MFILoss,
 )
+from mmclipdis.models.lpam import LPAM
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import DCLIPDataPreprocessor
@@ -34,6 +35,7 @@ from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
     "DCLIP",
+    "LPAM",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
