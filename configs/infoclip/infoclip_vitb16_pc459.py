@@ -1,0 +1,9 @@
+# InfoCLIP, ViT-B/16, tested on PC-459. Published: 19.5 mIoU (InfoCLIP, 2025); compare mIoU_present.
+# Not run here.
+#   python tools/test.py configs/infoclip/infoclip_vitb16_pc459.py CHECKPOINT
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/catseg_pc459.py",
+    "../_base_/models/catseg_vitb16.py",
+]
+model = dict(_delete_=True, type="InfoCLIP", segmentor={{_base_.model}})

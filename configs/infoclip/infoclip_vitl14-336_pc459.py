@@ -1,0 +1,9 @@
+# InfoCLIP, ViT-L/14 at 336 px, tested on PC-459. Published: 24.6 mIoU (InfoCLIP, 2025); compare
+# mIoU_present. Not run here.
+#   python tools/test.py configs/infoclip/infoclip_vitl14-336_pc459.py CHECKPOINT
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/catseg_pc459.py",
+    "../_base_/models/catseg_vitl14-336.py",
+]
+model = dict(_delete_=True, type="InfoCLIP", segmentor={{_base_.model}})
