@@ -56,6 +56,7 @@ __all__ = [
     "FViTRPNHead",
     "FViTRoIHead",
     "GatheredBCELoss",
+    "InfoCLIP",
     "MFILoss",
     "MaskCLIPViT",
     "MixedSizeSegDataPreProcessor",
@@ -76,6 +77,7 @@ if HAS_MMSEG:
         CATSeg,
         CATSegHead,
         CosineSegHead,
+        InfoCLIP,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,
     )

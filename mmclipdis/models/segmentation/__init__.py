@@ -3,6 +3,7 @@
 from mmclipdis.models.segmentation.catseg import CATSeg
 from mmclipdis.models.segmentation.catseg_head import CATSegHead
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead
+from mmclipdis.models.segmentation.infoclip import InfoCLIP
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 
@@ -10,6 +11,7 @@ __all__ = [
     "CATSeg",
     "CATSegHead",
     "CosineSegHead",
+    "InfoCLIP",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
 ]

@@ -1,0 +1,370 @@
+"""InfoCLIP: fine-tune an open-vocabulary segmentor without losing CLIP's alignment."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from mmengine.dist import broadcast
+from mmengine.model import ModuleDict
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.losses.alignment_transfer import (
+    check_transfer_options,
+    compression_loss,
+    distillation_loss,
+)
+from mmclipdis.models.segmentation.gradient_norms import gradient_norms
+from mmclipdis.models.segmentation.prediction import resize
+
+ENCODERS = ("image_encoder", "text_encoder")
+#: Options of both losses, with the published weights.
+COMPRESSION: Mapping[str, Any] = {"weight": 1.0}
+DISTILLATION: Mapping[str, Any] = {
+    "weight": 1.0,
+    "kind": "mi",
+    "temperature": 1.0,
+    "detach_teacher": False,
+}
+
+
+@MODELS.register_module()
+class InfoCLIP(BaseSegmentor):
+    r"""A segmentor that learns its task and keeps the pixel-text alignment of the CLIP it began as.
+
+    .. math:: L = L_{task} + \lambda_1 L_c + \lambda_2 L_d, \quad
+              L_c = I(V^T, L^T; R^T) \text{ less a constant}, \quad L_d = -I(R^T; R^S)
+
+    A frozen copy of the encoders, the teacher T, sees the crops of the student S. The LPAM turns
+    patch tokens V and class embeddings L of either into a relation R. ``L_c`` shapes the LPAM
+    alone, ``L_d`` the LPAM and the student's encoders; what follows the encoders in the segmentor
+    learns from its task only. Features and class embeddings of the student are computed once an
+    iteration and serve all three losses.
+
+    Only training differs from the segmentor: validation, testing and augmented testing are handed
+    to it. The teacher is in no checkpoint, optimizer or DDP bucket. ``init_weights()`` makes it
+    from what the student's own ``init_weights()`` loaded, so that a resumed run has the same one.
+
+    Args:
+        segmentor: Config of a :class:`~mmclipdis.models.segmentation.catseg.CATSeg`, or of another
+            segmentor with ``image_encoder`` and ``text_encoder``, ``clip_size``,
+            ``extract_feat(inputs).map``, ``class_embeddings()``, ``losses_of(features, text,
+            data_samples)`` and a vocabulary.
+        teacher: ``{'image_encoder': {...}, 'text_encoder': {...}}``, options that differ from the
+            student's, such as ``init_cfg``; one of them or both. None: the student's start.
+        lpam: Options of :class:`~mmclipdis.models.lpam.LPAM`, such as ``relation``, ``residual``.
+        compression: ``{'weight': 1.0}``, or None to leave ``L_c`` out.
+        distillation: ``weight``, ``kind`` (``'mi'``: ``L_d``; ``'mse'`` or ``'kl'`` of the two
+            relations), ``temperature`` (of ``'kl'``), ``detach_teacher`` (True: the teacher's
+            relation is a constant for it).
+        alpha: Order of the Rényi entropy; 2 is published, and by far the cheapest.
+        gram_axis: ``'batch'``: samples are the images of all ranks (two or more); ``'pixel'``: the
+            pixels of an image.
+        subsample: With ``'pixel'``, at most this many pixels.
+        grad_norm_interval: Log the norms of the weighted terms' gradients every so many training
+            iterations; costs one more backward pass. 0 switches it off.
+        data_preprocessor: The segmentor's own by default.
+        init_cfg: As in mmengine.
+
+    Raises:
+        TypeError: for a segmentor without the parts named above.
+        ValueError: for unknown options, or losses that could teach nothing.
+
+    Source: InfoCLIP (2025), as summarised by others; what is ours: docs/infoclip.md.
+    """
+
+    def __init__(
+        self,
+        segmentor: Mapping[str, Any],
+        teacher: Mapping[str, Any] | None = None,
+        lpam: Mapping[str, Any] | None = None,
+        compression: Mapping[str, Any] | None = COMPRESSION,
+        distillation: Mapping[str, Any] = DISTILLATION,
+        alpha: float = 2.0,
+        gram_axis: Literal["batch", "pixel"] = "batch",
+        subsample: int | None = None,
+        grad_norm_interval: int = 50,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.segmentor = MODELS.build(segmentor)
+        _check_segmentor(self.segmentor)
+        if data_preprocessor is not None:
+            own = isinstance(data_preprocessor, nn.Module)
+            self.segmentor.data_preprocessor = (
+                data_preprocessor if own else MODELS.build(data_preprocessor)
+            )
+        self.data_preprocessor = self.segmentor.data_preprocessor
+        self.lpam = MODELS.build(
+            {"type": "LPAM", "embed_dim": self.segmentor.image_encoder.embed_dim, **(lpam or {})}
+        )
+        _check_losses(compression, distillation, any(True for _ in self.lpam.parameters()))
+        self.compression = None if compression is None else {**COMPRESSION, **compression}
+        self.distillation = {**DISTILLATION, **distillation}
+        gram = {"alpha": alpha, "gram_axis": gram_axis, "subsample": subsample}
+        self._gram: dict[str, Any] = gram
+        check_transfer_options(**self._gram)
+        kind = {name: self.distillation[name] for name in ("kind", "temperature")}
+        # mse and kl have no Gram matrix; its options are then for the compression alone.
+        uses_gram = kind["kind"] == "mi" or self.compression is None
+        self._distil: dict[str, Any] = {**kind, **(gram if uses_gram else {})}
+        check_transfer_options(**self._distil)
+        if grad_norm_interval < 0:
+            raise ValueError(
+                f"grad_norm_interval must be 0 (never) or more, got {grad_norm_interval}"
+            )
+        self.grad_norm_interval = grad_norm_interval
+        self._iterations = 0
+        self._configs = _teacher_configs(segmentor, teacher)
+        # In a tuple, which PyTorch does not look into: the teacher is then no part of checkpoints,
+        # optimizer groups and DDP by itself. It follows .to() through _apply().
+        self._teacher: tuple[ModuleDict, ...] = ()
+        self._teacher_text: tuple[Vocabulary, Tensor] | None = None
+
+    @property
+    def teacher(self) -> ModuleDict:
+        """The frozen ``image_encoder`` and ``text_encoder``.
+
+        Raises:
+            RuntimeError: before ``init_weights()``.
+        """
+        if not self._teacher:
+            raise RuntimeError(
+                "InfoCLIP has no teacher yet: call init_weights() before the training, as Runner "
+                "does; the teacher is the CLIP that the student starts from"
+            )
+        return self._teacher[0]
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes in use, if known."""
+        found: Vocabulary | None = self.segmentor.vocabulary
+        return found
+
+    @property
+    def follow_dataset(self) -> bool:
+        """Whether the classes are those of the data set in use."""
+        return bool(self.segmentor.follow_dataset)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, if known."""
+        found: int | None = self.segmentor.num_classes
+        return found
+
+    @property
+    def out_channels(self) -> int | None:
+        """Channels of the class scores."""
+        found: int | None = self.segmentor.out_channels
+        return found
+
+    @property
+    def align_corners(self) -> bool:
+        """How the segmentor resizes."""
+        return bool(self.segmentor.align_corners)
+
+    @property
+    def test_cfg(self) -> Any:
+        """The segmentor's."""
+        return self.segmentor.test_cfg
+
+    @test_cfg.setter
+    def test_cfg(self, value: Any) -> None:
+        self.segmentor.test_cfg = value
+
+    def set_vocabulary(self, vocabulary: Any) -> None:
+        """Change the classes of the live model; see the segmentor's."""
+        self.segmentor.set_vocabulary(vocabulary)
+
+    def init_weights(self) -> None:
+        """Load what ``init_cfg`` of all parts name; then make the teacher, once."""
+        super().init_weights()
+        if self._teacher:
+            return
+        if self._configs is None:
+            parts = {name: copy.deepcopy(getattr(self.segmentor, name)) for name in ENCODERS}
+        else:
+            parts = {name: MODELS.build(config) for name, config in self._configs.items()}
+        teacher = ModuleDict(parts)
+        if self._configs is not None:
+            teacher.init_weights()
+        device = next(self.segmentor.parameters()).device
+        self._teacher = (teacher.requires_grad_(False).eval().to(device),)
+        for value in teacher.state_dict().values():
+            broadcast(value)  # as Runner does with the student: random ones may differ
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """The student's dense features."""
+        return self.segmentor.extract_feat(inputs)
+
+    def class_embeddings(self) -> Tensor:
+        """The student's class embeddings ``(T, E)``."""
+        embeddings: Tensor = self.segmentor.class_embeddings()
+        return embeddings
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of the segmentor, ``loss_compression`` and ``loss_distillation`` (weighted).
+
+        Args:
+            inputs: Normalised crops ``(B, 3, H, W)``.
+            data_samples: Their label maps ``gt_sem_seg``.
+
+        Raises:
+            RuntimeError: there is no teacher yet.
+            ValueError: a single image in all where the losses compare images.
+        """
+        features, text = self.extract_feat(inputs), self.class_embeddings()
+        losses: dict[str, Tensor] = self.segmentor.losses_of(features, text, data_samples)
+        task = sum(value for name, value in losses.items() if "loss" in name)
+        losses |= self.transfer_losses(inputs, features.map, text)
+        if self._measures_now():
+            losses |= self._gradient_norms({"task": task, **losses})
+        return losses
+
+    def transfer_losses(self, inputs: Tensor, dense: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """``L_c`` and ``L_d``, weighted.
+
+        Args:
+            inputs: Normalised crops ``(B, 3, H, W)``.
+            dense: The student's map ``(B, E, h, w)``.
+            text: The student's class embeddings ``(T, E)``.
+        """
+        teacher_images, teacher_text = self.teach(inputs)
+        taught = self.lpam(teacher_images, teacher_text)
+        losses = {}
+        if self.compression is not None:
+            # Without the text: all samples share it, so that its Gram matrix is all ones.
+            value = compression_loss(teacher_images, taught, **self._gram)
+            losses["loss_compression"] = self.compression["weight"] * value
+        if self.distillation["detach_teacher"]:
+            taught = taught.detach()
+        learned = self.lpam(dense.flatten(2).mT, text)
+        value = distillation_loss(taught, learned, **self._distil)
+        losses["loss_distillation"] = self.distillation["weight"] * value
+        return losses
+
+    # no_grad and not inference_mode: LPAM keeps its inputs for the gradient of its weights, which
+    # autograd refuses for tensors of inference_mode; a clone of the features would gain nothing.
+    @torch.no_grad()
+    def teach(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's patch tokens ``(B, h*w, E)`` of crops, and class embeddings ``(T, E)``."""
+        teacher: Any = self.teacher
+        dense = teacher["image_encoder"].dense(resize(inputs, self.segmentor.clip_size))
+        vocabulary = self.vocabulary
+        if vocabulary is None:  # as the segmentor says
+            raise ValueError("InfoCLIP does not know its classes yet: call set_vocabulary(names)")
+        if self._teacher_text is None or self._teacher_text[0] is not vocabulary:
+            with torch.autocast(inputs.device.type, enabled=False):
+                embeddings = teacher["text_encoder"].embed(vocabulary)
+            self._teacher_text = (vocabulary, embeddings)
+        return dense.map.flatten(2).mT, self._teacher_text[1]
+
+    def predict(
+        self, inputs: Any, data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """The segmentor's predictions."""
+        found: list[SegDataSample] = self.segmentor.predict(inputs, data_samples)
+        return found
+
+    def val_step(self, data: Any) -> list[SegDataSample]:
+        """The segmentor's."""
+        found: list[SegDataSample] = self.segmentor.val_step(data)
+        return found
+
+    def encode_decode(
+        self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None
+    ) -> Tensor:
+        """The segmentor's class scores at input size."""
+        scores: Tensor = self.segmentor.encode_decode(inputs, batch_data_samples)
+        return scores
+
+    def _forward(
+        self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> Tensor:
+        """The segmentor's ``mode='tensor'``."""
+        logits: Tensor = self.segmentor(inputs, data_samples, mode="tensor")
+        return logits
+
+    def _measures_now(self) -> bool:
+        if not (self.grad_norm_interval and self.training and torch.is_grad_enabled()):
+            return False
+        self._iterations += 1
+        return (self._iterations - 1) % self.grad_norm_interval == 0
+
+    def _gradient_norms(self, terms: Mapping[str, Any]) -> dict[str, Tensor]:
+        encoders = [
+            p
+            for name in ENCODERS
+            for p in getattr(self.segmentor, name).parameters()
+            if p.requires_grad
+        ]
+        lpam = [p for p in self.lpam.parameters() if p.requires_grad]
+        found = {}
+        for term in ("task", "loss_compression", "loss_distillation"):
+            if term in terms:
+                groups = {"encoders": encoders, "lpam": lpam}
+                short = term.removeprefix("loss_")
+                for group, norm in gradient_norms(terms[term], groups).items():
+                    found[f"grad_{short}_{group}"] = norm
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InfoCLIP:
+        super()._apply(fn, recurse)
+        for module in self._teacher:
+            module._apply(fn, recurse)
+        self._teacher_text = None
+        return self
+
+
+def _check_segmentor(segmentor: Any) -> None:
+    needed = (*ENCODERS, "clip_size", "class_embeddings", "losses_of", "set_vocabulary")
+    missing = [name for name in needed if not hasattr(segmentor, name)]
+    if missing:
+        raise TypeError(
+            f"InfoCLIP cannot teach a {type(segmentor).__name__}, which has no {missing[0]}: give "
+            "segmentor=dict(type='CATSeg', ...) or a model with the same parts"
+        )
+
+
+def _check_losses(
+    compression: Mapping[str, Any] | None, distillation: Mapping[str, Any], learnable: bool
+) -> None:
+    """Refuse unknown options, and losses that reach nothing."""
+    if distillation is None:
+        raise ValueError(
+            "InfoCLIP without distillation teaches the student nothing, since compression reaches "
+            "the LPAM alone: give distillation=dict(...), or train the segmentor by itself"
+        )
+    for name, given, known in (
+        ("compression", compression, COMPRESSION),
+        ("distillation", distillation, DISTILLATION),
+    ):
+        unknown = sorted(set(given or ()) - set(known))
+        if unknown:
+            raise ValueError(f"InfoCLIP.{name} has no {unknown}, it takes {', '.join(known)}")
+    if compression is not None and not learnable:
+        raise ValueError(
+            "a fixed relation (lpam.relation='cosine') has nothing that compression could shape: "
+            "give compression=None, or relation='lpam'"
+        )
+
+
+def _teacher_configs(
+    segmentor: Mapping[str, Any], teacher: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]] | None:
+    """Configs of both frozen encoders; None where the teacher is the student's start."""
+    if teacher is None:
+        return None
+    unknown = sorted(set(teacher) - set(ENCODERS))
+    if unknown or not teacher:
+        raise ValueError(f"InfoCLIP.teacher takes {' and '.join(ENCODERS)}, got {sorted(teacher)}")
+    return {
+        name: {**segmentor[name], **teacher.get(name, {}), "trainable": ()} for name in ENCODERS
+    }
