@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fast": {},
     "fast, nothing recomputed": {"recompute": "none"},
     "fast, all recomputed": {"recompute": "full"},
-    "fast, all classes at once": {"class_chunk": None},
+    "fast, all classes at once": {"chunk_mb": float("inf")},
 }
 
 

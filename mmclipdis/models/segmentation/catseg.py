@@ -26,6 +26,7 @@ from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import (
     WindowScores,
     full_size_scores,
+    queries_within,
     resize,
     stream_argmax,
 )
@@ -248,9 +249,8 @@ class CATSeg(BaseSegmentor):
                 probabilities = full_size_scores(scores, size, torch.sigmoid)
                 attach_result(sample, probabilities.argmax(dim=0), probabilities)
             else:
-                best = stream_argmax(
-                    scores, size, activation=torch.sigmoid, class_chunk=settings.class_chunk
-                )
+                step = queries_within(settings.chunk_mb, scores, size)
+                best = stream_argmax(scores, size, activation=torch.sigmoid, class_chunk=step)
                 attach_result(sample, best.index)
         return samples
 
@@ -283,8 +283,9 @@ class CATSeg(BaseSegmentor):
             for step in [settings.window_batch_size]
             for i in range(0, len(views), step)
         ]
-        logits = torch.cat(batches).float().split([len(layout.views) for layout in layouts])
-        return [layout.scores(maps) for layout, maps in zip(layouts, logits, strict=True)]
+        logits = torch.cat(batches).float() if len(batches) > 1 else batches[0].float()
+        per_image = logits.split([len(layout.views) for layout in layouts])
+        return [layout.scores(maps) for layout, maps in zip(layouts, per_image, strict=True)]
 
     def _forward(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None

@@ -7,12 +7,14 @@ explained where it is taken and compared with the plain form in the tests.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmclipdis.models.segmentation.catseg_class import ClassAggregation
@@ -28,6 +30,11 @@ from mmclipdis.models.segmentation.catseg_spatial import SpatialAggregation
 
 DROPPED_LOGIT = -100.0
 """Logit of a class that the ``max_classes`` best of an image left out (as in the reference)."""
+
+CPU_CHUNK_MB = 5.0
+"""Default ``chunk_mb`` on a CPU, whose caches like small tensors: 16 classes of one 24x24 grid."""
+GPU_CHUNK_MB = 24.0
+"""Default elsewhere, where small tensors leave the device idle: 16 classes of five 24x24 grids."""
 
 
 class AggregatorLayer(nn.Module):
@@ -60,11 +67,15 @@ class CATSegAggregator(nn.Module):
         pad_len: Class sequences are padded to this length with learnable tokens; 0 for none. This
             changes the result, and released checkpoints need their 256.
         max_classes: Keep only so many classes an image, those with the highest cosine anywhere;
-            the logits of the others are :data:`DROPPED_LOGIT`. ``None`` keeps all.
+            the logits of the others are :data:`DROPPED_LOGIT`; a warning says so. ``None`` keeps
+            all.
         train_pool: Side of the pooling before class aggregation in training.
         test_pool: The same in evaluation (the published numbers use 1).
-        class_chunk: Classes processed at once where classes do not interact; ``None`` for all. The
-            result does not depend on it. Bounds the memory; small tensors are also faster on a CPU.
+        chunk_mb: Size of the fp32 class maps, in MB (1e6 bytes), that are processed at once where
+            classes do not interact: as many classes as fit in, at least one. What a chunk needs for
+            its own steps is about ten times as much. The result does not depend on it but for
+            rounding. ``None`` takes what suits the device, :data:`CPU_CHUNK_MB` or
+            :data:`GPU_CHUNK_MB`; ``inf`` takes all classes at once.
         recompute: Activations computed again in the backward pass instead of stored: ``'none'``,
             ``'cheap'`` (normalised features, MLP hidden layers of the spatial blocks; no
             convolution: half of the memory for little time) or ``'full'`` (all but the class maps
@@ -88,11 +99,11 @@ class CATSegAggregator(nn.Module):
         max_classes: int | None = 256,
         train_pool: int = 2,
         test_pool: int = 1,
-        class_chunk: int | None = 16,
+        chunk_mb: float | None = None,
         recompute: Recompute = "cheap",
     ) -> None:
         super().__init__()
-        _check_options(hidden_dim, num_heads, window_size, pad_len, max_classes, class_chunk)
+        _check_options(hidden_dim, num_heads, window_size, pad_len, max_classes, chunk_mb)
         if not len(guidance_dims) == len(guidance_proj_dims) == len(decoder_dims) > 0:
             raise ValueError(
                 "guidance_dims, guidance_proj_dims and decoder_dims need one entry for each "
@@ -102,9 +113,10 @@ class CATSegAggregator(nn.Module):
             raise ValueError(f"recompute must be one of {RECOMPUTE}, got {recompute!r}.")
         if train_pool < 1 or test_pool < 1:
             raise ValueError(f"Pooling sides must be >= 1, got {train_pool} and {test_pool}.")
-        self.embed_dim, self.max_classes = embed_dim, max_classes
+        self.embed_dim, self.hidden_dim, self.max_classes = embed_dim, hidden_dim, max_classes
         self.train_pool, self.test_pool = train_pool, test_pool
-        self.class_chunk = class_chunk
+        self.chunk_mb = chunk_mb
+        self._warned_of: int | None = None
         self.recompute: Recompute = recompute
         self.cost_embedding = nn.Conv2d(1, hidden_dim, 7, padding=3)
         self.appearance_projection = nn.Conv2d(embed_dim, hidden_dim, 3, padding=1)
@@ -143,12 +155,12 @@ class CATSegAggregator(nn.Module):
         cost = torch.einsum("bchw,tc->bthw", F.normalize(image, dim=1), text)
         projected = F.relu(self.text_projection(text))[None]  # (1, T, dim)
         kept = self.best_classes(cost)
+        self._say_who_competes(cost.shape[1])
         if kept is None:
             return self.decode(self.aggregate(self.embed(cost), image, projected), guidance)
         classes = cost.shape[1]
         cost = cost.gather(1, kept[..., None, None].expand(-1, -1, *cost.shape[2:]))
-        maps = self.aggregate(self.embed(cost), image, projected[0][kept])
-        logits = self.decode(maps, guidance)
+        logits = self.decode(self.aggregate(self.embed(cost), image, projected[0][kept]), guidance)
         full = logits.new_full((len(logits), classes, *logits.shape[2:]), DROPPED_LOGIT)
         return full.scatter_(1, kept[..., None, None].expand_as(logits), logits)
 
@@ -166,14 +178,27 @@ class CATSegAggregator(nn.Module):
         best = cost.detach().amax(dim=(2, 3)).topk(self.max_classes, dim=1, sorted=False).indices
         return best.sort(dim=1).values
 
+    def _say_who_competes(self, classes: int) -> None:
+        """Warn, once for a number of classes, that ``max_classes`` leaves some of them out."""
+        if self.max_classes is None or classes <= self.max_classes or classes == self._warned_of:
+            return
+        self._warned_of = classes
+        print_log(
+            f"CATSeg: {classes} classes, but max_classes={self.max_classes}: in each view only the "
+            f"{self.max_classes} classes with the highest cosine compete, the others get no pixel "
+            "of it. So it is published; max_classes=None lets all compete, with other results.",
+            logger="current",
+            level=logging.WARNING,
+        )
+
     def embed(self, cost: Tensor) -> Tensor:
         """Cosines ``(B, T, h, w)`` -> class maps ``(B, T, h, w, dim)``."""
 
         def convolve(part: Tensor) -> Tensor:
             maps = self.cost_embedding(part.flatten(0, 1).unsqueeze(1))
-            return channels_last(maps, len(part)).contiguous()
+            return channels_last(maps, len(part))
 
-        return self._in_chunks(convolve, cost, recompute=False)
+        return self._in_chunks(convolve, cost, recompute=False).contiguous()
 
     def aggregate(self, maps: Tensor, image: Tensor, text: Tensor) -> Tensor:
         """All aggregation layers on class maps ``(B, T, h, w, dim)``.
@@ -190,7 +215,8 @@ class CATSegAggregator(nn.Module):
             terms = layer.spatial.guidance_terms(appearance)
             spatial = partial(layer.spatial, terms=terms, recompute=self.recompute == "cheap")
             maps = self._in_chunks(spatial, maps, recompute=full, in_place=True)
-            maps = layer.classes(maps, text, pool, self.class_chunk, full)
+            chunk = self._classes_at_once(maps if torch.is_grad_enabled() else maps[:1])
+            maps = layer.classes(maps, text, pool, chunk, full)
         return maps
 
     def decode(self, maps: Tensor, guidance: Sequence[Tensor]) -> Tensor:
@@ -214,17 +240,34 @@ class CATSegAggregator(nn.Module):
         recompute: bool,
         in_place: bool = False,
     ) -> Tensor:
-        """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``class_chunk`` at a time.
+        """Apply a per-class ``function`` to ``maps`` (B, T, ...), ``chunk_mb`` at a time.
 
         With ``in_place``, and unless gradients are needed, the results overwrite ``maps``.
         """
-        parts = maps.split(self.class_chunk or maps.shape[1], dim=1)
-        if in_place and not torch.is_grad_enabled():
-            for part in parts:
-                part.copy_(function(part))
-            return maps
-        outputs = [recomputed(function, part, when=recompute) for part in parts]
-        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+        step, classes = self._classes_at_once(maps), maps.shape[1]
+        parts = maps.split(step, dim=1)
+        if torch.is_grad_enabled():
+            outputs = [recomputed(function, part, when=recompute) for part in parts]
+            return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+        if len(parts) == 1:
+            return function(maps)
+        # Written where they belong, part by part: a list of parts and its cat would be held twice.
+        out = maps if in_place else None
+        for start, part in zip(range(0, classes, step), parts, strict=True):
+            result = function(part)
+            if out is None:
+                out = result.new_empty((len(result), classes, *result.shape[2:]))
+            out[:, start : start + step] = result
+        return maps if out is None else out
+
+    def _classes_at_once(self, maps: Tensor) -> int:
+        """How many classes of ``maps`` (B, T, h, w, ...) ``chunk_mb`` allows, at least one."""
+        budget = self.chunk_mb
+        if budget is None:
+            budget = CPU_CHUNK_MB if maps.device.type == "cpu" else GPU_CHUNK_MB
+        batch, classes, height, width = maps.shape[:4]
+        one_class = batch * height * width * self.hidden_dim * 4 / 1e6
+        return max(1, int(min(budget / one_class, classes)))
 
     def _check_inputs(self, image: Tensor, text: Tensor, guidance: Sequence[Tensor]) -> None:
         if image.ndim != 4 or image.shape[1] != self.embed_dim:
@@ -255,7 +298,7 @@ def _check_options(
     window_size: int,
     pad_len: int,
     max_classes: int | None,
-    class_chunk: int | None,
+    chunk_mb: float | None,
 ) -> None:
     if num_heads < 1 or hidden_dim % num_heads:
         raise ValueError(f"hidden_dim={hidden_dim} is not a multiple of num_heads={num_heads}.")
@@ -263,6 +306,7 @@ def _check_options(
         raise ValueError(f"window_size must be >= 1, got {window_size}.")
     if pad_len < 0:
         raise ValueError(f"pad_len must be >= 0 (0 switches padding off), got {pad_len}.")
-    for name, value in (("max_classes", max_classes), ("class_chunk", class_chunk)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1 or None, got {value}.")
+    if max_classes is not None and max_classes < 1:
+        raise ValueError(f"max_classes must be >= 1 or None, got {max_classes}.")
+    if chunk_mb is not None and not chunk_mb > 0:
+        raise ValueError(f"chunk_mb must be positive (or None for the default), got {chunk_mb}.")

@@ -134,7 +134,8 @@ class ClassAggregation(nn.Module):
         """Aggregate over classes.
 
         Args:
-            maps: Class maps ``(B, T, h, w, dim)``. Overwritten unless gradients are needed.
+            maps: Class maps ``(B, T, h, w, dim)``. Overwritten, image by image, unless gradients
+                are needed.
             text: Projected text ``(B or 1, T, guidance_dim)``.
             pool: Side of the average pooling before the attention.
             chunk: Classes handled at once (``None``: all); the result does not depend on it.
@@ -143,6 +144,11 @@ class ClassAggregation(nn.Module):
         Returns:
             Class maps of the same shape.
         """
+        if len(maps) > 1 and not torch.is_grad_enabled():
+            # The sums of a chunk are as large as 32 class maps of the image: one's fit a cache.
+            for one, words in zip(maps.split(1), text.expand(len(maps), -1, -1), strict=True):
+                self.forward(one, words.unsqueeze(0), pool, chunk)
+            return maps
         classes = maps.shape[1]
         query_term, key_term = (term.unsqueeze(1) for term in self.attn.text_terms(text))
         step = chunk or classes

@@ -38,7 +38,9 @@ class CATSegTestSettings:
         crop_size: Window (height, width) in pixels.
         stride: Step (y, x) in pixels; the released code's overlap of 0.333 of 384 gives 256.
         window_batch_size: Views, of one or of several images, that are encoded together.
-        class_chunk: Classes that are at full size at the same time.
+        chunk_mb: Size of the largest fp32 maps between logits and labels, in MB (1e6 bytes): as
+            many classes as fit in, at least one, are at full size at the same time. Labels do not
+            depend on it.
         return_probs: Also return class probabilities (T, H, W) as ``seg_logits``.
     """
 
@@ -48,7 +50,7 @@ class CATSegTestSettings:
     crop_size: Size = (384, 384)
     stride: Size = (256, 256)
     window_batch_size: int = 5
-    class_chunk: int = 32
+    chunk_mb: float = 64.0
     return_probs: bool = False
 
     @classmethod
@@ -71,10 +73,11 @@ class CATSegTestSettings:
             value = getattr(settings, name)
             if value not in MODES and not (name == "val_mode" and value is None):
                 raise ValueError(f"test_cfg.{name} must be one of {MODES}, got {value!r}")
-        for name in ("window_batch_size", "class_chunk"):
-            value = getattr(settings, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"test_cfg.{name} must be an int of at least 1, got {value!r}")
+        views, chunk = settings.window_batch_size, settings.chunk_mb
+        if not isinstance(views, int) or views < 1:
+            raise ValueError(f"test_cfg.window_batch_size must be an int >= 1, got {views!r}")
+        if not isinstance(chunk, (int, float)) or not chunk > 0:
+            raise ValueError(f"test_cfg.chunk_mb must be a positive number of MB, got {chunk!r}")
         slide_windows(settings.size, settings.crop_size, settings.stride)
         return settings
 

@@ -7,6 +7,7 @@ its own, so it runs on a few queries at a time and only a running argmax is kept
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -114,6 +115,18 @@ def full_size_scores(
                 overview = activation(overview)
             canvas = (canvas + resize(overview, scores.windows.size)) / 2
         return resize(canvas, out_size)
+
+
+def queries_within(budget_mb: float, scores: WindowScores, out_size: Size) -> int:
+    """Return how many queries at a time keep every fp32 map within ``budget_mb`` (1e6 bytes).
+
+    The largest map of a query is that of all upsampled windows, of the canvas or of the result. At
+    least one query, at most all.
+    """
+    height, width = scores.windows.crop
+    windows, canvas = len(scores.windows) * height * width, math.prod(scores.windows.size)
+    pixels = max(windows, canvas, math.prod(out_size))
+    return max(1, int(min(budget_mb * 1e6 / (4 * pixels), scores.num_queries)))
 
 
 def stream_argmax(

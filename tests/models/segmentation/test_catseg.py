@@ -144,7 +144,7 @@ def test_predicts_label_maps_at_photo_size_for_images_of_several_sizes(mode):
     assert [tuple(r.pred_sem_seg.shape) for r in results] == [(81, 113), (70, 33)]
     assert all("seg_logits" not in r for r in results)
     # Streaming over chunks of classes, and encoding in other batches, change nothing.
-    model.test_cfg = {**settings, "window_batch_size": 50, "class_chunk": 1, "return_probs": True}
+    model.test_cfg = {**settings, "window_batch_size": 50, "return_probs": True}
     for image, data, result in zip(images, samples, results, strict=True):
         alone = model([image], [data.clone()], mode="predict")[0]
         assert alone.seg_logits.data.shape[0] == len(NAMES)
@@ -152,6 +152,25 @@ def test_predicts_label_maps_at_photo_size_for_images_of_several_sizes(mode):
         assert (alone.seg_logits.data <= 1).all()
         agreement = (alone.pred_sem_seg.data == result.pred_sem_seg.data).double().mean()
         assert agreement > 0.999  # ties by rounding
+
+
+@pytest.mark.parametrize("max_classes", [None, 2])
+def test_labels_do_not_depend_on_the_budgets_of_memory(max_classes):
+    head = {"type": "CATSegHead", "guidance_dims": (8, 4)}
+    settings = {
+        "mode": "slide_with_global",
+        "size": (64, 64),
+        "crop_size": (40, 40),
+        "stride": (24, 24),
+    }
+    image = torch.randn(3, 40, 56, dtype=torch.float64, generator=torch.manual_seed(0))
+    results = []
+    for budget in (float("inf"), 1e-9):
+        head["aggregator"] = {**AGGREGATOR, "max_classes": max_classes, "chunk_mb": budget}
+        model = build(decode_head=head, test_cfg={**settings, "chunk_mb": budget}).double().eval()
+        results.append(model([image], [sample(40, 56, ori_shape=(81, 113))], mode="predict")[0])
+    assert torch.equal(*(result.pred_sem_seg.data for result in results))
+    assert results[0].pred_sem_seg.data.unique().numel() > 1
 
 
 def test_padding_of_the_batch_does_not_influence_the_result():
@@ -281,8 +300,9 @@ def test_a_model_that_follows_its_data_waits_for_the_names():
         ({"clip_size": (4, 4)}, "clip_size"),
         ({"test_cfg": {"mode": "slid"}}, "mode"),
         ({"test_cfg": {"mode": "whole", "stirde": (1, 1)}}, "stirde"),
-        ({"test_cfg": {"class_chunk": 0}}, "class_chunk"),
-        ({"test_cfg": {"class_chunk": None}}, "class_chunk"),
+        ({"test_cfg": {"chunk_mb": 0}}, "chunk_mb"),
+        ({"test_cfg": {"chunk_mb": None}}, "chunk_mb"),
+        ({"test_cfg": {"window_batch_size": 0}}, "window_batch_size"),
         ({"test_cfg": {"size": (1, 2, 3)}}, r"test_cfg\.size"),
         ({"train_cfg": {"size": 1}}, "no train_cfg"),
         ({"guidance_indices": (0,)}, "guidance_indices"),

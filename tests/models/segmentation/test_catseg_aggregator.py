@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from mmclipdis.models.segmentation.catseg_common import channels_last
 from mmclipdis.models.segmentation.catseg_spatial import window_groups
 from tests.models.segmentation.catseg_reference import fill_value, plain_forward, z
 
+BENCHMARKS = Path(__file__).resolve().parents[3] / "tools" / "benchmarks"
 OFFICIAL = "sem_seg_head.predictor.transformer."
 
 
@@ -113,6 +117,10 @@ def test_golden_intermediates(golden_model, golden_inputs):
     assert seen["text"].relu().mean().item() == pytest.approx(0.022120, abs=1e-6)
 
 
+TWO = 2 * 2 * 8 * 8 * 32 * 4 / 1e6
+"""MB of two classes of two images on the grid of 8 x 8."""
+
+
 def tiny(**options):
     torch.manual_seed(0)
     settings = {
@@ -180,7 +188,7 @@ def assert_same(model, forward, other, inputs):
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("recompute", ["none", "cheap", "full"])
-@pytest.mark.parametrize("options", [{}, {"max_classes": 3}, {"pad_len": 0}, {"class_chunk": 2}])
+@pytest.mark.parametrize("options", [{}, {"max_classes": 3}, {"pad_len": 0}, {"chunk_mb": TWO}])
 def test_equals_plain_form_in_values_and_gradients(train, recompute, options):
     model = tiny(recompute=recompute, **options).train(train)
     assert_same(
@@ -250,14 +258,66 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch():
             torch.testing.assert_close(one[0], together[i], atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 50])
-def test_class_chunks_change_nothing(chunk):
-    model = tiny().eval()
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("options", [{}, {"max_classes": 4}])
+@pytest.mark.parametrize("chunk_mb", [1e-9, TWO, 1.5 * TWO, None])
+def test_class_chunks_change_nothing(chunk_mb, options, train):
+    model = tiny(chunk_mb=float("inf"), **options).train(train)
     inputs = tiny_inputs()
+    expected = model(*inputs).detach()  # with gradient: all images and classes together
+    model.chunk_mb = chunk_mb
     with torch.no_grad():
-        expected = model(*inputs)
-        model.class_chunk = chunk
         torch.testing.assert_close(model(*inputs), expected, atol=1e-12, rtol=0)
+
+
+def test_a_chunk_holds_what_its_budget_allows():
+    model = tiny(chunk_mb=TWO).eval()
+    sizes = []
+    model.decoder.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[0]))
+    with torch.no_grad():
+        model(*tiny_inputs(classes=5, batch=2))
+        assert sizes == [4, 4, 2]  # images x classes
+        sizes.clear()
+        model(*tiny_inputs(classes=5, batch=1))
+        assert sizes == [4, 1]
+        sizes.clear()
+        model(*tiny_inputs(classes=2, batch=9))
+        assert sizes == [9, 9]  # one class at least
+    published = CATSegAggregator()
+    assert published._classes_at_once(torch.empty(1, 171, 24, 24)) == 16
+    assert published._classes_at_once(torch.empty(5, 171, 24, 24)) == 3
+    assert published._classes_at_once(torch.empty(5, 171, 24, 24, device="meta")) == 16
+    assert published._classes_at_once(torch.empty(5, 2, 24, 24)) == 2
+
+
+def test_chunks_bound_the_memory_of_testing(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    peak_mb = importlib.import_module("bench").peak_mb
+    model = tiny(chunk_mb=TWO / 2).float().eval()
+    image, text, guidance = tiny_inputs(classes=12, batch=2)
+    inputs = (image.float(), text.float(), [g.float() for g in guidance])
+    with torch.no_grad():
+        in_chunks = peak_mb(lambda: model(*inputs))
+        model.chunk_mb = float("inf")
+        at_once = peak_mb(lambda: model(*inputs))
+    assert in_chunks < at_once / 3  # class maps once, and what a chunk needs
+    assert in_chunks > 12 * TWO / 2
+
+
+def test_classes_beyond_the_most_are_announced_once(monkeypatch):
+    lines = []
+    place = "mmclipdis.models.segmentation.catseg_aggregator.print_log"
+    monkeypatch.setattr(place, lambda text, **_: lines.append(text))
+    model = tiny(max_classes=3).eval()
+    with torch.no_grad():
+        model(*tiny_inputs(classes=3))
+        assert lines == []
+        for classes in (5, 5, 4):
+            model(*tiny_inputs(classes=classes))
+    assert [line[:33] for line in lines] == [
+        f"CATSeg: {classes} classes, but max_classe" for classes in (5, 4)
+    ]
+    assert "only the 3 classes with the highest cosine compete" in lines[0]
 
 
 def test_testing_under_inference_mode_does_not_disturb_training():
@@ -301,7 +361,8 @@ def test_autocast_trains():
         ({"window_size": 0}, "window_size"),
         ({"pad_len": -1}, "pad_len"),
         ({"max_classes": 0}, "max_classes"),
-        ({"class_chunk": 0}, "class_chunk"),
+        ({"chunk_mb": 0}, "chunk_mb"),
+        ({"chunk_mb": float("nan")}, "chunk_mb"),
         ({"train_pool": 0}, "Pooling"),
         ({"decoder_dims": (32,)}, "one entry for each"),
         ({"decoder_dims": (32, 50)}, "multiples of 16"),

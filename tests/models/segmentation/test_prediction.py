@@ -17,6 +17,7 @@ from mmclipdis.models.segmentation.prediction import (
     full_size_scores,
     labels_from_probabilities,
     predict_labels,
+    queries_within,
     stream_argmax,
 )
 from mmclipdis.models.segmentation.windows import Windows, one_window, slide_windows
@@ -119,6 +120,22 @@ def test_chunked_equals_unchunked(activation, chunk: int) -> None:
     )
     assert torch.equal(running.index, full.argmax(dim=0))
     torch.testing.assert_close(running.probability, full.softmax(dim=0).amax(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("out_size", "budget_mb", "want"),
+    [
+        ((10, 10), 4 * 200e-6, 1),  # four windows of 8 x 8: 256 values a query
+        ((10, 10), 4 * 600e-6, 2),
+        ((40, 30), 4 * 5000e-6, 4),  # 1200 values a query at the size of the result
+        ((10, 10), float("inf"), 7),
+    ],
+)
+def test_a_budget_bounds_the_largest_map(out_size, budget_mb, want) -> None:
+    windows = slide_windows(12, 8, 4)
+    scores = WindowScores(torch.zeros(len(windows), 7, 2, 2), windows)
+    assert len(windows) == 4
+    assert queries_within(budget_mb, scores, out_size) == want
 
 
 COSINES = torch.tensor([0.20, 0.24, 0.25, 0.22])
