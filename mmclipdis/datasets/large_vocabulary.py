@@ -67,19 +67,8 @@ class LargeVocabulary(FilesThere):
                 "both out"
             )
         self.listed = self._read_names(os.path.join(data_root or "", class_file))
-        classes = (metainfo or {}).get("classes") or self.listed
-        if isinstance(classes, str):  # a file of names, as mmengine takes it
-            classes = [names[0] for names in read_class_file(classes, separator=None)]
-        unknown = [label for label in classes if label not in self.listed]
-        if unknown:
-            raise ValueError(
-                f"{name}: metainfo['classes'] names {unknown[:3]}, which {class_file} does not; "
-                "spell them as there, with their synonyms"
-            )
+        classes, colours = self._choose((metainfo or {}).get("classes"))
         warn_of_shared_names(name, classes)
-        classes, colours = tuple(classes), palette(self.NUM_CLASSES)
-        if classes != self.listed:
-            colours = [colours[self.listed.index(label)] for label in classes]
         super().__init__(
             ann_file=ann_file,
             img_suffix=img_suffix,
@@ -114,6 +103,23 @@ class LargeVocabulary(FilesThere):
                 f"{self.NUM_CLASSES} classes, one a line; {remedy}"
             )
         return tuple(" ".join(names[0].split()) for names in lines)
+
+    def _choose(
+        self, wanted: str | Sequence[str] | None
+    ) -> tuple[tuple[str, ...], list[list[int]]]:
+        """The classes in use, all or those wanted (a list or a file), and their colours."""
+        colours = palette(self.NUM_CLASSES)
+        if wanted is None:
+            return self.listed, colours
+        if isinstance(wanted, str):
+            wanted = [names[0] for names in read_class_file(wanted, separator=None)]
+        unknown = [name for name in wanted if name not in self.listed]
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__}: metainfo['classes'] names {unknown[:3]}, which the list "
+                "of classes does not; spell them as there, with their synonyms"
+            )
+        return tuple(wanted), [colours[self.listed.index(name)] for name in wanted]
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:  # type: ignore[override]
         """New number of each class where only some are used, with 65535 for the others."""

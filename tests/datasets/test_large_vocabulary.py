@@ -92,7 +92,7 @@ def test_some_classes_may_be_kept(tmp_path: Path) -> None:
     data = ADE20K847Dataset(**arguments("a847", tmp_path, metainfo={"classes": kept}))
     assert data[0]["gt_seg_map"].tolist() == [[65535, 1, 65535], [0, 65535, 65535]]
     assert data.metainfo["palette"] == [palette(847)[458], palette(847)[255]]
-    with pytest.raises(ValueError, match=r"names \['bag'\], which classes.txt does not"):
+    with pytest.raises(ValueError, match=r"names \['bag'\], which the list of classes does not"):
         ADE20K847Dataset(**arguments("a847", tmp_path, metainfo={"classes": ["bag"]}))
 
 
