@@ -17,6 +17,7 @@ from mmclipdis.clip.text import TextTower
 from mmclipdis.clip.towers import build_image_tower, build_text_transformer
 from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.engine.results import read_results
+from tests.models.segmentation.tiny_catseg import shrink_model
 from tests.tiny import tiny_arch
 
 FOLDER = Path(__file__).resolve().parents[2] / "tools" / "benchmarks"
@@ -252,3 +253,46 @@ def test_detections_that_differ_from_mmdets_are_not_timed(load, monkeypatch):
     )
     with torch.inference_mode(), pytest.raises(RuntimeError, match="multiclass_nms finds others"):
         module.speed_rows(model, torch.randn(1, 3, 64, 64), (3,), 1, time.perf_counter)
+
+
+def tiny_catseg():
+    model = Config.fromfile(str(CONFIGS / "_base_" / "models" / "catseg_vitb16.py")).model
+    shrink_model(model, 8)
+    return model.to_dict()
+
+
+def test_resident_memory_counts_what_was_held_for_a_while(load):
+    def case():
+        held = torch.ones(50_000_000)  # 200 MB
+        time.sleep(0.1)
+        del held
+        time.sleep(0.05)
+
+    assert load("catseg_memory").peak_above(case) == pytest.approx(200, abs=20)
+
+
+def test_cat_seg_is_measured_with_many_classes_and_with_few(load):
+    module = load("catseg_memory")
+    rows, claims = module.memory_rows(
+        tiny_catseg(), 30, (96, 64), lambda function, *args: function(*args)
+    )
+    title = "CAT-Seg, 30 classes, photo 96 x 64"
+    names = [f"{title}, {name}" for name in ("as configured", "all classes compete")]
+    assert [row["name"] for row in rows] == names
+    assert [claim.target for claim in claims] == ["≤ 3000", "≤ 3000"]
+    assert 0 <= rows[0]["metrics"]["peak_mb"] < 500
+    model = module.build(tiny_catseg(), 5)
+    assert (model.num_classes, model.decode_head.aggregator.max_classes) == (5, 256)
+    with torch.inference_mode():
+        more, ratio = module.speed_rows(model, torch.randn(3, 96, 64), 1, time.perf_counter)
+    assert [row["name"].split(", ")[-1] for row in more] == ["in chunks", "at once"]
+    assert [claim.target for claim in ratio] == ["≤ 1.05"]
+
+
+def test_cat_seg_with_other_labels_in_chunks_is_not_timed(load, monkeypatch):
+    module = load("catseg_memory")
+    model = module.build(tiny_catseg(), 5)
+    labels = iter((torch.zeros(4, 4), torch.ones(4, 4)))
+    monkeypatch.setattr(module, "labels_of", lambda *_: next(labels))
+    with pytest.raises(RuntimeError, match="only 0.00% of the labels agree"):
+        module.speed_rows(model, torch.randn(3, 96, 64), 1, time.perf_counter)
