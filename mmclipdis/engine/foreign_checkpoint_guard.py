@@ -44,6 +44,10 @@ def _remedy(found: set[str], model: Any) -> str:
             if hasattr(getattr(model, part, None), "projector"):
                 return f"of DCLIP's projectors go into --cfg-options model.{part}.projector=FILE"
         return "of DCLIP's projectors belong to the config that they were trained with"
+    if hasattr(model, "segmentor") and any(name.startswith("decode_head.") for name in found):
+        return "of a plain segmentor go into --cfg-options model.segmentor.init_cfg"
+    if any(name.startswith("segmentor.") for name in found):
+        return "of InfoCLIP become the segmentor's by tools/model_converters/infoclip.py"
     return (
         "of an encoder alone (a distilled student, too) go into its init_cfg: "
         "--cfg-options model.backbone.init_cfg.checkpoint=FILE, or image_encoder, encoder"

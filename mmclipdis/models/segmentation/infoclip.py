@@ -76,7 +76,7 @@ class InfoCLIP(BaseSegmentor):
         TypeError: for a segmentor without the parts named above.
         ValueError: for unknown options, or losses that could teach nothing.
 
-    Source: InfoCLIP (2025), as summarised by others; what is ours: docs/infoclip.md.
+    Source: InfoCLIP (AAAI 2026), from its public summaries; what is ours: docs/infoclip.md.
     """
 
     def __init__(
@@ -108,14 +108,17 @@ class InfoCLIP(BaseSegmentor):
         _check_losses(compression, distillation, any(True for _ in self.lpam.parameters()))
         self.compression = None if compression is None else {**COMPRESSION, **compression}
         self.distillation = {**DISTILLATION, **distillation}
-        gram = {"alpha": alpha, "gram_axis": gram_axis, "subsample": subsample}
-        self._gram: dict[str, Any] = gram
-        check_transfer_options(**self._gram)
+        self._gram: dict[str, Any] = {
+            "alpha": alpha,
+            "gram_axis": gram_axis,
+            "subsample": subsample,
+        }
         kind = {name: self.distillation[name] for name in ("kind", "temperature")}
         # mse and kl have no Gram matrix; its options are then for the compression alone.
         uses_gram = kind["kind"] == "mi" or self.compression is None
-        self._distil: dict[str, Any] = {**kind, **(gram if uses_gram else {})}
-        check_transfer_options(**self._distil)
+        self._distil = {**kind, **(self._gram if uses_gram else {})}
+        for options in (self._gram, self._distil):
+            check_transfer_options(**options)
         if grad_norm_interval < 0:
             raise ValueError(
                 f"grad_norm_interval must be 0 (never) or more, got {grad_norm_interval}"
@@ -189,12 +192,20 @@ class InfoCLIP(BaseSegmentor):
         if self._teacher:
             return
         if self._configs is None:
-            parts = {name: copy.deepcopy(getattr(self.segmentor, name)) for name in ENCODERS}
+            parts: dict[str, Any] = {
+                name: copy.deepcopy(getattr(self.segmentor, name)) for name in ENCODERS
+            }
         else:
             parts = {name: MODELS.build(config) for name, config in self._configs.items()}
         teacher = ModuleDict(parts)
         if self._configs is not None:
             teacher.init_weights()
+        for name, part in parts.items():
+            if part.embed_dim != self.lpam.embed_dim:
+                raise ValueError(
+                    f"InfoCLIP.teacher.{name} has {part.embed_dim} channels, the student "
+                    f"{self.lpam.embed_dim}: take a teacher of the same joint space"
+                )
         device = next(self.segmentor.parameters()).device
         self._teacher = (teacher.requires_grad_(False).eval().to(device),)
         for value in teacher.state_dict().values():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmclipdis.models.segmentation.catseg import CATSeg
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead
+from mmclipdis.models.segmentation.infoclip import InfoCLIP
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
 from mmclipdis.models.segmentation.prediction import labels_from_probabilities
 
@@ -29,7 +30,7 @@ class OpenVocabTTAModel(SegTTAModel):
 
     Args:
         module: the segmentor or its config. :class:`OpenVocabSegmentor` and :class:`CATSeg` are
-            told to return probabilities.
+            told to return probabilities; of an :class:`InfoCLIP` only the segmentor is used.
         data_preprocessor: given to a ``module`` config, as in mmengine.
     """
 
@@ -37,7 +38,7 @@ class OpenVocabTTAModel(SegTTAModel):
         self, module: Mapping[str, Any] | nn.Module, data_preprocessor: Any = None
     ) -> None:
         super().__init__(module, data_preprocessor)
-        if isinstance(self.module, (OpenVocabSegmentor, CATSeg)):
+        if isinstance(_inner(self.module), (OpenVocabSegmentor, CATSeg)):
             self.module.test_cfg = {**(self.module.test_cfg or {}), "return_probs": True}
 
     def merge_preds(
@@ -52,8 +53,9 @@ class OpenVocabTTAModel(SegTTAModel):
         Returns:
             One sample an image with ``pred_sem_seg`` (1, H, W) and ``seg_logits`` (C, H, W).
         """
-        if not isinstance(self.module, CATSeg) and not isinstance(
-            self.module.decode_head, CosineSegHead
+        segmentor = _inner(self.module)
+        if not isinstance(segmentor, CATSeg) and not isinstance(
+            segmentor.decode_head, CosineSegHead
         ):
             return super().merge_preds(data_samples_list)  # type: ignore[no-any-return]
         merged = []
@@ -73,3 +75,7 @@ class OpenVocabTTAModel(SegTTAModel):
         if isinstance(self.module, OpenVocabSegmentor):
             return labels_from_probabilities(probabilities, self.module.decode_head.rule())
         return probabilities.argmax(dim=0)  # a stock segmentor's head put its threshold in already
+
+
+def _inner(module: Any) -> Any:
+    return module.segmentor if isinstance(module, InfoCLIP) else module

@@ -1,0 +1,52 @@
+"""Export the CAT-Seg inside a checkpoint of InfoCLIP.
+
+    python tools/model_converters/infoclip.py work_dirs/.../iter_80000.pth catseg.pth
+
+The result fits the configs of configs/catseg, and tools/model_converters/catseg.py --reverse goes
+on to the official layout. Files are read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from mmclipdis.engine import read_checkpoint
+from mmclipdis.models.segmentation.infoclip_checkpoint import student_of
+
+
+def convert(source: Path, target: Path) -> int:
+    """Write the segmentor of the file ``source`` to ``target``; the number of its tensors.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is not InfoCLIP's.
+    """
+    checkpoint = read_checkpoint(source)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{source}: 'state_dict' is a {type(state).__name__}, not a state dict")
+    try:
+        student = student_of(state)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    torch.save({"state_dict": student, "meta": {}}, target)
+    return len(student)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    try:
+        print(f"{args.target}: {convert(args.source, args.target)} tensors")
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"{error}") from None
+
+
+if __name__ == "__main__":
+    main()
