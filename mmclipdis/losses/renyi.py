@@ -198,9 +198,10 @@ def _spectral_entropy(eigenvalues: Tensor, alpha: float) -> Tensor:
     if alpha == 1:
         nats = -(eigenvalues * logs).sum(-1)
     elif abs(alpha - 1) < _NEAR_ONE:
-        # lambda^alpha - lambda; that of a zero is -lambda for alpha > 1, and below 1 is left out
-        zero = 0.0 if alpha < 1 else -1.0
-        excess = eigenvalues * torch.expm1((alpha - 1) * logs).where(positive, zero)
+        # lambda^alpha - lambda. At a zero it is 0 and, for alpha > 1, falls with slope 1; rounding
+        # there must not reach the value, which is divided by something small.
+        falling = eigenvalues.detach() - eigenvalues if alpha > 1 else 0.0
+        excess = torch.where(positive, eigenvalues * torch.expm1((alpha - 1) * logs), falling)
         nats = excess.sum(-1).log1p() / (1 - alpha)
     else:
         nats = (alpha * logs).where(positive, -math.inf).logsumexp(-1) / (1 - alpha)
