@@ -220,7 +220,7 @@ def _print_both(metrics: Mapping[str, float], counted: Mapping[str, int], classe
     table = PrettyTable(["metric", "mean over", "classes", "mIoU"], align="l")
     rules = {
         "mIoU": "classes labelled or predicted anywhere (mmseg's IoUMetric)",
-        "mIoU_present": "classes labelled anywhere (detectron2; published for CAT-Seg, InfoCLIP)",
+        "mIoU_present": "classes labelled anywhere (detectron2; the published numbers of CAT-Seg)",
     }
     for name, rule in rules.items():
         table.add_row([name, rule, f"{counted[name]} of {classes}", f"{metrics[name]:.2f}"])

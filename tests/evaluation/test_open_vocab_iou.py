@@ -180,7 +180,7 @@ def test_the_run_prints_both_means_and_whose_they_are(monkeypatch: pytest.Monkey
     evaluate(OpenVocabIoUMetric(present_only=True), GOLDEN)
     table = printed[-1]
     assert re.search(r"mIoU +\| .*mmseg's IoUMetric\) +\| 3 of 3 +\| 50.00", table)
-    assert re.search(r"mIoU_present \| .*published for CAT-Seg.*\| 2 of 3 +\| 75.00", table)
+    assert re.search(r"mIoU_present \| .*published numbers of CAT-Seg.*\| 2 of 3 +\| 75.00", table)
     merged(OpenVocabIoUMetric(background_from=20, present_only=True), GOLDEN[0])
     assert "background" in printed[-2] and "other 0" not in printed[-2]
 
