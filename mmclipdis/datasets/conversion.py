@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing import Pool
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,9 +159,27 @@ def write_lines(target: Path, lines: Iterable[str]) -> None:
 def each(
     job: Callable[[Task], Result], tasks: Sequence[Task], nproc: int, unit: str
 ) -> Iterator[Result]:
-    """Results of ``job`` as they come, with a progress bar, in ``nproc`` processes."""
+    """Results of ``job``, in order, with a progress bar, in ``nproc`` processes.
+
+    A job that fails ends the loop when those that have begun are done; none is cut off, so that
+    none leaves an unfinished file.
+
+    Raises:
+        OSError: a process was killed.
+    """
     if nproc <= 1:
         yield from tqdm(map(job, tasks), total=len(tasks), unit=unit)
         return
-    with Pool(nproc) as pool:
-        yield from tqdm(pool.imap_unordered(job, tasks, 16), total=len(tasks), unit=unit)
+    try:
+        with ProcessPoolExecutor(nproc) as pool:
+            try:
+                results = pool.map(job, tasks, chunksize=16)
+                yield from tqdm(results, total=len(tasks), unit=unit)
+            except BaseException:  # an interruption, too, starts nothing new
+                pool.shutdown(cancel_futures=True)
+                raise
+    except BrokenProcessPool as error:
+        raise OSError(
+            "one of the processes was killed, perhaps for want of memory; run again, with a lower "
+            "--nproc"
+        ) from error

@@ -63,7 +63,7 @@ def read_photos(path: Path) -> list[Photo]:
 
 
 def _join(path: Path, images: list[Any], notes: list[Any], categories: list[Any]) -> list[Photo]:
-    known = {category["category_id"] for category in categories}
+    known = {category.get("category_id", category.get("id")) for category in categories}
     absent = [i for i in CONTEXT59_IDS if i not in known]
     if absent:
         raise ValueError(
@@ -77,10 +77,10 @@ def _join(path: Path, images: list[Any], notes: list[Any], categories: list[Any]
     for number, note in enumerate(notes):
         photo, category, mask = note["image_id"], note["category_id"], note["segmentation"]
         name = note.get("id", number)
-        if photo not in photos or category not in known:
+        if photo not in photos:
             raise ValueError(
-                f"{path}: annotation {name} has image_id {photo} and category_id {category}, which "
-                "are not both listed; download it again"
+                f"{path}: annotation {name} has image_id {photo}, which is none of its "
+                f"{len(images):,} images; download it again"
             )
         photos[photo].segments.append((name, category, mask))
     return list(photos.values())

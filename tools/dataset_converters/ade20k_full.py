@@ -126,7 +126,7 @@ def convert(paths: Paths, table: np.ndarray, largest: int) -> Outcome:
     """
     photo = read_picture(paths.photo).convert("RGB")
     segments = read_picture(paths.segments)
-    if segments.mode != "RGB" or segments.size != photo.size:
+    if segments.mode not in ("RGB", "RGBA") or segments.size != photo.size:
         raise ValueError(
             f"{paths.segments} is {segments.mode} of {segments.size} pixels; expected RGB of "
             f"{photo.size}, as its photo"

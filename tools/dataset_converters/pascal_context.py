@@ -37,7 +37,7 @@ from mmclipdis.datasets.conversion import (
     write_labels,
     write_lines,
 )
-from mmclipdis.datasets.detail_json import Photo, paint, read_photos
+from mmclipdis.datasets.detail_json import CONTEXT59_IDS, Photo, paint, read_photos
 
 LISTS = "ImageSets/SegmentationContext"
 FOLDER_59 = "SegmentationClassContext"
@@ -168,6 +168,17 @@ def check_count(what: str, found: int, expected: Sequence[int], allow: bool) -> 
         )
 
 
+def report_others(photos: Sequence[Photo]) -> None:
+    """Say how many segments are of none of the 59 categories, and where the first is."""
+    others = [(p.name, category) for p in photos for _, category, _ in p.segments]
+    others = [(name, category) for name, category in others if category not in CONTEXT59_IDS]
+    if others:
+        print(
+            f"PC-59: {len(others):,} segments of {len({c for _, c in others}):,} other categories "
+            f"have no label, first in {others[0][0]} (category {others[0][1]})"
+        )
+
+
 def plan_59(args: argparse.Namespace, photos: Sequence[Photo]) -> Plan:
     """Find out what PC-59 needs; raises ValueError for another number of photos."""
     lists = {}
@@ -175,6 +186,7 @@ def plan_59(args: argparse.Namespace, photos: Sequence[Photo]) -> Plan:
         names = [photo.name for photo in photos if photo.phase == phase]
         check_count(f"PC-59 {phase}", len(names), [expected], args.allow_partial)
         lists[args.root / LISTS / f"{phase}.txt"] = names
+    report_others(photos)
     targets = [
         (photo, args.root / FOLDER_59 / f"{photo.name}.png")
         for photo in photos
