@@ -20,7 +20,6 @@ the json are taken. Files that are there are kept.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
+from mmclipdis.datasets.context459 import IGNORED, read_label_map, read_names
 from mmclipdis.datasets.conversion import (
     each,
     lines_differ,
@@ -44,10 +43,6 @@ FOLDER_59 = "SegmentationClassContext"
 FOLDER_459 = "SegmentationClassContext459"
 EXPECTED_59 = {"train": 4_998, "val": 5_105}
 EXPECTED_459 = 5_104
-NUM_CLASSES = 459
-#: Label of the class that the labels themselves call "unknown"; it is scored like the others.
-UNKNOWN = 430
-IGNORED = 65535
 
 Segments = list[tuple[Any, int, Any]]
 
@@ -64,31 +59,6 @@ class Plan:
     texts: dict[Path, list[str]]
 
 
-def read_names(path: Path) -> list[str]:
-    """Names of the 459 classes, from lines like ``1: accordion``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not number 459 names from 1, or the 431st is not "unknown".
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no list of classes {path}; it comes with PASCAL Context's .mat")
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    names = []
-    for number, line in enumerate(lines, start=1):
-        match = re.fullmatch(rf"\s*{number}\s*:\s*(\S.*?)\s*", line)
-        if not match:
-            raise ValueError(f"{path}: line {number} is {line!r}, expected '{number}: <name>'")
-        names.append(match[1])
-    if len(names) != NUM_CLASSES or names[UNKNOWN] != "unknown":
-        what = f"class {UNKNOWN + 1} is {names[UNKNOWN]!r}" if len(names) > UNKNOWN else ""
-        raise ValueError(
-            f"{path} has {len(names)} classes{' and ' * bool(what)}{what}; PASCAL Context has "
-            f"{NUM_CLASSES}, and its class {UNKNOWN + 1} is 'unknown'"
-        )
-    return names
-
-
 def read_ids(path: Path) -> list[str]:
     """Names of photos, one a line; folders and suffixes do not count.
 
@@ -102,28 +72,6 @@ def read_ids(path: Path) -> list[str]:
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"{path} lists {len(ids)} photos, {len(set(ids))} different ones")
     return ids
-
-
-def read_label_map(path: Path) -> np.ndarray:
-    """``LabelMap`` of a .mat, unsigned (H, W), 1..459 and perhaps 0.
-
-    Raises:
-        ValueError: the file is damaged, or holds no such map.
-    """
-    try:
-        labels = loadmat(path, variable_names=["LabelMap"]).get("LabelMap")
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"cannot read {path} as a .mat; extract it again") from error
-    except Exception as error:  # damaged files raise nearly anything
-        raise ValueError(f"cannot read {path} as a .mat; extract it again") from error
-    if labels is None or labels.ndim != 2 or labels.dtype.kind != "u":
-        raise ValueError(f"{path} has no LabelMap of unsigned integers in two dimensions")
-    if labels.size and labels.max() > NUM_CLASSES:
-        wrong = np.unique(labels[labels > NUM_CLASSES]).tolist()
-        raise ValueError(f"{path} holds labels {wrong[:5]}; PASCAL Context has 1..{NUM_CLASSES}")
-    return np.asarray(labels)
 
 
 def convert_59(task: tuple[Path, Segments, Path]) -> tuple[Path, int]:
