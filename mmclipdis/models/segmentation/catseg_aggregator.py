@@ -186,7 +186,7 @@ class CATSegAggregator(nn.Module):
         print_log(
             f"CATSeg: {classes} classes, but max_classes={self.max_classes}: in each view only the "
             f"{self.max_classes} classes with the highest cosine compete, the others get no pixel "
-            "of it. So it is published; max_classes=None lets all compete, with other results.",
+            "of it. 256 is the published setting; max_classes=None lets all compete.",
             logger="current",
             level=logging.WARNING,
         )
