@@ -94,10 +94,7 @@ def joint(*matrices: Tensor) -> Tensor:
     Raises:
         ValueError: no matrix, one that is not square, or different shapes.
     """
-    product, *others = _checked(*matrices)
-    for matrix in others:
-        product = product * matrix
-    trace = product.diagonal(dim1=-2, dim2=-1).sum(-1)
+    product, trace = _product(*matrices)
     return product / trace[..., None, None]
 
 
@@ -132,7 +129,7 @@ def renyi_entropy(matrix: Tensor, alpha: float = 2.0) -> Tensor:
     check_alpha(alpha)
     matrix = _checked(matrix)[0]
     if alpha == 2:
-        return -matrix.square().sum((-2, -1)).log2()
+        return -_squares(matrix).log2()
     with torch.autocast(matrix.device.type, enabled=False):
         return _spectral_entropy(torch.linalg.eigvalsh(matrix), alpha)
 
@@ -143,7 +140,11 @@ def joint_entropy(*matrices: Tensor, alpha: float = 2.0) -> Tensor:
     Raises:
         ValueError: as :func:`joint` and :func:`renyi_entropy`.
     """
-    return renyi_entropy(joint(*matrices), alpha)
+    check_alpha(alpha)
+    if alpha != 2:
+        return renyi_entropy(joint(*matrices), alpha)
+    product, trace = _product(*matrices)  # the scale goes into the logarithm
+    return -(_squares(product) / trace.square()).log2()
 
 
 def mutual_information(first: Tensor, second: Tensor, alpha: float = 2.0) -> Tensor:
@@ -155,7 +156,8 @@ def mutual_information(first: Tensor, second: Tensor, alpha: float = 2.0) -> Ten
     Raises:
         ValueError: as :func:`joint` and :func:`renyi_entropy`.
     """
-    return multivariate_information([first], second, alpha)
+    own = renyi_entropy(first, alpha) + renyi_entropy(second, alpha)
+    return own - joint_entropy(first, second, alpha=alpha)
 
 
 def multivariate_information(
@@ -188,6 +190,18 @@ def check_alpha(alpha: float) -> None:
     """
     if not 0 < alpha < math.inf:
         raise ValueError(f"alpha, the order of the entropy, must be positive, got {alpha}.")
+
+
+def _product(*matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Entrywise product and its trace."""
+    product, *others = _checked(*matrices)
+    for matrix in others:
+        product = product * matrix
+    return product, product.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def _squares(matrix: Tensor) -> Tensor:
+    return matrix.square().sum((-2, -1))
 
 
 def _spectral_entropy(eigenvalues: Tensor, alpha: float) -> Tensor:

@@ -255,6 +255,17 @@ def test_gradients_of_information_pass_the_numeric_check(alpha):
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
+def test_mutual_information_treats_both_alike(alpha):
+    """Value and gradient, entry by entry; it is also the multivariate one of a single matrix."""
+    a, b = (random_matrix(seed=s, d=9).requires_grad_() for s in (0, 1))
+    values = [mutual_information(*pair, alpha) for pair in ((a, b), (b, a))]
+    assert values[0].item() == approx(values[1].item(), 1e-14)
+    gradients = [torch.autograd.grad(value, [a, b]) for value in values]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+    assert multivariate_information([a], b, alpha).item() == approx(values[0].item(), 1e-12)
+
+
+@pytest.mark.parametrize("alpha", ORDERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_finite_without_full_rank(alpha, dtype):
     """Rank 1 and rank 2 of 4; from order 2 on also right, by the slope towards full rank."""

@@ -296,3 +296,24 @@ def test_cat_seg_with_other_labels_in_chunks_is_not_timed(load, monkeypatch):
     monkeypatch.setattr(module, "labels_of", lambda *_: next(labels))
     with pytest.raises(RuntimeError, match="only 0.00% of the labels agree"):
         module.speed_rows(model, torch.randn(3, 96, 64), 1, time.perf_counter)
+
+
+def test_renyi_information_is_compared_with_eigenvalues(load):
+    module = load("renyi")
+    torch.manual_seed(0)
+    rows, claims = module.order_rows(64, 3, time.perf_counter)
+    assert [row["name"] for row in rows] == [
+        f"Rényi {quantity}, 64 samples, order {name}"
+        for quantity in ("entropy", "information")
+        for name in ("2, closed form", "2, eigenvalues", "1.01, eigenvalues")
+    ]
+    assert [claim.target for claim in claims] == ["≥ 20", "≥ 10"]
+
+
+def test_an_entropy_that_differs_from_the_plain_form_is_not_timed(load, monkeypatch):
+    module = load("renyi")
+    monkeypatch.setattr(module, "plain_entropy", lambda matrix: module.renyi_entropy(matrix, 3))
+    with pytest.raises(
+        RuntimeError, match="Rényi entropy, 16 samples: order 2, closed form is off"
+    ):
+        module.order_rows(16, 1, time.perf_counter)
