@@ -192,9 +192,7 @@ class InfoCLIP(BaseSegmentor):
         if self._teacher:
             return
         if self._configs is None:
-            parts: dict[str, Any] = {
-                name: copy.deepcopy(getattr(self.segmentor, name)) for name in ENCODERS
-            }
+            parts = {name: _copy_of(getattr(self.segmentor, name)) for name in ENCODERS}
         else:
             parts = {name: MODELS.build(config) for name, config in self._configs.items()}
         teacher = ModuleDict(parts)
@@ -379,3 +377,9 @@ def _teacher_configs(
     return {
         name: {**segmentor[name], **teacher.get(name, {}), "trainable": ()} for name in ENCODERS
     }
+
+
+def _copy_of(encoder: nn.Module) -> Any:
+    """Its weights again, but not its tokenizer, which is large and never changes."""
+    shared = [getattr(module, "tokenizer", None) for module in encoder.modules()]
+    return copy.deepcopy(encoder, {id(item): item for item in shared if item is not None})

@@ -1,0 +1,353 @@
+"""InfoCLIP: what learns from which loss, the teacher, the vocabulary, bad options."""
+
+from __future__ import annotations
+
+import copy
+from unittest import mock
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODELS
+
+import mmclipdis  # noqa: F401
+from mmclipdis.losses.alignment_transfer import compression_loss, distillation_loss
+from mmclipdis.models import InfoCLIP
+from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
+from tests.models.segmentation.test_catseg import AGGREGATOR, ARCH, NAMES, QV, sample
+
+ENCODER_PARTS = ("segmentor.image_encoder", "segmentor.text_encoder")
+
+
+def catseg(**options):
+    config = {
+        "type": "CATSeg",
+        "image_encoder": {"type": "CLIPViT", "arch": ARCH, "readout": "catseg", "trainable": QV},
+        "text_encoder": {
+            "type": "OpenCLIPTextEncoder",
+            "arch": ARCH,
+            "trainable": QV,
+            "cache_dir": False,
+        },
+        "decode_head": {"type": "CATSegHead", "guidance_dims": (8, 4), "aggregator": AGGREGATOR},
+        "vocabulary": list(NAMES),
+        "clip_size": (48, 48),
+        "guidance_indices": (0, 1),
+        "test_cfg": {"mode": "whole"},
+    }
+    return {**config, **options}
+
+
+def build(segmentor=None, **options):
+    torch.manual_seed(0)
+    model = MODELS.build({"type": "InfoCLIP", "segmentor": segmentor or catseg(), **options})
+    model.init_weights()
+    return model
+
+
+def batch(count=2, dtype=torch.float32):
+    torch.manual_seed(1)
+    return torch.randn(count, 3, 48, 48, dtype=dtype), [sample(48, 48) for _ in range(count)]
+
+
+def drift(model):
+    """As if the student had trained: off its start, where mse and kl have no gradient."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.segmentor.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn_like(parameter)
+    return model
+
+
+def reached(model, loss):
+    """Names of the parts that get a gradient from ``loss``."""
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+    names = [n for n, g in zip(named, found, strict=True) if g is not None and bool(g.any())]
+    return {".".join(n.split(".")[:2]) if n.startswith("seg") else "lpam" for n in names}
+
+
+def test_each_loss_reaches_its_own_parts_only():
+    model = drift(build()).train()
+    losses = model.loss(*batch())
+    assert set(losses) >= {"decode.loss_bce", "loss_compression", "loss_distillation"}
+    assert reached(model, losses["loss_compression"]) == {"lpam"}
+    assert reached(model, losses["loss_distillation"]) == {"lpam", *ENCODER_PARTS}
+    assert reached(model, losses["decode.loss_bce"]) == {*ENCODER_PARTS, "segmentor.decode_head"}
+    assert all(parameter.grad is None for parameter in model.teacher.parameters())
+
+
+def test_the_losses_are_those_of_the_features_of_both():
+    model = drift(build(compression={"weight": 2.0}, distillation={"weight": 3.0})).train()
+    inputs, samples = batch(3)
+    losses = model.loss(inputs, samples)
+    vocabulary = model.vocabulary
+    maps = [
+        side.dense(inputs).map.flatten(2).mT
+        for side in (model.teacher["image_encoder"], model.segmentor.image_encoder)
+    ]
+    texts = [model.teacher["text_encoder"].embed(vocabulary), model.class_embeddings()]
+    taught, learned = (model.lpam(v, t) for v, t in zip(maps, texts, strict=True))
+    torch.testing.assert_close(
+        losses["loss_compression"], 2 * compression_loss(maps[0], taught, text=texts[0])
+    )
+    torch.testing.assert_close(losses["loss_distillation"], 3 * distillation_loss(taught, learned))
+    task = model.segmentor.loss(inputs, samples)
+    assert torch.equal(losses["decode.loss_bce"], task["decode.loss_bce"])
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"distillation": {"kind": "mse"}}, {"lpam", *ENCODER_PARTS}),
+        ({"distillation": {"kind": "kl", "temperature": 0.1}}, {"lpam", *ENCODER_PARTS}),
+        ({"distillation": {"detach_teacher": True}}, {"lpam", *ENCODER_PARTS}),
+        ({"lpam": {"relation": "cosine"}, "compression": None}, set(ENCODER_PARTS)),
+        ({"lpam": {"residual": "ln_dot"}, "alpha": 1.01}, {"lpam", *ENCODER_PARTS}),
+        ({"gram_axis": "pixel", "subsample": 8}, {"lpam", *ENCODER_PARTS}),
+    ],
+)
+def test_variants_teach_the_student(options, parts):
+    model = drift(build(**options)).train()
+    losses = model.loss(*batch())
+    assert reached(model, losses["loss_distillation"]) == parts
+    assert ("loss_compression" in losses) == (model.compression is not None)
+    assert all(bool(value.isfinite()) for value in losses.values())
+
+
+def test_a_detached_teacher_changes_the_gradient_of_the_module_alone():
+    gradients = []
+    for detach in (False, True):
+        model = drift(build(distillation={"detach_teacher": detach})).train()
+        loss = model.loss(*batch())["loss_distillation"]
+        image = next(p for p in model.segmentor.image_encoder.parameters() if p.requires_grad)
+        gradients.append(torch.autograd.grad(loss, [model.lpam.q.weight, image]))
+    (whole, student), (part, same) = gradients
+    assert not torch.allclose(whole, part)
+    assert torch.equal(student, same)
+
+
+def test_the_student_is_encoded_once_and_the_teachers_text_once_a_vocabulary(monkeypatch):
+    model = build(grad_norm_interval=0).train()
+    seen = []
+    for side, encoders in (("student", model.segmentor), ("teacher", model.teacher)):
+        for name in ("image_encoder", "text_encoder"):
+            encoder = encoders[name] if side == "teacher" else getattr(encoders, name)
+            method = {"image_encoder": "dense"}.get(
+                name, "encode" if side == "student" else "embed"
+            )
+            original = getattr(encoder, method)
+
+            def spy(*args, original=original, key=(side, name), **kwargs):
+                seen.append(key)
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(encoder, method, spy)
+    for _ in range(3):
+        model.loss(*batch())
+    counts = {key: seen.count(key) for key in set(seen)}
+    assert counts == {
+        ("student", "image_encoder"): 3,
+        ("student", "text_encoder"): 3,
+        ("teacher", "image_encoder"): 3,
+        ("teacher", "text_encoder"): 1,
+    }
+    model.set_vocabulary(["sea", "sand", "rock", "boat"])
+    model.loss(*batch())
+    assert seen.count(("teacher", "text_encoder")) == 2
+
+
+def test_the_teacher_is_the_start_and_stays_so():
+    model = build().train()
+    before = copy.deepcopy(model.teacher.state_dict())
+    own = model.segmentor.state_dict()
+    assert before and all(torch.equal(own[name], value) for name, value in before.items())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    sum(v for n, v in model.loss(*batch()).items() if "loss" in n).backward()
+    optimizer.step()
+    after = model.teacher.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    moved = model.segmentor.state_dict()
+    assert any(not torch.equal(moved[name], value) for name, value in before.items())
+    assert not any(module.training for module in model.teacher.modules())
+    assert not any(
+        "teacher" in name for name in [*model.state_dict(), *dict(model.named_modules())]
+    )
+    model.init_weights()  # a second time changes nothing
+    assert all(torch.equal(model.teacher.state_dict()[n], v) for n, v in before.items())
+
+
+def test_the_teacher_follows_the_model_and_another_can_be_named():
+    model = build().double()
+    assert {p.dtype for p in model.teacher.parameters()} == {torch.float64}
+    source = build().segmentor.image_encoder
+    torch.manual_seed(5)
+    other = build(teacher={"text_encoder": {"batch_size": 3}})
+    assert other.teacher["text_encoder"].batch_size == 3
+    assert not any(p.requires_grad for p in other.teacher.parameters())
+    assert other.teacher["image_encoder"].arch == source.arch
+
+
+def test_inference_is_that_of_the_student_to_the_last_bit():
+    model = drift(build()).eval()
+    alone = MODELS.build(catseg()).eval()
+    alone.load_state_dict(model.segmentor.state_dict())
+    torch.manual_seed(3)
+    images = [torch.randn(3, 40, 56), torch.randn(3, 64, 48)]
+    windows = {"mode": "slide_with_global", "size": (64, 64), "crop_size": (40, 40)}
+    for settings in ({"mode": "whole"}, {**windows, "stride": (24, 24)}):
+        for segmentor in (model, alone):
+            segmentor.test_cfg = {**settings, "return_probs": True}
+        ours, theirs = model.predict(images), alone.predict(images)
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+            assert torch.equal(one.seg_logits.data, other.seg_logits.data)
+    inputs = torch.stack([images[0]])
+    for method in ("encode_decode", "extract_feat", "_forward"):
+        with torch.no_grad():
+            one, other = (getattr(m, method)(inputs) for m in (model, alone))
+        assert torch.equal(getattr(one, "map", one), getattr(other, "map", other))
+    data = {"inputs": [torch.zeros(3, 48, 48)], "data_samples": None}
+    for step in ("val_step", "test_step"):
+        one, other = (getattr(m, step)(copy.deepcopy(data))[0] for m in (model, alone))
+        assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+
+
+def test_validation_has_the_views_of_its_own():
+    model = build(catseg(test_cfg={"mode": "slide", "val_mode": "whole"}))
+    with mock.patch.object(type(model.segmentor), "view_scores", autospec=True) as views:
+        views.return_value = []
+        with pytest.raises(ValueError, match="zip"):
+            model.val_step({"inputs": [torch.zeros(3, 48, 48)], "data_samples": None})
+    assert views.call_args.args[2].mode == "whole"
+
+
+def test_augmented_tests_are_those_of_the_student():
+    model = drift(build()).eval()
+    alone = MODELS.build(catseg()).eval()
+    alone.load_state_dict(model.segmentor.state_dict())
+    image = torch.randn(3, 40, 56)
+    views = [
+        {"inputs": [image], "data_samples": [sample(40, 56, flip=False)]},
+        {
+            "inputs": [image.flip(-1)],
+            "data_samples": [sample(40, 56, flip=True, flip_direction="horizontal")],
+        },
+    ]
+    data = {key: [view[key] for view in views] for key in ("inputs", "data_samples")}
+    one, other = (
+        OpenVocabTTAModel(segmentor).test_step(copy.deepcopy(data))[0]
+        for segmentor in (model, alone)
+    )
+    assert torch.equal(one.seg_logits.data, other.seg_logits.data)
+    assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+
+
+def test_the_vocabulary_goes_through_and_half_types_stay_finite():
+    model = build(catseg(vocabulary="dataset")).train()
+    assert model.follow_dataset and model.vocabulary is None and model.num_classes is None
+    with pytest.raises(ValueError, match="does not know its classes"):
+        model.loss(*batch())
+    model.set_vocabulary(["sky", "car", "tree", "road"])
+    assert model.num_classes == model.out_channels == 4
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.loss(*batch())
+    sum(v for n, v in losses.items() if "loss" in n).backward()
+    assert model._teacher_text[1].dtype == torch.float32
+    for name, parameter in model.named_parameters():
+        assert not parameter.requires_grad or bool(parameter.grad.isfinite().all()), name
+
+
+def test_gradient_norms_are_those_of_the_terms_and_leave_no_trace():
+    model = drift(build(grad_norm_interval=2)).train()
+    inputs, samples = batch()
+    logged = [{n for n in model.loss(inputs, samples) if "grad" in n} for _ in range(3)]
+    assert (
+        logged[0]
+        == logged[2]
+        == {
+            "grad_task_encoders",
+            "grad_compression_lpam",
+            "grad_distillation_encoders",
+            "grad_distillation_lpam",
+        }
+    )
+    assert not logged[1] and all(p.grad is None for p in model.parameters())
+    losses = model.loss(inputs, samples) and model.loss(inputs, samples)
+    losses["loss_distillation"].backward()  # the graph is still there
+    square = sum(p.grad.square().sum() for p in model.lpam.parameters())
+    torch.testing.assert_close(losses["grad_distillation_lpam"], square.sqrt())
+    assert not any("grad" in name for name in model.eval().loss(inputs, samples))
+    silent = build(grad_norm_interval=0).train()
+    assert not any("grad" in name for name in silent.loss(inputs, samples))
+
+
+def test_one_image_alone_says_what_to_do():
+    with pytest.raises(ValueError, match="batch of 2 or more"):
+        build().train().loss(*batch(1))
+
+
+def test_the_published_rates_and_decays():
+    config = Config.fromfile("configs/infoclip/infoclip_vitb16_coco-stuff.py")
+    assert config.optim_wrapper.clip_grad.max_norm == 0.01
+    model = build()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
+    rates = {
+        id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]
+    }
+    assert not any(id(p) in rates for p in model.teacher.parameters())
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert id(parameter) not in rates
+            continue
+        rate, decay = rates.pop(id(parameter))
+        assert rate == pytest.approx(2e-6 if name.startswith(ENCODER_PARTS) else 2e-4), name
+        if name.startswith("lpam"):
+            assert decay == (0.0 if "norm" in name else 1e-4), name
+    assert not rates
+
+
+@pytest.mark.parametrize(("width", "count"), [(512, 527_360), (768, 1_184_256)])
+def test_the_module_has_the_published_size(width, count):
+    with torch.device("meta"):
+        path = "vitb16" if width == 512 else "vitl14-336"
+        config = Config.fromfile(f"configs/infoclip/infoclip_{path}_coco-stuff.py").model
+        model = MODELS.build(config)
+        alone = MODELS.build(config.segmentor)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (model, alone)]
+    assert sizes[0] - sizes[1] == count
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"compression": {"kind": "mi"}}, "compression has no"),
+        ({"distillation": {"lambda": 1}}, "distillation has no"),
+        ({"distillation": {"kind": "l1"}}, "kind must be one of"),
+        ({"distillation": None}, "teaches the student nothing"),
+        ({"lpam": {"relation": "cosine"}}, "nothing that compression could shape"),
+        ({"lpam": {"relation": "dot"}}, "relation must be one of"),
+        ({"gram_axis": "class"}, "gram_axis must be one of"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"subsample": 8}, "subsample"),
+        ({"grad_norm_interval": -1}, "grad_norm_interval"),
+        ({"teacher": {"encoder": {}}}, "teacher takes"),
+        ({"compression": None, "alpha": 1.5, "distillation": {"kind": "mse"}}, "no Gram matrix"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        build(**options)
+
+
+def test_what_it_cannot_wrap_and_a_missing_teacher():
+    with pytest.raises(TypeError, match="cannot teach a"):
+        build({"type": "CATSegHead", "embed_dim": 12, "guidance_dims": (8, 4)})
+    model: InfoCLIP = MODELS.build({"type": "InfoCLIP", "segmentor": catseg()}).train()
+    with pytest.raises(RuntimeError, match="call init_weights"):
+        model.loss(*batch())
+    wide = {**copy.deepcopy(ARCH), "embed_dim": 16}
+    with pytest.raises(ValueError, match="same joint space"):
+        build(teacher={"image_encoder": {"arch": wide}, "text_encoder": {"arch": wide}})
