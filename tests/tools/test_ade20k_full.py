@@ -29,10 +29,11 @@ def segments_of(ids: np.ndarray, instances: int = 7) -> np.ndarray:
     return np.stack([red, green, np.full_like(ids, instances)], axis=-1).astype(np.uint8)
 
 
-def write_index(raw: Path, base: int = 1, protocol: int = 4) -> list[str]:
+def write_index(raw: Path, base: int = 1, protocol: int = 4, objects: int = OBJECTS) -> list[str]:
     names = [f"object {i}" for i in range(OBJECTS)]
     for name, i in read_classes(CLASSES):
         names[i - base] = name
+    names = names[:objects]
     index = {
         "filename": ["ADE_val_00000001.jpg"],
         "folder": [f"ADE20K_2021_17_01/{STREET}"],
@@ -191,6 +192,15 @@ def test_ids_that_no_object_has_are_reported_and_ignored(raw: Path, out: Path, c
     assert convert(raw, out) == 0
     assert f"{path} holds ids [5000], but the index has 3,688 objects" in capsys.readouterr().err
     assert labels(out, 1).tolist() == [[0, 65535, 65535], [65535] * 3]
+
+
+def test_ids_above_a_shorter_index_are_ignored_even_if_listed(raw: Path, out: Path, capsys) -> None:
+    write_index(raw, objects=ADDING_MACHINE - 1)
+    assert convert(raw, out) == 0
+    error = capsys.readouterr().err
+    assert "adding machine, totalizer, totaliser' / None" in error
+    assert f"ADE_val_00000001_seg.png holds ids [{ADDING_MACHINE}]" in error
+    assert labels(out, 1).tolist() == [[0, 2, 65535], [65535, 65535, 1]]
 
 
 def test_bad_files_are_named(raw: Path, out: Path, capsys) -> None:
