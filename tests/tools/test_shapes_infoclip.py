@@ -75,6 +75,7 @@ def test_its_options_make_the_models_that_the_rows_name(calls, tmp_path):
         options = [word.split("=", 1) for word in words[words.index("--cfg-options") + 1 :]]
         values = {k: DictAction._parse_iterable(v) for k, v in options if k.startswith("model.")}
         config.merge_from_dict(values)
+        config.model.get("segmentor", config.model).data_preprocessor = None
         model = MODELS.build(config.model)
         if config.model.type == "CATSeg":
             found.add("CAT-Seg")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,17 +20,16 @@ from mmclipdis.losses.alignment_transfer import (
     distillation_loss,
 )
 from mmclipdis.models.segmentation.gradient_norms import gradient_norms
+from mmclipdis.models.segmentation.infoclip_parts import (
+    COMPRESSION,
+    DISTILLATION,
+    ENCODERS,
+    check_losses,
+    check_segmentor,
+    copy_of,
+    teacher_configs,
+)
 from mmclipdis.models.segmentation.prediction import resize
-
-ENCODERS = ("image_encoder", "text_encoder")
-#: Options of both losses, with the published weights.
-COMPRESSION: Mapping[str, Any] = {"weight": 1.0}
-DISTILLATION: Mapping[str, Any] = {
-    "weight": 1.0,
-    "kind": "mi",
-    "temperature": 1.0,
-    "detach_teacher": False,
-}
 
 
 @MODELS.register_module()
@@ -95,7 +93,7 @@ class InfoCLIP(BaseSegmentor):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.segmentor = MODELS.build(segmentor)
-        _check_segmentor(self.segmentor)
+        check_segmentor(self.segmentor)
         if data_preprocessor is not None:
             own = isinstance(data_preprocessor, nn.Module)
             self.segmentor.data_preprocessor = (
@@ -105,7 +103,7 @@ class InfoCLIP(BaseSegmentor):
         self.lpam = MODELS.build(
             {"type": "LPAM", "embed_dim": self.segmentor.image_encoder.embed_dim, **(lpam or {})}
         )
-        _check_losses(compression, distillation, any(True for _ in self.lpam.parameters()))
+        check_losses(compression, distillation, any(True for _ in self.lpam.parameters()))
         self.compression = None if compression is None else {**COMPRESSION, **compression}
         self.distillation = {**DISTILLATION, **distillation}
         self._gram: dict[str, Any] = {
@@ -125,7 +123,7 @@ class InfoCLIP(BaseSegmentor):
             )
         self.grad_norm_interval = grad_norm_interval
         self._iterations = 0
-        self._configs = _teacher_configs(segmentor, teacher)
+        self._configs = teacher_configs(segmentor, teacher)
         # In a tuple, which PyTorch does not look into: the teacher is then no part of checkpoints,
         # optimizer groups and DDP by itself. It follows .to() through _apply().
         self._teacher: tuple[ModuleDict, ...] = ()
@@ -192,7 +190,7 @@ class InfoCLIP(BaseSegmentor):
         if self._teacher:
             return
         if self._configs is None:
-            parts = {name: _copy_of(getattr(self.segmentor, name)) for name in ENCODERS}
+            parts = {name: copy_of(getattr(self.segmentor, name)) for name in ENCODERS}
         else:
             parts = {name: MODELS.build(config) for name, config in self._configs.items()}
         teacher = ModuleDict(parts)
@@ -330,56 +328,3 @@ class InfoCLIP(BaseSegmentor):
             module._apply(fn, recurse)
         self._teacher_text = None
         return self
-
-
-def _check_segmentor(segmentor: Any) -> None:
-    needed = (*ENCODERS, "clip_size", "class_embeddings", "losses_of", "set_vocabulary")
-    missing = [name for name in needed if not hasattr(segmentor, name)]
-    if missing:
-        raise TypeError(
-            f"InfoCLIP cannot teach a {type(segmentor).__name__}, which has no {missing[0]}: give "
-            "segmentor=dict(type='CATSeg', ...) or a model with the same parts"
-        )
-
-
-def _check_losses(
-    compression: Mapping[str, Any] | None, distillation: Mapping[str, Any], learnable: bool
-) -> None:
-    """Refuse unknown options, and losses that reach nothing."""
-    if distillation is None:
-        raise ValueError(
-            "InfoCLIP without distillation teaches the student nothing, since compression reaches "
-            "the LPAM alone: give distillation=dict(...), or train the segmentor by itself"
-        )
-    for name, given, known in (
-        ("compression", compression, COMPRESSION),
-        ("distillation", distillation, DISTILLATION),
-    ):
-        unknown = sorted(set(given or ()) - set(known))
-        if unknown:
-            raise ValueError(f"InfoCLIP.{name} has no {unknown}, it takes {', '.join(known)}")
-    if compression is not None and not learnable:
-        raise ValueError(
-            "a fixed relation (lpam.relation='cosine') has nothing that compression could shape: "
-            "give compression=None, or relation='lpam'"
-        )
-
-
-def _teacher_configs(
-    segmentor: Mapping[str, Any], teacher: Mapping[str, Any] | None
-) -> dict[str, dict[str, Any]] | None:
-    """Configs of both frozen encoders; None where the teacher is the student's start."""
-    if teacher is None:
-        return None
-    unknown = sorted(set(teacher) - set(ENCODERS))
-    if unknown or not teacher:
-        raise ValueError(f"InfoCLIP.teacher takes {' and '.join(ENCODERS)}, got {sorted(teacher)}")
-    return {
-        name: {**segmentor[name], **teacher.get(name, {}), "trainable": ()} for name in ENCODERS
-    }
-
-
-def _copy_of(encoder: nn.Module) -> Any:
-    """Its weights again, but not its tokenizer, which is large and never changes."""
-    shared = [getattr(module, "tokenizer", None) for module in encoder.modules()]
-    return copy.deepcopy(encoder, {id(item): item for item in shared if item is not None})
