@@ -201,7 +201,11 @@ def _product(*matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _squares(matrix: Tensor) -> Tensor:
-    return matrix.square().sum((-2, -1))
+    """Sum of the squared entries, without a matrix of squares."""
+    entries = matrix.flatten(-2)
+    with torch.autocast(matrix.device.type, enabled=False):
+        squares: Tensor = torch.linalg.vecdot(entries, entries)
+    return squares
 
 
 def _spectral_entropy(eigenvalues: Tensor, alpha: float) -> Tensor:
