@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """F-ViT on ShapeScenes: boxes of base and novel things, with CLIP's score, the detector's, both.
 
-python tools/shapes_fvit.py           # trains, tests, prints; about 40 minutes on 2 cores
+python tools/shapes_fvit.py           # trains, tests, prints; about 50 minutes on 2 cores
 python tools/shapes_fvit.py --write   # and results/shapes_fvit.json, which docs/fvit.md shows
 
 Every step is a command of its own that a user could type. The DeCLIP students are those of
@@ -25,15 +25,19 @@ OUT = ROOT / "results" / "shapes_fvit.json"
 
 #: The detector of fvit.py with the readout that DeCLIP distils; its pyramid is the same.
 CSA = ["model.backbone.encoder.readout=csa", "model.backbone.encoder.any_readout=True"]
+#: Scores times the RPN's, which F-ViT does without.
+OBJECTNESS = ["model.test_cfg.rcnn.objectness=1."]
 #: Row -> config of configs/shapes, test_cfg.rcnn.score, more options of the test.
 ROWS: dict[str, tuple[str, str, list[str]]] = {
     "VLM score": ("fvit", "vlm", []),
     "detector score": ("fvit", "detector", []),
     "fused": ("fvit", "fused", []),
+    "fused x objectness": ("fvit", "fused", OBJECTNESS),
     "fused, csa": ("fvit", "fused", CSA),
     "VLM score DeCLIP": ("fvit_declip", "vlm", []),
     "detector score DeCLIP": ("fvit_declip", "detector", []),
     "fused DeCLIP": ("fvit_declip", "fused", []),
+    "fused x objectness DeCLIP": ("fvit_declip", "fused", OBJECTNESS),
 }
 METRICS = {
     "AP50_base": "coco/base_ap50",

@@ -1,8 +1,10 @@
 # F-ViT on ShapeScenes: a small two-stage detector on the frozen tiny CLIP, taught the nine base
 # things and tested on all twelve. The training data have no boxes of novel classes, and the loss
 # leaves their columns out. CLIP's own mean and std, which the tiny CLIP was trained with.
-# The published recipe at this size: 160 px, patch 8, 64 channels, batch 8, a higher rate. The tiny
-# CLIP's class texts are twice as far apart as CLIP's, and the temperature is lower accordingly.
+# The published recipe at this size: 160 px, patch 8, 64 channels, batch 8, a higher rate, and boxes
+# that weigh more: 450 iterations must teach them. The tiny CLIP's class texts are twice as far
+# apart as CLIP's, and the temperatures are lower accordingly. alpha, beta and vlm_temperature were
+# chosen on other pictures: tools/dataset_converters/shapes.py data/tune --val 200 --seed 7.
 # Measured by tools/shapes_fvit.py: results/shapes_fvit.json.
 _base_ = ["../_base_/detection_runtime.py", "../_base_/datasets/shapes_detection.py"]
 clip = dict(arch="shapes-tiny", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
@@ -30,7 +32,6 @@ model = dict(
         type="RPNHead",
         in_channels=64,
         feat_channels=64,
-        num_convs=2,
         anchor_generator=dict(
             type="AnchorGenerator",
             scales=[4],
@@ -66,7 +67,7 @@ model = dict(
                 target_stds=[0.1, 0.1, 0.2, 0.2],
             ),
             loss_cls=dict(type="NovelMaskedCrossEntropyLoss", bg_weight=0.6),
-            loss_bbox=dict(type="L1Loss"),
+            loss_bbox=dict(type="L1Loss", loss_weight=2.0),
         ),
     ),
     train_cfg=dict(
@@ -102,8 +103,8 @@ model = dict(
             ),
             sampler=dict(
                 type="RandomSampler",
-                num=64,
-                pos_fraction=0.25,
+                num=32,
+                pos_fraction=0.5,
                 neg_pos_ub=-1,
                 add_gt_as_proposals=True,
             ),
@@ -115,9 +116,10 @@ model = dict(
         rpn=proposals,
         rcnn=dict(
             alpha=0.1,
-            beta=0.8,
-            vlm_temperature=50.0,
+            beta=0.9,
+            vlm_temperature=20.0,
             score="fused",  # or "vlm", "detector"
+            objectness=0.0,  # 1: times the RPN's score, which F-ViT does without
             score_thr=0.01,
             nms=dict(type="nms", iou_threshold=0.4),
             max_per_img=100,
@@ -126,11 +128,11 @@ model = dict(
 )
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.1),
-    clip_grad=dict(max_norm=1.0, norm_type=2),
+    optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.999), weight_decay=0.1),
+    clip_grad=dict(max_norm=5.0, norm_type=2),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, end=30),
-    dict(type="CosineAnnealingLR", T_max=270, begin=30, end=300, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=420, begin=30, end=450, by_epoch=False),
 ]
-train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=300, val_interval=300)
+train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=450, val_interval=450)

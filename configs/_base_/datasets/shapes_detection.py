@@ -28,7 +28,7 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type="LoadReadableImage"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomResize", scale=image_size, ratio_range=(0.5, 1.5), keep_ratio=True),
+    dict(type="RandomResize", scale=image_size, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(
         type="RandomCrop",
         crop_type="absolute_range",

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmclipdis.models.detection.fusion import fuse_scores, vlm_region_features
 
 SCORES = ("fused", "vlm", "detector")
-OPTIONS = ("score", "alpha", "beta", "vlm_temperature", "detect_temperature")
+OPTIONS = ("score", "alpha", "beta", "vlm_temperature", "detect_temperature", "objectness")
 
 
 @MODELS.register_module()
@@ -30,6 +30,9 @@ class FViTRoIHead(StandardRoIHead):
     - ``alpha``, ``beta``: weight of CLIP for base classes and for novel ones, for ``'fused'``.
     - ``vlm_temperature``: of the softmax over CLIP's cosines; for ``'fused'`` and ``'vlm'``.
     - ``detect_temperature``: in place of the learned one (transfer to other data sets: 50).
+    - ``objectness``: every score is multiplied by the RPN's of its proposal to this power; 0
+      (default) as in F-ViT. CLIP names a part of a thing as surely as the whole, and neither score
+      of F-ViT was taught to tell them apart for novel classes (after CenterNet2, Zhou et al. 2021).
 
     Args:
         **kwargs: As in ``StandardRoIHead``.
@@ -91,6 +94,9 @@ class FViTRoIHead(StandardRoIHead):
             )
         found = self._bbox_forward(tuple(levels), rois)
         scores = self.scores(found["cls_score"], self.regions(rois, vlm_map, vlm_stride))
+        power = self.test_cfg.get("objectness", 0)
+        if power:
+            scores = scores * objectness_of(rpn_results_list).to(scores)[:, None] ** power
         counts = [len(boxes) for boxes in proposals]
         return self.bbox_head.predict_by_feat(
             rois=rois.split(counts),
@@ -149,6 +155,20 @@ class FViTRoIHead(StandardRoIHead):
         return super()._mask_forward(levels, *args, **kwargs)
 
 
+def objectness_of(proposals: Sequence[InstanceData]) -> Tensor:
+    """The RPN's scores (n,), probabilities, of the proposals of all images.
+
+    Raises:
+        ValueError: proposals without scores, as from a file.
+    """
+    if any("scores" not in found for found in proposals):
+        raise ValueError(
+            "test_cfg.rcnn.objectness needs the scores of an RPN, and these proposals have none: "
+            "set objectness=0"
+        )
+    return torch.cat([found.scores for found in proposals])
+
+
 def _fp32(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Levels in float32, or float64 if they are that."""
     return tuple(level.to(torch.promote_types(level.dtype, torch.float32)) for level in levels)
@@ -175,6 +195,8 @@ def check_test_cfg(cfg: Mapping[str, Any]) -> None:
     for name in ("alpha", "beta"):
         if cfg.get(name) is not None and not 0 <= cfg[name] <= 1:
             raise ValueError(f"test_cfg.rcnn.{name} must be in [0, 1], got {cfg[name]}")
+    if not cfg.get("objectness", 0) >= 0:
+        raise ValueError(f"test_cfg.rcnn.objectness must be 0 or more, got {cfg['objectness']}")
     for name in ("vlm_temperature", "detect_temperature"):
         if cfg.get(name) is not None and not cfg[name] > 0:
             raise ValueError(f"test_cfg.rcnn.{name} must be positive, got {cfg[name]}")

@@ -123,6 +123,24 @@ def test_score_options_are_the_ends_of_the_fusion():
     assert not torch.equal(scores_of(detect_temperature=5.0), scores_of())
 
 
+def test_objectness_multiplies_the_scores_of_each_proposal():
+    def found(power, scored=True):
+        model = build(config(objectness=power)).eval()
+        data = batch(model, False)
+        for sample, score in zip(data["data_samples"], (0.25, 0.81)):
+            scores = dict(scores=torch.tensor([score])) if scored else {}
+            boxes = torch.tensor([[4.0, 4, 40, 36]])
+            sample.proposals = type(sample.gt_instances)(bboxes=boxes, **scores)
+        with torch.no_grad():
+            samples = model(**data, mode="predict")
+        return torch.stack([sample.pred_instances.scores for sample in samples])
+
+    torch.testing.assert_close(found(0.5), found(0) * torch.tensor([[0.5], [0.9]]))
+    torch.testing.assert_close(found(0, scored=False), found(0))
+    with pytest.raises(ValueError, match="set objectness=0"):
+        found(1, scored=False)
+
+
 def test_a_fixed_temperature_is_that_of_the_tests_alone():
     head = build(config(bbox_head(background=("grass", "sand")), detect_temperature=5.0))
     head = head.roi_head.bbox_head
@@ -241,6 +259,8 @@ def test_scores_without_a_map_are_an_error():
         (dict(score="clip"), "score must be one of"),
         (dict(alpha=None), "needs alpha"),
         (dict(score="vlm", vlm_temperature=None), "needs vlm_temperature"),
+        (dict(objectness=-1.0), "0 or more"),
+        (dict(objectnes=1.0), "do you mean 'objectness'"),
     ],
 )
 def test_bad_test_options(rcnn, message):
