@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import MODELS
 
 from mmclipdis.engine import read_checkpoint
+from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.models.segmentation.infoclip_checkpoint import student_of
 from tests.models.segmentation.test_catseg_configs import ROOT, shrink_model, write_images
 from tests.models.segmentation.test_infoclip import batch, build, catseg, drift
@@ -28,10 +30,10 @@ def shrunk(folder: Path, **changes) -> Config:
     config.merge_from_dict(
         {
             "train_dataloader.batch_size": 2,
-            "train_cfg.max_iters": 4,
+            "train_cfg.max_iters": 2,
             "train_cfg.val_interval": 100,
             "env_cfg.dist_cfg.backend": "gloo",
-            "default_hooks.checkpoint.interval": 2,
+            "default_hooks.checkpoint.interval": 1,
             "default_hooks.logger.interval": 1,
             "model.grad_norm_interval": 1,
             "randomness": {"seed": 3},
@@ -50,7 +52,7 @@ def shrunk(folder: Path, **changes) -> Config:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Folder and runner of a training of four iterations."""
+    """Folder and runner of a training of two iterations."""
     folder = tmp_path_factory.mktemp("infoclip")
     write_images(folder / "data", "train2017", [(70, 101), (130, 66), (80, 80)])
     write_images(folder / "data", "val2017", [(75, 120)])
@@ -61,7 +63,7 @@ def whole(tmp_path_factory):
 
 def test_a_resumed_run_is_the_same_and_tests_its_own_checkpoint(whole, tmp_path):
     folder, first = whole
-    start = str(folder / "whole" / "iter_2.pth")
+    start = str(folder / "whole" / "iter_1.pth")
     resumed = Runner.from_cfg(
         shrunk(folder, work_dir=str(tmp_path / "resumed"), load_from=start, resume=True)
     )
@@ -76,14 +78,14 @@ def test_a_resumed_run_is_the_same_and_tests_its_own_checkpoint(whole, tmp_path)
         assert all(torch.equal(one[name], other[name]) for name in one), state
     scalars = first.message_hub.log_scalars
     assert {"train/grad_task_encoders", "train/loss_compression"} <= set(scalars)
-    last = str(folder / "whole" / "iter_4.pth")
+    last = str(folder / "whole" / "iter_2.pth")
     tested = Runner.from_cfg(shrunk(folder, work_dir=str(tmp_path / "tested"), load_from=last))
     assert {"mIoU", "mIoU_present"} <= set(tested.test())
 
 
 def test_an_exported_checkpoint_is_strictly_that_of_the_segmentor(whole, tmp_path):
     folder, runner = whole
-    source, target = folder / "whole" / "iter_4.pth", tmp_path / "catseg.pth"
+    source, target = folder / "whole" / "iter_2.pth", tmp_path / "catseg.pth"
     assert not any("teacher" in name for name in read_checkpoint(source)["state_dict"])
     infoclip.convert(source, target)
     config = shrunk(folder).model.segmentor
@@ -122,6 +124,12 @@ def test_an_exported_checkpoint_is_strictly_that_of_the_segmentor(whole, tmp_pat
 def test_other_layouts_are_refused(state, words):
     with pytest.raises(ValueError, match=words):
         student_of(state)
+
+
+def test_a_checkpoint_in_a_plain_segmentor_names_the_converter():
+    runner = SimpleNamespace(model=MODELS.build(catseg()))
+    with pytest.raises(ValueError, match=r"tools/model_converters/infoclip\.py"):
+        ForeignCheckpointGuard().after_load_checkpoint(runner, {"segmentor.x": torch.ones(1)})
 
 
 def test_the_converter_is_a_command(tmp_path, monkeypatch, capsys):
