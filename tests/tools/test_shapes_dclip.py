@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 from mmengine.config import Config
 
 import tools.shapes_dclip as dclip
-from mmclipdis.apis import experiments
 from mmclipdis.engine.results import read_results
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.shapes.coco import Settings, write_dataset
+from tests.tools.experiment_calls import record
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,27 +23,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
     """Replaces training and testing; returns what was called."""
-    called: list[tuple[Any, ...]] = []
 
-    def command(script: str, *words: object) -> None:
-        called.append((script, *words))
-        if script == "tools/train.py":
-            folder = Path(str(words[2]))
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.manual_seed(len(called))
-            state = Projectors(64, arch="shapes-tiny").state_dict(prefix="projectors.")
-            torch.save({"state_dict": state}, folder / "epoch_1.pth")
+    def measure(_: list[str], number: int) -> dict[str, float]:
+        return dict.fromkeys(("mAP", *dclip.SEGMENTATION), 1.0 + number % 3)
 
-    def test(words: list[str]) -> dict[str, float]:
-        called.append(("tools/test.py", *words))
-        Path(words[words.index("--work-dir") + 1]).mkdir(parents=True, exist_ok=True)
-        return {name: 1.0 + len(called) % 3 for name in ("mAP", *dclip.SEGMENTATION)}
+    def train(folder: Path) -> None:
+        torch.manual_seed(zlib.crc32(folder.name.encode()))
+        state = Projectors(64, arch="shapes-tiny").state_dict(prefix="projectors.")
+        torch.save({"state_dict": state}, folder / "epoch_1.pth")
 
-    monkeypatch.setattr(experiments, "command", command)
-    monkeypatch.setattr(experiments, "test", test)
-    monkeypatch.setattr(dclip, "OUT", tmp_path / "results.json")
     write_dataset(tmp_path / "shapes", Settings(train=1, val=6))
-    return called
+    return record(monkeypatch, dclip, tmp_path / "results.json", measure, train)
 
 
 def run(tmp_path: Path, *more: str) -> None:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 import tools.shapes_declip as declip
 from mmclipdis.apis import experiments
 from mmclipdis.engine.results import read_results
+from tests.tools.experiment_calls import record
 
 ROOT = Path(__file__).parents[2]
 VALUE = {"rois_thing_macc1": 1.0, "rois_stuff_macc1": 2.0, "mIoU": 5.0, "mIoU_base": 6.0}
@@ -22,24 +23,11 @@ VALUE |= {"maskpool_thing_macc1": 3.0, "maskpool_stuff_macc1": 4.0, "mIoU_novel"
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
     """Replaces training and testing; returns what was called."""
-    called: list[tuple[Any, ...]] = []
 
-    def command(script: str, *words: object) -> None:
-        called.append((script, *words))
-        if script == "tools/train.py":
-            folder = Path(str(words[2]))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "iter_1.pth").write_bytes(b"")
+    def measure(_: list[str], number: int) -> dict[str, float]:
+        return {name: value + number % 3 for name, value in VALUE.items()}
 
-    def test(words: list[str]) -> dict[str, float]:
-        called.append(("tools/test.py", *words))
-        Path(words[words.index("--work-dir") + 1]).mkdir(parents=True, exist_ok=True)
-        return {name: value + len(called) % 3 for name, value in VALUE.items()}
-
-    monkeypatch.setattr(experiments, "command", command)
-    monkeypatch.setattr(experiments, "test", test)
-    monkeypatch.setattr(declip, "OUT", tmp_path / "results.json")
-    return called
+    return record(monkeypatch, declip, tmp_path / "results.json", measure)
 
 
 def run(tmp_path: Path, *more: str) -> None:

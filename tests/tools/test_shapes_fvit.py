@@ -8,32 +8,19 @@ from typing import Any
 import pytest
 
 import tools.shapes_fvit as fvit
-from mmclipdis.apis import experiments
 from mmclipdis.engine.results import read_results
+from tests.tools.experiment_calls import record
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
     """Replaces training and testing; returns what was called."""
-    called: list[tuple[Any, ...]] = []
 
-    def command(script: str, *words: object) -> None:
-        called.append((script, *map(str, words)))
-        if script == "tools/train.py":
-            folder = Path(str(words[2]))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "iter_1.pth").touch()
-
-    def test(words: list[str]) -> dict[str, float]:
-        called.append(("tools/test.py", *words))
-        Path(words[words.index("--work-dir") + 1]).mkdir(parents=True, exist_ok=True)
+    def measure(words: list[str], _: int) -> dict[str, float]:
         value = 0.5 if "model.test_cfg.rcnn.score=fused" in words else 0.25
         return dict.fromkeys(fvit.METRICS.values(), value)
 
-    monkeypatch.setattr(experiments, "command", command)
-    monkeypatch.setattr(experiments, "test", test)
-    monkeypatch.setattr(fvit, "OUT", tmp_path / "results.json")
-    return called
+    return record(monkeypatch, fvit, tmp_path / "results.json", measure)
 
 
 def run(tmp_path: Path, *more: str) -> None:
