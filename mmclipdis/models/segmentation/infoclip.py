@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from mmengine.dist import broadcast
 from mmengine.model import ModuleDict
-from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmclipdis.clip.vocabulary import Vocabulary
 from mmclipdis.losses.alignment_transfer import (
     check_transfer_options,
     compression_loss,
@@ -26,14 +23,16 @@ from mmclipdis.models.segmentation.infoclip_parts import (
     ENCODERS,
     check_losses,
     check_segmentor,
-    copy_of,
+    has_gradient,
+    make_teacher,
     teacher_configs,
 )
 from mmclipdis.models.segmentation.prediction import resize
+from mmclipdis.models.segmentation.wrapped_segmentor import WrappedSegmentor
 
 
 @MODELS.register_module()
-class InfoCLIP(BaseSegmentor):
+class InfoCLIP(WrappedSegmentor):
     r"""A segmentor that learns its task and keeps the pixel-text alignment of the CLIP it began as.
 
     .. math:: L = L_{task} + \lambda_1 L_c + \lambda_2 L_d, \quad
@@ -66,13 +65,14 @@ class InfoCLIP(BaseSegmentor):
             pixels of an image.
         subsample: With ``'pixel'``, at most this many pixels.
         grad_norm_interval: Log the norms of the weighted terms' gradients every so many training
-            iterations; costs one more backward pass. 0 switches it off.
+            iterations; costs a backward pass a term, up to three more. 0 switches it off.
         data_preprocessor: The segmentor's own by default.
-        init_cfg: As in mmengine.
+        init_cfg: None; weights come from the ``init_cfg`` of the segmentor and its encoders.
 
     Raises:
         TypeError: for a segmentor without the parts named above.
-        ValueError: for unknown options, or losses that could teach nothing.
+        ValueError: for unknown options, options without effect, losses that could teach nothing, or
+            an ``init_cfg``.
 
     Source: InfoCLIP (AAAI 2026), from its public summaries; what is ours: docs/infoclip.md.
     """
@@ -91,19 +91,24 @@ class InfoCLIP(BaseSegmentor):
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.segmentor = MODELS.build(segmentor)
-        check_segmentor(self.segmentor)
-        if data_preprocessor is not None:
-            own = isinstance(data_preprocessor, nn.Module)
-            self.segmentor.data_preprocessor = (
-                data_preprocessor if own else MODELS.build(data_preprocessor)
+        if init_cfg is not None:
+            raise ValueError(
+                "InfoCLIP has no init_cfg, since its teacher would be made from the fine-tuned "
+                "weights: load a checkpoint of InfoCLIP by load_from, and one of the segmentor by "
+                "model.segmentor.init_cfg"
             )
-        self.data_preprocessor = self.segmentor.data_preprocessor
+        student = MODELS.build(segmentor)
+        check_segmentor(student)
+        super().__init__(student, data_preprocessor)
         self.lpam = MODELS.build(
-            {"type": "LPAM", "embed_dim": self.segmentor.image_encoder.embed_dim, **(lpam or {})}
+            {"type": "LPAM", "embed_dim": student.image_encoder.embed_dim, **(lpam or {})}
         )
-        check_losses(compression, distillation, any(True for _ in self.lpam.parameters()))
+        check_losses(
+            compression,
+            distillation,
+            learnable=any(True for _ in self.lpam.parameters()),
+            student=any(has_gradient(getattr(student, name)) for name in ENCODERS),
+        )
         self.compression = None if compression is None else {**COMPRESSION, **compression}
         self.distillation = {**DISTILLATION, **distillation}
         self._gram: dict[str, Any] = {
@@ -127,7 +132,6 @@ class InfoCLIP(BaseSegmentor):
         # In a tuple, which PyTorch does not look into: the teacher is then no part of checkpoints,
         # optimizer groups and DDP by itself. It follows .to() through _apply().
         self._teacher: tuple[ModuleDict, ...] = ()
-        self._teacher_text: tuple[Vocabulary, Tensor] | None = None
 
     @property
     def teacher(self) -> ModuleDict:
@@ -143,78 +147,11 @@ class InfoCLIP(BaseSegmentor):
             )
         return self._teacher[0]
 
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The classes in use, if known."""
-        found: Vocabulary | None = self.segmentor.vocabulary
-        return found
-
-    @property
-    def follow_dataset(self) -> bool:
-        """Whether the classes are those of the data set in use."""
-        return bool(self.segmentor.follow_dataset)
-
-    @property
-    def num_classes(self) -> int | None:
-        """Number of classes, if known."""
-        found: int | None = self.segmentor.num_classes
-        return found
-
-    @property
-    def out_channels(self) -> int | None:
-        """Channels of the class scores."""
-        found: int | None = self.segmentor.out_channels
-        return found
-
-    @property
-    def align_corners(self) -> bool:
-        """How the segmentor resizes."""
-        return bool(self.segmentor.align_corners)
-
-    @property
-    def test_cfg(self) -> Any:
-        """The segmentor's."""
-        return self.segmentor.test_cfg
-
-    @test_cfg.setter
-    def test_cfg(self, value: Any) -> None:
-        self.segmentor.test_cfg = value
-
-    def set_vocabulary(self, vocabulary: Any) -> None:
-        """Change the classes of the live model; see the segmentor's."""
-        self.segmentor.set_vocabulary(vocabulary)
-
     def init_weights(self) -> None:
         """Load what ``init_cfg`` of all parts name; then make the teacher, once."""
         super().init_weights()
-        if self._teacher:
-            return
-        if self._configs is None:
-            parts = {name: copy_of(getattr(self.segmentor, name)) for name in ENCODERS}
-        else:
-            parts = {name: MODELS.build(config) for name, config in self._configs.items()}
-        teacher = ModuleDict(parts)
-        if self._configs is not None:
-            teacher.init_weights()
-        for name, part in parts.items():
-            if part.embed_dim != self.lpam.embed_dim:
-                raise ValueError(
-                    f"InfoCLIP.teacher.{name} has {part.embed_dim} channels, the student "
-                    f"{self.lpam.embed_dim}: take a teacher of the same joint space"
-                )
-        device = next(self.segmentor.parameters()).device
-        self._teacher = (teacher.requires_grad_(False).eval().to(device),)
-        for value in teacher.state_dict().values():
-            broadcast(value)  # as Runner does with the student: random ones may differ
-
-    def extract_feat(self, inputs: Tensor) -> Any:
-        """The student's dense features."""
-        return self.segmentor.extract_feat(inputs)
-
-    def class_embeddings(self) -> Tensor:
-        """The student's class embeddings ``(T, E)``."""
-        embeddings: Tensor = self.segmentor.class_embeddings()
-        return embeddings
+        if not self._teacher:
+            self._teacher = (make_teacher(self.segmentor, self._configs),)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Losses of the segmentor, ``loss_compression`` and ``loss_distillation`` (weighted).
@@ -257,8 +194,7 @@ class InfoCLIP(BaseSegmentor):
         losses["loss_distillation"] = self.distillation["weight"] * value
         return losses
 
-    # no_grad and not inference_mode: LPAM keeps its inputs for the gradient of its weights, which
-    # autograd refuses for tensors of inference_mode; a clone of the features would gain nothing.
+    # no inference_mode, whose tensors LPAM could not keep for the gradient of its weights
     @torch.no_grad()
     def teach(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's patch tokens ``(B, h*w, E)`` of crops, and class embeddings ``(T, E)``."""
@@ -267,37 +203,8 @@ class InfoCLIP(BaseSegmentor):
         vocabulary = self.vocabulary
         if vocabulary is None:  # as the segmentor says
             raise ValueError("InfoCLIP does not know its classes yet: call set_vocabulary(names)")
-        if self._teacher_text is None or self._teacher_text[0] is not vocabulary:
-            with torch.autocast(inputs.device.type, enabled=False):
-                embeddings = teacher["text_encoder"].embed(vocabulary)
-            self._teacher_text = (vocabulary, embeddings)
-        return dense.map.flatten(2).mT, self._teacher_text[1]
-
-    def predict(
-        self, inputs: Any, data_samples: Sequence[SegDataSample] | None = None
-    ) -> list[SegDataSample]:
-        """The segmentor's predictions."""
-        found: list[SegDataSample] = self.segmentor.predict(inputs, data_samples)
-        return found
-
-    def val_step(self, data: Any) -> list[SegDataSample]:
-        """The segmentor's."""
-        found: list[SegDataSample] = self.segmentor.val_step(data)
-        return found
-
-    def encode_decode(
-        self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None
-    ) -> Tensor:
-        """The segmentor's class scores at input size."""
-        scores: Tensor = self.segmentor.encode_decode(inputs, batch_data_samples)
-        return scores
-
-    def _forward(
-        self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
-    ) -> Tensor:
-        """The segmentor's ``mode='tensor'``."""
-        logits: Tensor = self.segmentor(inputs, data_samples, mode="tensor")
-        return logits
+        # Computed once a vocabulary, and again after the teacher's weights have changed.
+        return dense.map.flatten(2).mT, teacher["text_encoder"].embed(vocabulary)
 
     def _measures_now(self) -> bool:
         if not (self.grad_norm_interval and self.training and torch.is_grad_enabled()):
@@ -326,5 +233,4 @@ class InfoCLIP(BaseSegmentor):
         super()._apply(fn, recurse)
         for module in self._teacher:
             module._apply(fn, recurse)
-        self._teacher_text = None
         return self

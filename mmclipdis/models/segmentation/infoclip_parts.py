@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.dist import broadcast
+from mmengine.model import ModuleDict
+from mmseg.registry import MODELS
 from torch import nn
 
 ENCODERS = ("image_encoder", "text_encoder")
@@ -34,14 +38,23 @@ def check_segmentor(segmentor: Any) -> None:
         )
 
 
+def has_gradient(module: nn.Module) -> bool:
+    """Whether anything in it is trained."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 def check_losses(
-    compression: Mapping[str, Any] | None, distillation: Mapping[str, Any], learnable: bool
+    compression: Mapping[str, Any] | None,
+    distillation: Mapping[str, Any] | None,
+    learnable: bool,
+    student: bool,
 ) -> None:
-    """Refuse unknown options, and losses that reach nothing.
+    """Refuse unknown options, options without effect, and losses that reach nothing.
 
     Args:
         compression, distillation: As in InfoCLIP.
         learnable: Whether the relation has parameters.
+        student: Whether an encoder of the student is trained.
 
     Raises:
         ValueError: naming option and remedy.
@@ -58,10 +71,31 @@ def check_losses(
         unknown = sorted(set(given or ()) - set(known))
         if unknown:
             raise ValueError(f"InfoCLIP.{name} has no {unknown}, it takes {', '.join(known)}")
+        if given is not None:
+            _check_weight(name, given.get("weight", known["weight"]))
+    if not student:
+        raise ValueError(
+            "InfoCLIP has nothing to teach: both encoders of the student are frozen; give one of "
+            "them trainable=('q', 'v'), or train the segmentor by itself"
+        )
     if compression is not None and not learnable:
         raise ValueError(
             "a fixed relation (lpam.relation='cosine') has nothing that compression could shape: "
             "give compression=None, or relation='lpam'"
+        )
+    if distillation.get("detach_teacher") and not learnable:
+        raise ValueError(
+            "a fixed relation (lpam.relation='cosine') of the frozen teacher is a constant anyway: "
+            "leave out distillation.detach_teacher, or take relation='lpam'"
+        )
+
+
+def _check_weight(loss: str, weight: Any) -> None:
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not number or not (math.isfinite(weight) and weight > 0):
+        absent = "compression=None leaves it out" if loss == "compression" else "1.0 is published"
+        raise ValueError(
+            f"InfoCLIP.{loss}.weight must be a finite number above 0, got {weight!r}; {absent}"
         )
 
 
@@ -87,3 +121,32 @@ def copy_of(encoder: nn.Module) -> Any:
     """Its weights again, but not its tokenizer, which is large and never changes."""
     shared = [getattr(module, "tokenizer", None) for module in encoder.modules()]
     return copy.deepcopy(encoder, {id(item): item for item in shared if item is not None})
+
+
+def make_teacher(segmentor: Any, configs: Mapping[str, Any] | None) -> ModuleDict:
+    """The frozen encoders, on the student's device, the same on all ranks.
+
+    Args:
+        segmentor: The student, with the weights that it starts from.
+        configs: See :func:`teacher_configs`; None copies the student's encoders.
+
+    Raises:
+        ValueError: a joint space of another width.
+    """
+    if configs is None:
+        teacher = ModuleDict({name: copy_of(getattr(segmentor, name)) for name in ENCODERS})
+    else:
+        teacher = ModuleDict({name: MODELS.build(config) for name, config in configs.items()})
+        teacher.init_weights()
+    width = segmentor.image_encoder.embed_dim
+    for name, part in teacher.items():
+        if part.embed_dim != width:
+            raise ValueError(
+                f"InfoCLIP.teacher.{name} has {part.embed_dim} channels, the student {width}: take "
+                "a teacher of the same joint space"
+            )
+    device = next(segmentor.parameters()).device
+    teacher.requires_grad_(False).eval().to(device)
+    for value in teacher.state_dict().values():
+        broadcast(value)  # as Runner does with the student: random ones may differ
+    return teacher

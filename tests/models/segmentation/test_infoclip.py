@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from unittest import mock
 
+import open_clip
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from mmseg.registry import MODELS
 import mmclipdis  # noqa: F401
 from mmclipdis.losses.alignment_transfer import compression_loss, distillation_loss
 from mmclipdis.models import InfoCLIP
+from mmclipdis.models.segmentation.infoclip_parts import ENCODERS
 from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 from tests.models.segmentation.test_catseg import AGGREGATOR, ARCH, NAMES, QV, sample
 
@@ -135,9 +137,9 @@ def test_the_student_is_encoded_once_and_the_teachers_text_once_a_vocabulary(mon
     for side, encoders in (("student", model.segmentor), ("teacher", model.teacher)):
         for name in ("image_encoder", "text_encoder"):
             encoder = encoders[name] if side == "teacher" else getattr(encoders, name)
-            method = {"image_encoder": "dense"}.get(
-                name, "encode" if side == "student" else "embed"
-            )
+            method = "dense"
+            if name == "text_encoder":
+                encoder, method = encoder.tower, "encode"
             original = getattr(encoder, method)
 
             def spy(*args, original=original, key=(side, name), **kwargs):
@@ -157,6 +159,18 @@ def test_the_student_is_encoded_once_and_the_teachers_text_once_a_vocabulary(mon
     model.set_vocabulary(["sea", "sand", "rock", "boat"])
     model.loss(*batch())
     assert seen.count(("teacher", "text_encoder")) == 2
+
+
+def test_other_weights_of_the_teacher_are_seen_at_once():
+    model = build().eval()
+    other = drift(build())
+    before = model.teach(batch()[0])[1]
+    model.teacher.load_state_dict(
+        {n: v for n, v in other.segmentor.state_dict().items() if n in model.teacher.state_dict()}
+    )
+    after = model.teach(batch()[0])[1]
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, other.eval().class_embeddings())
 
 
 def test_the_teacher_is_the_start_and_stays_so():
@@ -179,15 +193,31 @@ def test_the_teacher_is_the_start_and_stays_so():
     assert all(torch.equal(model.teacher.state_dict()[n], v) for n, v in before.items())
 
 
-def test_the_teacher_follows_the_model_and_another_can_be_named():
+def test_the_teacher_follows_the_model():
     model = build().double()
     assert {p.dtype for p in model.teacher.parameters()} == {torch.float64}
-    source = build().segmentor.image_encoder
-    torch.manual_seed(5)
-    other = build(teacher={"text_encoder": {"batch_size": 3}})
-    assert other.teacher["text_encoder"].batch_size == 3
-    assert not any(p.requires_grad for p in other.teacher.parameters())
-    assert other.teacher["image_encoder"].arch == source.arch
+
+
+@pytest.mark.parametrize("named", [("image_encoder",), ("text_encoder",), ENCODERS])
+def test_a_named_teacher_has_its_own_weights_and_the_student_keeps_its_own(named, tmp_path):
+    path = tmp_path / "clip.pt"
+    torch.manual_seed(7)
+    theirs = open_clip.CLIP(**ARCH)
+    torch.save(theirs.state_dict(), path)
+    init_cfg = {"type": "Pretrained", "checkpoint": str(path)}
+    options = {"image_encoder": {}, "text_encoder": {"batch_size": 3}}
+    model = build(teacher={name: {**options[name], "init_cfg": init_cfg} for name in named})
+    taught, own = model.teacher.state_dict(), model.segmentor.state_dict()
+    weights = {
+        "image_encoder": ("tower.visual.conv1.weight", theirs.visual.conv1.weight),
+        "text_encoder": ("tower.text.token_embedding.weight", theirs.token_embedding.weight),
+    }
+    for name, (weight, expected) in weights.items():
+        found = taught[f"{name}.{weight}"]
+        assert torch.equal(found, expected) == (name in named)
+        assert not torch.equal(own[f"{name}.{weight}"], expected)
+    assert model.teacher["text_encoder"].batch_size == (3 if "text_encoder" in named else 256)
+    assert not any(p.requires_grad for p in model.teacher.parameters())
 
 
 def test_inference_is_that_of_the_student_to_the_last_bit():
@@ -254,8 +284,8 @@ def test_the_vocabulary_goes_through_and_half_types_stay_finite():
     assert model.num_classes == model.out_channels == 4
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model.loss(*batch())
+        assert model.teach(batch()[0])[1].dtype == torch.float32
     sum(v for n, v in losses.items() if "loss" in n).backward()
-    assert model._teacher_text[1].dtype == torch.float32
     for name, parameter in model.named_parameters():
         assert not parameter.requires_grad or bool(parameter.grad.isfinite().all()), name
 
@@ -327,6 +357,25 @@ def test_the_module_has_the_published_size(width, count):
         ({"distillation": {"lambda": 1}}, "distillation has no"),
         ({"distillation": {"kind": "l1"}}, "kind must be one of"),
         ({"distillation": None}, "teaches the student nothing"),
+        ({"compression": {"weight": 0}}, r"compression\.weight must be .* compression=None"),
+        ({"distillation": {"weight": 0.0}}, r"distillation\.weight must be .* got 0\.0"),
+        ({"distillation": {"weight": -1.0}}, r"distillation\.weight must be"),
+        ({"distillation": {"weight": float("nan")}}, r"distillation\.weight must be"),
+        ({"compression": {"weight": float("inf")}}, r"compression\.weight must be"),
+        ({"distillation": {"weight": "1.0"}}, r"distillation\.weight must be .* got '1\.0'"),
+        ({"distillation": {"weight": True}}, r"distillation\.weight must be"),
+        (
+            {
+                "lpam": {"relation": "cosine"},
+                "compression": None,
+                "distillation": {"detach_teacher": True},
+            },
+            r"leave out distillation\.detach_teacher",
+        ),
+        (
+            {"init_cfg": {"type": "Pretrained", "checkpoint": "infoclip.pth"}},
+            r"has no init_cfg.* load_from.* model\.segmentor\.init_cfg",
+        ),
         ({"lpam": {"relation": "cosine"}}, "nothing that compression could shape"),
         ({"lpam": {"relation": "dot"}}, "relation must be one of"),
         ({"gram_axis": "class"}, "gram_axis must be one of"),
@@ -340,6 +389,33 @@ def test_the_module_has_the_published_size(width, count):
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         build(**options)
+
+
+@pytest.mark.parametrize("trained", ["image_encoder", "text_encoder", None])
+def test_a_student_needs_an_encoder_that_learns(trained):
+    segmentor = catseg()
+    for name in ENCODERS:
+        segmentor[name]["trainable"] = QV if name == trained else ()
+    if trained is None:
+        with pytest.raises(ValueError, match="both encoders of the student are frozen"):
+            build(segmentor)
+        return
+    model = drift(build(segmentor)).train()
+    loss = model.loss(*batch())["loss_distillation"]
+    assert reached(model, loss) == {"lpam", f"segmentor.{trained}"}
+
+
+def test_a_declip_student_learns_from_the_declip_it_began_as():
+    encoder = {"type": "DeCLIPViT", "arch": ARCH, "trainable": QV}
+    model = drift(build(catseg(image_encoder=encoder))).train()
+    assert type(model.teacher["image_encoder"]) is type(model.segmentor.image_encoder)
+    inputs, samples = batch()
+    losses = model.loss(inputs, samples)
+    assert reached(model, losses["loss_distillation"]) == {"lpam", *ENCODER_PARTS}
+    assert reached(model, losses["loss_compression"]) == {"lpam"}
+    torch.testing.assert_close(
+        model.teach(inputs)[0], model.teacher["image_encoder"].dense(inputs).map.flatten(2).mT
+    )
 
 
 def test_what_it_cannot_wrap_and_a_missing_teacher():
