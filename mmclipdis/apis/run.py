@@ -25,7 +25,7 @@ from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
 from mmclipdis.compat.optional import HAS_MMSEG
 from mmclipdis.engine.checkpoint_io import is_remote
-from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
+from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard, check_trained
 
 if HAS_MMSEG:
     from mmclipdis.apis.preflight import check_data
@@ -134,6 +134,10 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     runner = build_runner(config)
     if not config.load_from:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        try:
+            check_trained(model)
+        except ValueError as error:
+            raise UserInputError(f"{error}: tools/test.py {args.config} CHECKPOINT.") from error
         model.init_weights()
     return runner.test()
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
+from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from mmclipdis.visualization import blend, class_palette, draw_sheet
 
@@ -81,7 +82,8 @@ class OpenVocabSegInferencer:
     Raises:
         FileNotFoundError: no such config or checkpoint.
         ValueError: the model takes no vocabulary, or is built already and a checkpoint or
-            ``cfg_options`` come with it.
+            ``cfg_options`` come with it; a checkpoint that does not fit, or none for a model with
+            a head that must be trained.
     """
 
     def __init__(
@@ -225,14 +227,17 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> Any:
 
     Raises:
         FileNotFoundError: no such checkpoint.
+        ValueError: it does not fit the model, or there is none and a head must be trained.
     """
     init_default_scope(config.get("default_scope", "mmseg"))
     model: Any = MODELS.build(config.model)
+    if checkpoint is None:
+        check_trained(model)
     model.init_weights()
     if checkpoint is not None:
         if not is_remote(checkpoint) and not Path(checkpoint).is_file():
             raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-        load_checkpoint(model, str(checkpoint), map_location="cpu")
+        check_checkpoint(model, load_checkpoint(model, str(checkpoint), map_location="cpu"))
     return model
 
 

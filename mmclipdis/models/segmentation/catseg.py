@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmclipdis.clip.features import DenseFeatures
 from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.engine.foreign_checkpoint_guard import check_pretrained
 from mmclipdis.models.segmentation.catseg_views import CATSegTestSettings, views_of
 from mmclipdis.models.segmentation.encoding import (
     attach_result,
@@ -68,7 +69,7 @@ class CATSeg(BaseSegmentor):
         data_preprocessor: As in mmseg; CLIP wants RGB with CLIP's mean and std.
         train_cfg: None or empty; CAT-Seg has no such settings.
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg_views.CATSegTestSettings`.
-        init_cfg: As in mmseg.
+        init_cfg: As in mmseg; a ``Pretrained`` one must hold every parameter.
 
     Raises:
         ValueError: Settings that contradict each other, or a bad ``test_cfg``.
@@ -117,6 +118,16 @@ class CATSeg(BaseSegmentor):
         self._tokens: tuple[str, Tensor] | None = None
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
+
+    def init_weights(self) -> None:
+        """As in mmengine; mmengine would pass over the entries of ``init_cfg`` that do not fit.
+
+        Raises:
+            ValueError: naming what a ``Pretrained`` checkpoint lacks.
+        """
+        if not self.is_init:
+            check_pretrained(self)
+        super().init_weights()
 
     @property
     def vocabulary(self) -> Vocabulary | None:

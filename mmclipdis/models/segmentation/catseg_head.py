@@ -31,6 +31,9 @@ class CATSegHead(BaseModule):
         init_cfg: As in mmengine.
     """
 
+    #: No result without trained weights (see ``check_trained``).
+    needs_checkpoint = True
+
     def __init__(
         self,
         embed_dim: int = 512,
