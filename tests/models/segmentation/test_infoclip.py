@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from unittest import mock
 
 import open_clip
@@ -11,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
+from open_clip.tokenizer import SimpleTokenizer
 
 import mmclipdis  # noqa: F401
 from mmclipdis.losses.alignment_transfer import compression_loss, distillation_loss
@@ -20,6 +22,14 @@ from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 from tests.models.segmentation.test_catseg import AGGREGATOR, ARCH, NAMES, QV, sample
 
 ENCODER_PARTS = ("segmentor.image_encoder", "segmentor.text_encoder")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_tokenizer():
+    """All models share what is the same in all; reading it again would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmclipdis.clip.text.SimpleTokenizer", functools.cache(SimpleTokenizer))
+        yield
 
 
 def catseg(**options):

@@ -19,7 +19,13 @@ from mmclipdis.engine import read_checkpoint
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.models.segmentation.infoclip_checkpoint import student_of
 from tests.models.segmentation.test_catseg_configs import ROOT, shrink_model, write_images
-from tests.models.segmentation.test_infoclip import batch, build, catseg, drift
+from tests.models.segmentation.test_infoclip import (
+    batch,
+    build,
+    catseg,
+    drift,
+    one_tokenizer,  # noqa: F401  (a fixture)
+)
 from tools.model_converters import infoclip
 
 
