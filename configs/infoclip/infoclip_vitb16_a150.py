@@ -1,5 +1,5 @@
-# InfoCLIP, ViT-B/16, tested on A-150. Published: 32.1 mIoU (InfoCLIP, 2025); compare mIoU_present.
-# Not run here.
+# InfoCLIP, ViT-B/16, tested on A-150. Published: 32.1 mIoU (InfoCLIP, AAAI 2026); compare
+# mIoU_present. Not run here.
 #   python tools/test.py configs/infoclip/infoclip_vitb16_a150.py CHECKPOINT
 _base_ = [
     "../_base_/default_runtime.py",

@@ -1,4 +1,4 @@
-# InfoCLIP, ViT-B/16, tested on PAS-20b. Published: 78.1 mIoU (InfoCLIP, 2025); compare
+# InfoCLIP, ViT-B/16, tested on PAS-20b. Published: 78.1 mIoU (InfoCLIP, AAAI 2026); compare
 # mIoU_present. Not run here.
 #   python tools/test.py configs/infoclip/infoclip_vitb16_pas20b.py CHECKPOINT
 _base_ = [

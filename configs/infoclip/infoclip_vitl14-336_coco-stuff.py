@@ -1,5 +1,5 @@
-# InfoCLIP on CAT-Seg, ViT-L/14 at 336 px, trained on COCO-Stuff. Published mIoU (InfoCLIP): A-847
-# 16.6, PC-459 24.6, A-150 38.5, PC-59 63.5, PAS-20 97.5, PAS-20b 83.1. Not run here.
+# InfoCLIP on CAT-Seg, ViT-L/14 at 336 px, trained on COCO-Stuff. Published mIoU (InfoCLIP, AAAI
+# 2026): A-847 16.6, PC-459 24.6, A-150 38.5, PC-59 63.5, PAS-20 97.5, PAS-20b 83.1. Not run here.
 # 4 images on one GPU, as published; several GPUs share one Gram matrix.
 _base_ = [
     "../_base_/default_runtime.py",

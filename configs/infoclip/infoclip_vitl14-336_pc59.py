@@ -1,4 +1,4 @@
-# InfoCLIP, ViT-L/14 at 336 px, tested on PC-59. Published: 63.5 mIoU (InfoCLIP, 2025); compare
+# InfoCLIP, ViT-L/14 at 336 px, tested on PC-59. Published: 63.5 mIoU (InfoCLIP, AAAI 2026); compare
 # mIoU_present. Not run here.
 #   python tools/test.py configs/infoclip/infoclip_vitl14-336_pc59.py CHECKPOINT
 _base_ = [

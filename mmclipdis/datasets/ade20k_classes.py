@@ -78,7 +78,10 @@ def read_object_names(path: Path) -> list[str] | None:
     """
     if not path.is_file():
         return None
-    index = read_plain_pickle(path)
+    try:
+        index = read_plain_pickle(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; pass --no-index to go without") from error
     names = index.get("objectnames") if isinstance(index, Mapping) else None
     if isinstance(names, np.ndarray):
         names = names.ravel().tolist()

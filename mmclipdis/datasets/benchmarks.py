@@ -140,8 +140,9 @@ class PascalVOC20bDataset(FilesThere):
         """VOC's numbers -> those of the benchmark."""
         if new_classes is not None and tuple(new_classes) != cls.METAINFO["classes"]:
             raise ValueError(
-                f"{cls.__name__} has fixed classes; for other names of the background set the "
-                "vocabulary of the model (the first 20 are VOC's, all others the background)"
+                f"{cls.__name__} has fixed classes; for other names of the background give the "
+                f"model a vocabulary of {len(cls.METAINFO['classes'])} names, too (the first 20 "
+                "VOC's, all others the background)"
             )
         return {0: 20, **{old: old - 1 for old in range(1, 21)}}
 

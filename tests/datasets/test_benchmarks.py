@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mmengine import fileio
 from mmseg.datasets import (
     ADE20KDataset,
@@ -28,6 +30,7 @@ from mmclipdis.datasets import (
     PascalVOC20Dataset,
     ShapeScenesDataset,
 )
+from mmclipdis.engine import VocabularyHook
 
 LOAD: list[dict[str, Any]] = [
     {"type": "mmseg.LoadReadableImage"},
@@ -89,8 +92,21 @@ def test_voc20b_has_fixed_classes_and_numbers(tmp_path: Path) -> None:
     args = write(tmp_path, [[0]])
     with pytest.raises(ValueError, match="renumbers VOC's labels by itself"):
         PascalVOC20bDataset(reduce_zero_label=True, **args)
-    with pytest.raises(ValueError, match="fixed classes; .* vocabulary of the model"):
+    with pytest.raises(ValueError, match="fixed classes; .* vocabulary of 59 names, too"):
         PascalVOC20bDataset(metainfo={"classes": ("cat",)}, **args)
+
+
+def test_the_names_of_voc20bs_background_can_be_others(tmp_path: Path) -> None:
+    data = PascalVOC20bDataset(ann_file="val.txt", **write(tmp_path, [[0]]))
+    names = [*data.metainfo["classes"][:20], *(f"anything {i}" for i in range(39))]
+    model = torch.nn.Module()
+    model.set_vocabulary, model.follow_dataset = None, False  # None: not to be called
+    runner = SimpleNamespace(model=model, test_dataloader=SimpleNamespace(dataset=data))
+    model.vocabulary = Vocabulary.from_names(names)
+    VocabularyHook().before_test(runner)
+    model.vocabulary = Vocabulary.from_names(names[:-1])
+    with pytest.raises(ValueError, match="58 classes, but PascalVOC20bDataset labels 59"):
+        VocabularyHook().before_test(runner)
 
 
 def test_context59_of_catseg_differs_from_mmsegs_in_one_name(tmp_path: Path) -> None:

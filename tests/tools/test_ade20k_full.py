@@ -255,7 +255,9 @@ def test_the_index_runs_no_code(raw: Path, out: Path, capsys, monkeypatch, tmp_p
     index = raw / "index_ade20k.pkl"
     index.write_bytes(pickle.dumps({"objectnames": [Evil()]}))
     assert convert(raw, out) == 1
-    assert f"error: {index} is no pickle of plain data: it asks for" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"error: {index} is no pickle of plain data: it asks for" in error
+    assert "pass --no-index to go without" in error
     assert not (tmp_path / "evil").exists()
     index.write_bytes(b"\x80\x04broken")
     assert convert(raw, out) == 1

@@ -88,9 +88,7 @@ def _compare(
         for name in cases
     ]
     name = f"{title}, order 2, eigenvalues / closed form, time"
-    # Information takes products of matrices besides, which both forms need.
-    least = 20 if title.startswith("Rényi entropy") else 10
-    return rows, Claim(name, times.ratio(plain, ours), at_least=least)
+    return rows, Claim(name, times.ratio(plain, ours), at_least=20)
 
 
 def main() -> None:
