@@ -144,6 +144,8 @@ class OpenVocabIoUMetric(IoUMetric):
             listed = [f"{v} ({n} px)" for v, n in zip(found.tolist(), pixels.tolist(), strict=True)]
             more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
             where = sample.get(key) or sample.get("img_path") or "a sample"
+            if field == "gt_sem_seg" and sample.get("reduce_zero_label"):
+                more += " (the file's less one, for reduce_zero_label)"
             share = f"{int(pixels.sum())} of {values.numel()} pixels"
             raise ValueError(
                 f"{what} {where} holds the values {', '.join(listed[:10])}{more}; {share} are no "

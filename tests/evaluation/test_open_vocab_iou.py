@@ -89,6 +89,12 @@ def test_wrong_labels_are_counted_by_value() -> None:
         evaluate(OpenVocabIoUMetric(), [bad])
 
 
+def test_labels_that_were_reduced_say_so() -> None:
+    bad = sample([3], [0], seg_map_path="a.png", reduce_zero_label=True)
+    with pytest.raises(ValueError, match=r"3 \(1 px\) \(the file's less one"):
+        evaluate(OpenVocabIoUMetric(), [bad])
+
+
 def test_ignored_pixels_do_not_count() -> None:
     metrics = evaluate(OpenVocabIoUMetric(), [sample([0, 255, 1], [0, 2, 1])])
     assert metrics["mIoU"] == 100.0

@@ -32,6 +32,7 @@ def convert(source: Path, target: Path) -> int:
         student = student_of(state)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": student, "meta": {}}, target)
     return len(student)
 

@@ -186,7 +186,8 @@ class CATSegAggregator(nn.Module):
         print_log(
             f"CATSeg: {classes} classes, but max_classes={self.max_classes}: in each view only the "
             f"{self.max_classes} classes with the highest cosine compete, the others get no pixel "
-            "of it. 256 is the published setting; max_classes=None lets all compete.",
+            "of it, and in training their pixels teach nothing. 256 is the published setting; "
+            "max_classes=None lets all compete.",
             logger="current",
             level=logging.WARNING,
         )

@@ -99,7 +99,7 @@ def test_a_resumed_run_is_the_same_and_tests_its_own_checkpoint(whole, tmp_path)
 
 def test_an_exported_checkpoint_is_strictly_that_of_the_segmentor(whole, tmp_path):
     folder, runner = whole
-    source, target = folder / "whole" / "iter_2.pth", tmp_path / "catseg.pth"
+    source, target = folder / "whole" / "iter_2.pth", tmp_path / "new" / "catseg.pth"
     assert not any("teacher" in name for name in read_checkpoint(source)["state_dict"])
     infoclip.convert(source, target)
     config = shrunk(folder).model.segmentor
