@@ -19,7 +19,7 @@ from mmclipdis.engine import read_checkpoint
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.models.segmentation.infoclip_checkpoint import student_of
 from tests.models.segmentation.test_catseg_configs import ROOT, shrink_model, write_images
-from tests.models.segmentation.test_infoclip import (
+from tests.models.segmentation.tiny_infoclip import (
     batch,
     build,
     catseg,
