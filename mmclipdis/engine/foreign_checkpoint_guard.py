@@ -159,6 +159,12 @@ def _misfits(
 ) -> tuple[list[str], list[str]]:
     """Entries of other shapes than the model's ``own``, and parameters that were not found."""
     state = dict(found)  # the modules' hooks change it
+    loaded = {  # Projectors from a file of their own
+        name
+        for start, module in model.named_modules()
+        if getattr(module, "fresh", True) is False
+        for name, _ in module.named_parameters(start)
+    }
 
     def load(module: nn.Module, prefix: str) -> None:
         module._load_from_state_dict(
@@ -175,7 +181,7 @@ def _misfits(
         and given.shape != value.shape
         and not given.numel() == value.numel() == 1  # torch takes (1,) for ()
     ]
-    names = (name for name, _ in model.named_parameters())
+    names = (name for name, _ in model.named_parameters() if name not in loaded)
     return shapes, [name for name in names if not isinstance(state.get(name), Tensor)]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmseg.models import EncoderDecoder
+from mmseg.registry import MODELS
 from PIL import Image
 
 from mmclipdis.apis import OpenVocabSegInferencer, segment
@@ -19,6 +20,7 @@ from ..models.segmentation.fakes import head_cfg, make_segmentor
 
 # The fake segmentor names the strongest colour of each 4 x 4 patch, in the order of its classes.
 NAMES = ["red", "green", "blue", "ground"]
+SHAPES = Path(__file__).parents[2] / "configs" / "shapes"
 
 
 def photo(height: int = 8, width: int = 12) -> np.ndarray:
@@ -212,3 +214,20 @@ def test_bad_input_is_named(inferencer, tmp_path: Path) -> None:
         OpenVocabSegInferencer(tmp_path / "no.py")
     with pytest.raises(ValueError, match="fixed classes"):
         OpenVocabSegInferencer(torch.nn.Identity())
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    config = Config.fromfile(SHAPES / "infoclip.py")
+    with pytest.raises(ValueError, match=r"no weights for segmentor\.decode_head"):
+        OpenVocabSegInferencer(config, device="cpu")
+    plain = MODELS.build(config.model.segmentor).state_dict()
+    torch.save({"state_dict": plain}, tmp_path / "catseg.pth")
+    with pytest.raises(ValueError, match="nothing in the checkpoint belongs to the InfoCLIP"):
+        OpenVocabSegInferencer(config, tmp_path / "catseg.pth", device="cpu")
+    whole = {f"segmentor.{name}": value for name, value in plain.items()}
+    torch.save({"state_dict": whole}, tmp_path / "infoclip.pth")
+    OpenVocabSegInferencer(config, tmp_path / "infoclip.pth", device="cpu")
+    lost = whole.popitem()[0]
+    torch.save({"state_dict": whole}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=f"1 of the model's are missing .{lost}"):
+        OpenVocabSegInferencer(config, tmp_path / "part.pth", device="cpu")

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmclipdis.apis.cli import UserInputError
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.shapes.coco import LABEL_SUFFIX, Settings, write_dataset
@@ -75,6 +76,14 @@ def test_training_free_configs_report_every_group(name, shapes, tmp_path):
         assert metrics[f"mIoU_{group}"] == pytest.approx(expected, abs=0.006)
     # guessing gives about 6 % of the pixels and an mIoU of about 3
     assert metrics["aAcc"] > 20 and metrics["mIoU"] > 10
+
+
+@pytest.mark.parametrize("name", ["catseg", "infoclip"])
+def test_a_head_without_weights_is_not_tested(name, shapes, tmp_path):
+    config = str(CONFIGS / "shapes" / f"{name}.py")
+    words = [config, "--work-dir", str(tmp_path), "--cfg-options", *options(shapes, ["test"])]
+    with pytest.raises(UserInputError, match=r"decode_head .*give a checkpoint: tools/test\.py"):
+        run_test(words)
 
 
 @pytest.mark.parametrize("name", ["shapes", "camvid"])

@@ -96,6 +96,18 @@ def test_testing_a_checkpoint_gives_metrics_and_label_maps(
     assert len(list((tmp_path / "painted").rglob("*.png"))) == 3  # every second of six
 
 
+def test_a_checkpoint_with_other_classes_may_start_a_training_and_is_not_tested(
+    config: Path, trained: Path
+) -> None:
+    checkpoint = str(trained / "iter_4.pth")
+    more = ("model.decode_head.num_classes=5", "model.auxiliary_head.num_classes=5")
+    with pytest.raises(ValueError, match=r"another shape \(decode_head\.conv_seg\.weight: \(3, 4"):
+        run_test([str(config), checkpoint, *options(config.parent / "five", *more)])
+    start = (*more, f"load_from={checkpoint}", "train_cfg.max_iters=1")
+    with pytest.warns(UserWarning, match="4 entries have another shape"):
+        run_train([str(config), *options(config.parent / "from_three", *start)])
+
+
 def test_tta_gives_the_mirror_image_mirrored_labels(tmp_path: Path) -> None:
     """Through the tool, with the shipped tiny CLIP: no tta_pipeline, no checkpoint."""
     config = Config.fromfile(write_task(tmp_path))
