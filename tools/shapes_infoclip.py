@@ -28,8 +28,8 @@ _FIXED = ["model.lpam.relation=cosine", "model.compression=None"]
 #: takes the factor temperature^2 back, with which the loss would be nothing beside the task's.
 _PLAIN_KL = ["kind=kl", "temperature=0.01", "weight=10000."]
 _TERMS = ("compression", "distillation")
-#: Row -> config of configs/shapes and its options; after the paper's ablation. The last one is ours:
-#: encoders that learn a hundred times as fast as published follow the transfer too far.
+#: Row -> config of configs/shapes and its options; after the paper's ablation. The last is ours:
+#: encoders that learn a hundred times as fast as published may follow the transfer too far.
 ROWS: dict[str, tuple[str, list[str]]] = {
     "CAT-Seg": ("catseg", []),
     "KL": ("infoclip", [*_FIXED, *(f"model.distillation.{option}" for option in _PLAIN_KL)]),
