@@ -112,16 +112,6 @@ def test_a_map_that_cannot_be_written_is_one_line(coco: Path, capsys, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    class OneProcess:
-        def __init__(self, _: int) -> None: ...
-        def __enter__(self) -> OneProcess:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def imap_unordered(self, job, items, _):
-            return map(job, items)
-
-    monkeypatch.setattr("tools.dataset_converters.coco_object.Pool", OneProcess)
     monkeypatch.setattr(Image.Image, "save", full)
     assert main([str(coco), "--allow-partial"]) == 1
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err

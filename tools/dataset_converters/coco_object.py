@@ -10,14 +10,12 @@ stuff and unlabelled pixels become 0, so no pixel is ignored. Files that are the
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
+
+from mmclipdis.datasets.conversion import each, read_picture, write_labels
 
 SPLITS = ("train2017", "val2017")
 EXPECTED_FILES = 123_287
@@ -69,10 +67,7 @@ def convert(raw: Path) -> Path:
     Raises:
         ValueError: the file is no single-channel image, or holds a value that COCO-Stuff has not.
     """
-    try:
-        pixels = np.asarray(Image.open(raw))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"cannot read {raw} as an image") from error
+    pixels = np.asarray(read_picture(raw))
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"{raw} is no 8-bit single-channel map: {pixels.dtype} {pixels.shape}")
     labels = label_table()[pixels]
@@ -80,12 +75,7 @@ def convert(raw: Path) -> Path:
         wrong = np.unique(pixels[labels == INVALID]).tolist()
         raise ValueError(f"{raw} holds {wrong}, which are no ids of COCO-Stuff's raw maps")
     target = target_of(raw)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        Image.fromarray(labels).save(temporary, format="PNG")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_labels(target, labels)
     return target
 
 
@@ -124,9 +114,8 @@ def main(argv: list[str] | None = None) -> int:
                 else "nothing to do"
             )
             return 0
-        with Pool(max(args.nproc, 1)) as pool:
-            for _ in tqdm(pool.imap_unordered(convert, todo, 16), total=len(todo), unit="map"):
-                pass
+        for _ in each(convert, todo, args.nproc, "map"):
+            pass
     except (OSError, ValueError) as error:  # also a full disk, or a folder that is not ours
         print(f"error: {error}", file=sys.stderr)
         return 1

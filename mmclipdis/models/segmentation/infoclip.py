@@ -106,7 +106,7 @@ class InfoCLIP(WrappedSegmentor):
         check_losses(
             compression,
             distillation,
-            learnable=any(True for _ in self.lpam.parameters()),
+            learnable=has_gradient(self.lpam),
             student=any(has_gradient(getattr(student, name)) for name in ENCODERS),
         )
         self.compression = None if compression is None else {**COMPRESSION, **compression}
