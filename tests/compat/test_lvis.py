@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
 
 import mmclipdis  # noqa: F401  (installs it)
 from mmclipdis.compat.lvis import install_lvis
+from tests.datasets.ov_files import lvis, save
 
 
 def test_only_lvis_sees_the_names_that_numpy_gave_up() -> None:
@@ -31,3 +33,42 @@ def test_its_import_leaves_the_root_logger_alone(monkeypatch: pytest.MonkeyPatch
     install_lvis()
     assert "lvis.eval" in sys.modules
     assert root.handlers == [] and root.level == logging.ERROR
+
+
+def test_evaluating_filled_pairs_alone_changes_nothing_but_the_memory(tmp_path: Path) -> None:
+    from lvis.eval import LVISEval
+
+    truth = str(save(tmp_path / "lvis.json", lvis()))
+    rng = numpy.random.default_rng(0)
+    probe = LVISEval(truth, _boxes(rng, [1], [1], 1), "bbox").params
+    assert len(probe.img_ids) > 2 and len(probe.cat_ids) > 2
+    boxes = _boxes(rng, probe.img_ids, probe.cat_ids, 60)
+    boxes += [
+        dict(image_id=a["image_id"], category_id=a["category_id"], bbox=a["bbox"], score=0.5)
+        for a in lvis()["annotations"]
+    ]
+    sparse, full = (LVISEval(truth, boxes, "bbox") for _ in range(2))
+    sparse.evaluate()
+    LVISEval.evaluate.__wrapped__(full)
+    filled = [pair for pair, ious in full.ious.items() if full._gts[pair] or full._dts[pair]]
+    assert sorted(sparse.ious) == sorted(filled)
+    assert len(filled) < len(full.ious)  # there are empty pairs
+    assert all(found is not None for found in sparse.eval_imgs.values())
+    for judge in (sparse, full):
+        judge.accumulate()
+        judge.summarize()
+    assert sparse.results == full.results and 0 < full.results["AP"] < 1
+    for name in ("precision", "recall"):
+        numpy.testing.assert_array_equal(sparse.eval[name], full.eval[name])
+
+
+def _boxes(rng, images, classes, count):
+    return [
+        dict(
+            image_id=int(rng.choice(images)),
+            category_id=int(rng.choice(classes)),
+            bbox=[*rng.uniform(0, 50, 2).tolist(), *rng.uniform(5, 40, 2).tolist()],
+            score=float(rng.random()),
+        )
+        for _ in range(count)
+    ]
