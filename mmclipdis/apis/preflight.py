@@ -4,33 +4,55 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmengine.registry import Registry
 
-from mmclipdis.datasets.files import BaseSegDataset, check_files
+from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG
 
 
 def check_data(config: Config, loaders: Sequence[str]) -> None:
-    """Check that the files of the segmentation data sets of some loaders are there.
+    """Check that the files of the data sets of some loaders are there.
 
-    mmseg's own data sets end in an assertion or, without photos, inside numpy.
+    mmseg's own data sets end in an assertion or, without photos, inside numpy; mmdet's miss a
+    folder of photos at the first one, which in validation is after a long training.
 
     Raises:
         FileNotFoundError: naming the data set, what it lacks, and what to set.
     """
+    scope = config.get("default_scope")  # first: mmseg and mmdet share names (CityscapesDataset)
+    kinds = sorted(_known_kinds(), key=lambda known: known[0].scope != scope)
     for loader in loaders:
         for dataset in _datasets((config.get(loader) or {}).get("dataset")):
-            kind = dataset["type"]
-            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-            local = "://" not in str(dataset) and not dataset.get("backend_args")
-            if inspect.isclass(kind) and issubclass(kind, BaseSegDataset) and local:
-                _check_segmentation(kind, dataset)
+            if "://" in str(dataset) or dataset.get("backend_args"):
+                continue
+            for registry, base, check in kinds:
+                kind = dataset["type"]
+                kind = registry.get(kind) if isinstance(kind, str) else kind
+                if inspect.isclass(kind) and issubclass(kind, base):
+                    check(kind, dataset)
+                    break
+
+
+def _known_kinds() -> Iterator[tuple[Registry, type, Callable[[type, Any], None]]]:
+    """Registry, base class and check of the data sets of what is installed."""
+    if HAS_MMSEG:
+        from mmseg.datasets import BaseSegDataset
+        from mmseg.registry import DATASETS as SEGMENTATION
+
+        yield SEGMENTATION, BaseSegDataset, _check_segmentation
+    if HAS_MMDET:
+        from mmdet.datasets.base_det_dataset import BaseDetDataset
+        from mmdet.registry import DATASETS as DETECTION
+
+        yield DETECTION, BaseDetDataset, _check_detection
 
 
 def _check_segmentation(kind: type, dataset: Any) -> None:
+    from mmclipdis.datasets.files import check_files
+
     root = dataset.get("data_root") or ""
     arguments = inspect.signature(kind).parameters
     default = arguments["img_suffix"].default if "img_suffix" in arguments else ""
@@ -41,6 +63,16 @@ def _check_segmentation(kind: type, dataset: Any) -> None:
         os.path.join(root, split) if split else "",
         dataset.get("img_suffix", default),
     )
+
+
+def _check_detection(kind: type, dataset: Any) -> None:
+    for name, folder in (dataset.get("data_prefix") or {}).items():
+        path = os.path.join(dataset.get("data_root") or "", folder or "")
+        if path and not os.path.isdir(path):
+            raise FileNotFoundError(
+                f"{kind.__name__}: no image folder {path!r}; set data_root, or data_prefix.{name} "
+                "below it"
+            )
 
 
 def _datasets(config: Any) -> Iterator[Any]:

@@ -22,13 +22,10 @@ from mmengine.runner import Runner
 
 from mmclipdis.apis.cache_features import use_cached_features
 from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
+from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
-from mmclipdis.compat.optional import HAS_MMSEG
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard, check_trained
-
-if HAS_MMSEG:
-    from mmclipdis.apis.preflight import check_data
 
 EXACT_TYPES = {
     "IterBasedTrainLoop": "ExactIterBasedTrainLoop",
@@ -75,8 +72,7 @@ def train(arguments: Sequence[str] | None) -> Runner:
     if args.resume is not None:
         config.resume = True
         config.load_from = find_checkpoint(config.work_dir, args.resume)
-    if HAS_MMSEG:
-        check_data(config, ("train_dataloader", "val_dataloader"))
+    check_data(config, ("train_dataloader", "val_dataloader"))
     runner = build_runner(config)
     runner.train()
     return runner
@@ -129,8 +125,7 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
         use_tta(config)
     if args.out is not None:
         keep_predictions(config, args.out)
-    if HAS_MMSEG:
-        check_data(config, ("test_dataloader",))
+    check_data(config, ("test_dataloader",))
     runner = build_runner(config)
     if not config.load_from:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -27,6 +27,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         (run_test, "shapes/clearclip.py", "ShapeScenesDataset: no image folder"),
         (run_train, "declip/catseg_vitb16_coco-stuff.py", "COCOStuffDataset: no image folder"),
         (run_train, "camvid/catseg.py", "BaseSegDataset: no image folder"),
+        (run_train, "shapes/fvit.py", "OVCocoDataset: no image folder"),
+        (run_test, "fvit/fvit_clipself_vitl14-336_lvis2voc07.py", "VOCDataset: no image folder"),
     ],
 )
 def test_absent_data_are_one_line_before_weights_are_loaded(
@@ -77,3 +79,25 @@ def test_other_kinds_of_data_are_not_looked_at() -> None:
     check({"type": "mmdet.CocoDataset", "data_root": "nowhere"})
     check(dataset(Path("x"), data_root="s3://bucket"))
     check_data(Config({}), ["test_dataloader"])
+
+
+def test_a_missing_folder_of_photos_is_noticed_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    boxes = {"type": "CocoDataset", "data_root": str(tmp_path), "data_prefix": {"img": "photos"}}
+    absent = {**boxes, "data_prefix": {"img": "val2017"}}
+    config = {name: {"dataset": boxes} for name in ("train_dataloader", "val_dataloader")}
+    check_data(Config(config), list(config))
+    config["val_dataloader"] = {"dataset": absent}
+    with pytest.raises(FileNotFoundError, match=r"CocoDataset: no image folder .*val2017'; set"):
+        check_data(Config(config), list(config))
+
+
+def test_a_name_that_mmseg_and_mmdet_share_is_that_of_the_scope(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a_leftImg8bit.png").touch()
+    prefix = {"img_path": "photos", "seg_map_path": "absent"}
+    shared = {"type": "CityscapesDataset", "data_root": str(tmp_path), "data_prefix": prefix}
+    loaders = {"test_dataloader": {"dataset": shared}}
+    check_data(Config({**loaders, "default_scope": "mmseg"}), ["test_dataloader"])
+    with pytest.raises(FileNotFoundError, match=r"no image folder .*absent'"):
+        check_data(Config({**loaders, "default_scope": "mmdet"}), ["test_dataloader"])
