@@ -28,6 +28,13 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type="LoadReadableImage"),
     dict(type="LoadAnnotations", with_bbox=True),
+    # Nine things have nine looks, which a detector learns by heart, and it then passes over things
+    # of other colours. prob=0.0 shows them as they are.
+    dict(
+        type="RandomApply",
+        prob=1.0,
+        transforms=[dict(type="PhotoMetricDistortion", hue_delta=180)],
+    ),
     dict(type="RandomResize", scale=image_size, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(
         type="RandomCrop",
