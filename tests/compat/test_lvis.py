@@ -62,6 +62,23 @@ def test_evaluating_filled_pairs_alone_changes_nothing_but_the_memory(tmp_path: 
         numpy.testing.assert_array_equal(sparse.eval[name], full.eval[name])
 
 
+def test_without_classes_all_images_are_looked_at_as_before(tmp_path: Path) -> None:
+    from lvis.eval import LVISEval
+
+    truth = str(save(tmp_path / "lvis.json", lvis()))
+    judges = [
+        LVISEval(truth, _boxes(numpy.random.default_rng(0), [1, 2, 3], [1, 2, 3], 9), "bbox")
+        for _ in range(2)
+    ]
+    for judge, evaluate in zip(judges, (LVISEval.evaluate, LVISEval.evaluate.__wrapped__)):
+        judge.params.use_cats = 0  # class-agnostic, an option of the package
+        evaluate(judge)
+    found = [judge.ious for judge in judges]
+    assert list(found[0]) == list(found[1]) == [(image, -1) for image in judges[0].params.img_ids]
+    for pair, ious in found[0].items():
+        numpy.testing.assert_array_equal(ious, found[1][pair])
+
+
 def _boxes(rng, images, classes, count):
     return [
         dict(
