@@ -62,7 +62,8 @@ setup(
     packages=find_packages(include=["mmclipdis", "mmclipdis.*"]),
     package_data={
         "mmclipdis": ["py.typed"],
-        "mmclipdis.clip": ["model_configs/*.json", "model_configs/*.safetensors", "class_files/*"],
+        "mmclipdis.clip": ["model_configs/*.json", "model_configs/*.safetensors"],
+        "mmclipdis.clip.text": ["class_files/*"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

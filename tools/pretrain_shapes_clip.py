@@ -24,7 +24,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from mmclipdis.apis.cli import run
-from mmclipdis.clip.weights import model_config
+from mmclipdis.clip.weights.loading import model_config
 from mmclipdis.engine.results import write_results
 from mmclipdis.shapes.pairs import make_pairs
 from mmclipdis.shapes.pretrain import Recipe, pretrain

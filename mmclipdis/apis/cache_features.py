@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmclipdis.apis.cli import UserInputError
-from mmclipdis.clip.embedding_cache import weights_fingerprint
-from mmclipdis.datasets.cached_tokens import TokenImages
-from mmclipdis.datasets.token_store import Batch, TokenStore
+from mmclipdis.clip.text.embedding_cache import weights_fingerprint
+from mmclipdis.datasets.recognition.cached_tokens import TokenImages
+from mmclipdis.datasets.recognition.token_store import Batch, TokenStore
 from mmclipdis.engine.nonfinite_guard import image_files
 from mmclipdis.engine.random_state import preserved_random_state
 

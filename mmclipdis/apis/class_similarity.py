@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import mmclipdis.datasets  # noqa: F401  (registers the data sets that can be named)
-from mmclipdis.clip.similarity import cosine_matrix, similarity_report
-from mmclipdis.clip.templates import Templates, get_templates
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.similarity import cosine_matrix, similarity_report
+from mmclipdis.clip.text.templates import Templates, get_templates
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.projectors import load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 from mmclipdis.visualization.class_similarity import cluster_order, draw_class_similarity

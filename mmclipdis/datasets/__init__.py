@@ -4,25 +4,25 @@ Those of segmentation are there if mmseg is, those of detection if mmdet is.
 """
 
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, absent
-from mmclipdis.datasets.cached_tokens import CachedTokens
-from mmclipdis.datasets.distill_images import DistillImageDataset
-from mmclipdis.datasets.distill_transforms import DistillViews, LoadPILImage, PackDistillInputs
-from mmclipdis.datasets.grid_crops import GridCrops
-from mmclipdis.datasets.loading import LoadReadableImage
-from mmclipdis.datasets.multi_label import CocoMultiLabelDataset
-from mmclipdis.datasets.multi_label_transforms import (
-    CutoutRandomColor,
-    PackMultiLabelInputs,
-    RandAugmentUDA,
-)
-from mmclipdis.datasets.multi_label_voc import VOCMultiLabelDataset
-from mmclipdis.datasets.panoptic_regions import PanopticRegionsDataset
-from mmclipdis.datasets.region_transforms import (
+from mmclipdis.datasets.distillation.grid_crops import GridCrops
+from mmclipdis.datasets.distillation.images import DistillImageDataset
+from mmclipdis.datasets.distillation.panoptic_regions import PanopticRegionsDataset
+from mmclipdis.datasets.distillation.region_transforms import (
     CropRegions,
     LetterboxRegions,
     LoadPanopticRegions,
     PackRegions,
 )
+from mmclipdis.datasets.distillation.transforms import DistillViews, LoadPILImage, PackDistillInputs
+from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.datasets.recognition.cached_tokens import CachedTokens
+from mmclipdis.datasets.recognition.coco import CocoMultiLabelDataset
+from mmclipdis.datasets.recognition.transforms import (
+    CutoutRandomColor,
+    PackMultiLabelInputs,
+    RandAugmentUDA,
+)
+from mmclipdis.datasets.recognition.voc import VOCMultiLabelDataset
 
 __all__ = [
     "ADE20K847Dataset",
@@ -56,18 +56,21 @@ __all__ = [
 ]
 
 if HAS_MMSEG:
-    from mmclipdis.datasets.benchmarks import (
+    from mmclipdis.datasets.segmentation.benchmarks import (
         CATSegContext59Dataset,
         COCOObjectDataset,
         PascalVOC20bDataset,
         PascalVOC20Dataset,
     )
-    from mmclipdis.datasets.catseg_transforms import ResizeShortestEdgePIL
-    from mmclipdis.datasets.label_maps import LoadReadableAnnotations
-    from mmclipdis.datasets.large_vocabulary import ADE20K847Dataset, PascalContext459Dataset
-    from mmclipdis.datasets.shapes import ShapeScenesDataset
+    from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
+    from mmclipdis.datasets.segmentation.large_vocabulary import (
+        ADE20K847Dataset,
+        PascalContext459Dataset,
+    )
+    from mmclipdis.datasets.segmentation.shapes import ShapeScenesDataset
+    from mmclipdis.datasets.segmentation.transforms import ResizeShortestEdgePIL
 if HAS_MMDET:
-    from mmclipdis.datasets.ov_coco import OVCocoDataset
-    from mmclipdis.datasets.ov_lvis import OVLVISDataset
+    from mmclipdis.datasets.detection.coco import OVCocoDataset
+    from mmclipdis.datasets.detection.lvis import OVLVISDataset
 if not (HAS_MMSEG and HAS_MMDET):
     __getattr__ = absent(__name__, __all__, ("OVCocoDataset", "OVLVISDataset"))

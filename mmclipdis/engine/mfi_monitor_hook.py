@@ -14,7 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmclipdis.clip.similarity import mean_off_diagonal
+from mmclipdis.clip.text.similarity import mean_off_diagonal
 from mmclipdis.engine.random_state import get_random_state, set_random_state
 
 

@@ -26,11 +26,11 @@ from mmclipdis.models.losses import (
     GatheredBCELoss,
     MFILoss,
 )
-from mmclipdis.models.lpam import LPAM
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import DCLIPDataPreprocessor
 from mmclipdis.models.recognition.zero_shot import ZeroShotRecognizer
+from mmclipdis.models.segmentation import LPAM
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 __all__ = [
@@ -80,8 +80,8 @@ if HAS_MMSEG:
         InfoCLIP,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,
+        OpenVocabTTAModel,
     )
-    from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 if HAS_MMDET:
     from mmclipdis.models.detection import FViT, FViTBBoxHead, FViTRoIHead, FViTRPNHead
 if not (HAS_MMSEG and HAS_MMDET):

@@ -13,13 +13,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.clip.activation_mark import remember_activation
-from mmclipdis.clip.features import DenseFeatures
-from mmclipdis.clip.readout import AnyReadout, get_readout
-from mmclipdis.clip.readout_mark import remember_readout
-from mmclipdis.clip.towers import build_image_tower
-from mmclipdis.clip.trainable import freeze_unread, set_trainable
-from mmclipdis.clip.weights import Arch, has_quick_gelu, load_image_tower
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.clip.towers.readout import AnyReadout, get_readout
+from mmclipdis.clip.weights.activation_mark import remember_activation
+from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_image_tower
+from mmclipdis.clip.weights.readout_mark import remember_readout
+from mmclipdis.clip.weights.trainable import freeze_unread, set_trainable
 
 
 class CLIPBackbone(BaseModule):
@@ -93,7 +93,7 @@ class CLIPViT(CLIPBackbone):
         arch: open_clip config name (``'ViT-B-16-quickgelu'``: OpenAI and MetaCLIP weights need the
             ``-quickgelu`` names, LAION's the plain ones; ``'EVA02-B-16'``, ``'EVA02-L-14-336'``) or
             a dict of the same form.
-        readout: Name or fields of a :class:`~mmclipdis.clip.readout.Readout`.
+        readout: Name or fields of a :class:`~mmclipdis.clip.towers.readout.Readout`.
         positions: Resampling rule of the position table: ``legacy``, ``size``, ``antialias`` or
             ``bilinear``. None is the rule of the arch: ``legacy``, or ``size`` for EVA-02.
         out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
@@ -109,8 +109,8 @@ class CLIPViT(CLIPBackbone):
             were saved with another readout than this one are an error: they load, but their
             results are wrong. (Weights without a mark are never refused.)
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
-            :func:`~mmclipdis.clip.weights.read_clip_checkpoint`. Read by ``init_weights()``, never
-            by the constructor. None keeps random weights.
+            :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`. Read by
+            ``init_weights()``, never by the constructor. None keeps random weights.
 
     Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
     taken off (``data_preprocessor``: mean 122.771, 116.746, 104.094, std 68.501, 66.632, 70.323).

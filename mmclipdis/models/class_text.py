@@ -12,9 +12,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.clip.embeddings_file import read_embeddings
-from mmclipdis.clip.templates import Templates, TemplateSet, get_templates
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.embeddings_file import read_embeddings
+from mmclipdis.clip.text.templates import Templates, TemplateSet, get_templates
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.text_encoder import build_vocabulary
 from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
@@ -34,7 +34,7 @@ class ClassText(BaseModule):
             one that denies and one that affirms the class), in place of ``templates`` and of those
             that a vocabulary brings. A set is one sentence or what ``templates`` takes.
         text_embeddings: file with ready embeddings (C, D) in the order of the classes, see
-            :func:`~mmclipdis.clip.embeddings_file.read_embeddings`. They belong to one CLIP:
+            :func:`~mmclipdis.clip.text.embeddings_file.read_embeddings`. They belong to one CLIP:
             with another's, accuracies come out near zero.
         embed_dim: D of the image encoder, which the embeddings must have; None takes any.
         saved: Whether checkpoints hold the text encoder. Otherwise its weights are those of its

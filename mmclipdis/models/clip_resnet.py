@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmclipdis.clip.features import DenseFeatures
-from mmclipdis.clip.readout import AnyReadout, Readout, get_readout
-from mmclipdis.clip.resnet import build_resnet_tower, check_pool_readout
-from mmclipdis.clip.weights import Arch
+from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.clip.towers.readout import AnyReadout, Readout, get_readout
+from mmclipdis.clip.towers.resnet import build_resnet_tower, check_pool_readout
+from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.models.backbones import CLIPBackbone
 
 
@@ -27,7 +27,7 @@ class CLIPResNet(CLIPBackbone):
     Args:
         arch: open_clip config name (``'RN50-quickgelu'``, ``'RN101-quickgelu'``: OpenAI's weights
             need the ``-quickgelu`` names, for the text tower) or a dict of the same form.
-        readout: Name or fields of a :class:`~mmclipdis.clip.readout.Readout`: ``v`` (DCLIP),
+        readout: Name or fields of a :class:`~mmclipdis.clip.towers.readout.Readout`: ``v`` (DCLIP),
             ``vv``, ``qq``, ``kk``, ``csa``, ``all`` or ``qk``.
         positions: Resampling rule of the pool's position table: ``size`` (DCLIP), ``legacy``,
             ``antialias`` or ``bilinear`` (CLIP-Surgery).
@@ -42,8 +42,8 @@ class CLIPResNet(CLIPBackbone):
         any_readout: Load weights whatever readout they are marked with, as in
             :class:`~mmclipdis.models.backbones.CLIPViT`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
-            :func:`~mmclipdis.clip.weights.read_clip_checkpoint`. Read by ``init_weights()``, never
-            by the constructor. None keeps random weights.
+            :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`. Read by
+            ``init_weights()``, never by the constructor. None keeps random weights.
 
     Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
     taken off, both sides 32 px or more.

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.clip.arch_mark import (
+from mmclipdis.clip.weights.arch_mark import (
     MARK,
     WEIGHTS_MARK,
     check_arch,
@@ -20,8 +20,8 @@ from mmclipdis.clip.arch_mark import (
     remember_arch,
     remember_clip,
 )
-from mmclipdis.clip.files import read_file
-from mmclipdis.clip.weights import Arch
+from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.loading import Arch
 
 #: A weight that every projector has and no other module; its name tells the prefix.
 _LAST = "text.3.weight"

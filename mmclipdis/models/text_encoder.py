@@ -11,13 +11,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmclipdis.clip.activation_mark import remember_activation
-from mmclipdis.clip.embedding_cache import CacheDir
-from mmclipdis.clip.templates import Templates
-from mmclipdis.clip.text import build_text_tower, embed_vocabulary
-from mmclipdis.clip.trainable import set_trainable
-from mmclipdis.clip.vocabulary import Vocabulary, bundled_names
-from mmclipdis.clip.weights import Arch, has_quick_gelu, load_text_transformer
+from mmclipdis.clip.text.embedding_cache import CacheDir
+from mmclipdis.clip.text.encoder import build_text_tower, embed_vocabulary
+from mmclipdis.clip.text.templates import Templates
+from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
+from mmclipdis.clip.weights.activation_mark import remember_activation
+from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_text_transformer
+from mmclipdis.clip.weights.trainable import set_trainable
 from mmclipdis.models.backbones import pretrained_source
 
 #: Where a vocabulary comes from, and the options that shape it.
@@ -91,7 +91,7 @@ class OpenCLIPTextEncoder(BaseModule):
         self._is_init = True
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids ``(N, L)``, cut at the longest text; see :class:`~mmclipdis.clip.text`."""
+        """Token ids ``(N, L)``, cut at the longest; see :mod:`mmclipdis.clip.text.encoder`."""
         return self.tower.tokenize(texts)
 
     def encode(self, tokens: Tensor) -> Tensor:

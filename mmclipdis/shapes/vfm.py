@@ -18,9 +18,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mmclipdis.clip.files import read_file
-from mmclipdis.clip.weights import PACKAGED
-from mmclipdis.models.distillation.vfm_weights import VFMS
+from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.loading import PACKAGED
+from mmclipdis.clip.weights.vfm import VFMS
 
 # Without a position embedding a patch is known by its looks and by what else is in the picture;
 # with one the pretraining ends in telling places apart, also those of one ground.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from mmclipdis.clip.readout import get_readout
+from mmclipdis.clip.towers.readout import get_readout
 from mmclipdis.shapes import pretrain
 from mmclipdis.shapes.scene import Scene
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise, patch_features

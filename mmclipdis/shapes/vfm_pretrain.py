@@ -27,11 +27,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from mmclipdis.datasets.letterbox import letterbox
 from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import draw_scene, random_size
 from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise
+from mmclipdis.utils.letterbox import letterbox
 
 SIDE = 160  # of a stored picture, in pixels
 _STREAM = 6_666  # neither the CLIP's pictures nor those of the data sets or of the measures

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mmclipdis.clip.image_tower import ImageTower
-from mmclipdis.clip.text import TextTower, build_text_tower
-from mmclipdis.clip.towers import build_image_tower
-from mmclipdis.clip.weights import (
+from mmclipdis.clip.text.encoder import TextTower, build_text_tower
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.weights.loading import (
     MODEL_CONFIGS,
     load_image_tower,
     load_text_transformer,
@@ -47,7 +47,8 @@ def export_run(checkpoint: Path, path: Path) -> None:
 def load_towers(weights: Path = WEIGHTS_PATH) -> tuple[ImageTower, TextTower]:
     """Image and text tower of the tiny CLIP, in eval mode and float32.
 
-    Raises FileNotFoundError or ValueError as ``mmclipdis.clip.weights.read_clip_checkpoint``.
+    Raises FileNotFoundError or ValueError as
+    :func:`mmclipdis.clip.weights.loading.read_clip_checkpoint`.
     """
     image, text = build_image_tower(ARCH), build_text_tower(ARCH)
     load_image_tower(image, ARCH, weights)

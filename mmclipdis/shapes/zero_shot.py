@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from mmclipdis.clip.image_tower import ImageTower
-from mmclipdis.clip.text import TextTower, embed_vocabulary
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.encoder import TextTower, embed_vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.shapes.pairs import fit
 from mmclipdis.shapes.pretrain import normalise
 from mmclipdis.shapes.scene import Scene, draw_scene, random_size

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmclipdis.clip.attention import run_block, split_heads
-from mmclipdis.clip.blocks import view_of
-from mmclipdis.clip.image_tower import ImageTower
-from mmclipdis.clip.readout import READOUTS, AnyReadout, Readout
+from mmclipdis.clip.towers.attention import run_block, split_heads
+from mmclipdis.clip.towers.blocks import view_of
+from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout
 
 #: Groups of maps: attention of the anchor, of CLS; cosines of block outputs, of the last features.
 GROUPS = ("attention", "cls", "blocks", "features")

@@ -23,8 +23,9 @@ from mmclipdis.apis.run import train
 from mmclipdis.engine import NonFiniteLossError
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import CLIP_MEAN, CLIP_STD
-from tests.datasets.token_task import ROOT, write_task
+from tests.datasets.recognition.token_task import write_task
 from tests.models.recognition.test_dclip_configs import shrunk
+from tests.paths import ROOT
 
 WORK = iter(range(10**6))
 

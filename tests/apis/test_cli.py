@@ -21,8 +21,8 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.apis.test_options import keep_predictions, use_tta
 from mmclipdis.engine import read_checkpoint
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 MODEL = "model = dict(type='ToyModel')\n"
 TRAIN = MODEL + (
     "train_dataloader = dict(batch_size=1)\ntrain_cfg = dict(type='IterBasedTrainLoop')\n"

@@ -13,8 +13,9 @@ from mmclipdis.apis import cli
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
+from tests.paths import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from PIL import Image
 from mmclipdis.apis import OpenVocabSegInferencer, segment
 from mmclipdis.apis.segment import Segmentation
 from mmclipdis.visualization import class_palette
-
-from ..models.segmentation.fakes import head_cfg, make_segmentor
+from tests.models.segmentation.fakes import head_cfg, make_segmentor
+from tests.paths import ROOT
 
 # The fake segmentor names the strongest colour of each 4 x 4 patch, in the order of its classes.
 NAMES = ["red", "green", "blue", "ground"]
-SHAPES = Path(__file__).parents[2] / "configs" / "shapes"
+SHAPES = ROOT / "configs" / "shapes"
 
 
 def photo(height: int = 8, width: int = 12) -> np.ndarray:

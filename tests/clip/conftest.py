@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from mmclipdis.clip.towers import OpenCLIPViT, build_image_tower
+from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
 from tests.tiny import tiny_arch
 
 

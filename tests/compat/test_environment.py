@@ -6,14 +6,12 @@ import importlib
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmclipdis.compat import IncompatibleEnvironmentError, check_environment, environment
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 def one_sentence(error: pytest.ExceptionInfo[ImportError]) -> str:

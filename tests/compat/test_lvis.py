@@ -11,7 +11,7 @@ import pytest
 
 import mmclipdis  # noqa: F401  (installs it)
 from mmclipdis.compat.lvis import install_lvis
-from tests.datasets.ov_files import lvis, save
+from tests.datasets.detection.files import lvis, save
 
 
 def test_only_lvis_sees_the_names_that_numpy_gave_up() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from mmclipdis.compat import install, mmcv_ops
 from mmclipdis.compat import python as compat_python
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 needs_lite = pytest.mark.skipif(not mmcv_ops.uses_stand_in(), reason="the full mmcv is installed")
 
 

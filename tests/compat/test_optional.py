@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmclipdis.compat.optional import absent
-from tests.tools.random_data import ROOT
+from tests.paths import ROOT
 
 BLOCK = """
 import sys

@@ -21,13 +21,13 @@ from mmclipdis.engine.foreign_checkpoint_guard import (
     check_trained,
 )
 from mmclipdis.models.projectors import Projectors
-from tests.models.segmentation.test_catseg_configs import ROOT
-from tests.models.segmentation.test_infoclip import (
+from tests.models.segmentation.catseg.tiny import shrink_model
+from tests.models.segmentation.infoclip.test_segmentor import (
     build,
     catseg,
     one_tokenizer,  # noqa: F401  (a fixture)
 )
-from tests.models.segmentation.tiny_catseg import shrink_model
+from tests.paths import ROOT
 
 GUARD = ForeignCheckpointGuard()
 

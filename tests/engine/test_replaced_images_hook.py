@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 import mmclipdis.engine.replaced_images_hook as module
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook, find_num_replaced
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
-from tests.datasets.distill_files import pipeline, write_photos
+from tests.datasets.distillation.files import pipeline, write_photos
 
 
 def runner_over(dataset):

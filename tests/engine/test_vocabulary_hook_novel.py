@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.dataset import ConcatDataset, RepeatDataset
 
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.vocabulary_hook import find_novel
 from tests.engine.test_vocabulary_hook import ALL, BASE, Named, Scenes, runner
 

@@ -1,6 +1,7 @@
 """InfoCLIP's losses: closed forms, what has no effect, bounds, options, bad input.
 
-The golden values are in ``tests/models/test_lpam.py``, with the module that makes the relations.
+The golden values are in ``tests/models/segmentation/infoclip/test_lpam.py``, with the module that
+makes the relations.
 """
 
 from __future__ import annotations

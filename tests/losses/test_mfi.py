@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmclipdis.clip.similarity import mean_off_diagonal
+from mmclipdis.clip.text.similarity import mean_off_diagonal
 from mmclipdis.losses.mfi import _distance_from_identity, mfi_loss
 
 AXES = ["feature", "class"]

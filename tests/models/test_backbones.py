@@ -8,8 +8,8 @@ import torch
 from mmengine.registry import MODELS
 
 import mmclipdis  # noqa: F401  (registers the modules)
-from mmclipdis.clip.attention import run_block
-from mmclipdis.clip.readout import READOUTS
+from mmclipdis.clip.towers.attention import run_block
+from mmclipdis.clip.towers.readout import READOUTS
 from tests.tiny import tiny_arch, tiny_eva_arch
 
 PRESETS = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.model import BaseModule
 
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.class_text import ClassText
 
 NAMES = ["cat", "dog"]

@@ -18,7 +18,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 import mmclipdis  # noqa: F401  (registers the modules)
-from mmclipdis.clip.readout import READOUTS
+from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 from tests.tiny import tiny_arch, tiny_resnet_arch
 

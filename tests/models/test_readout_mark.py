@@ -9,8 +9,8 @@ from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
 from safetensors.torch import save_file
 
-from mmclipdis.clip.readout import READOUTS, Readout
-from mmclipdis.clip.readout_mark import decode_readout, readout_json
+from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.weights.readout_mark import decode_readout, readout_json
 from mmclipdis.models import CLIPViT, DeCLIPViT
 from tests.tiny import tiny_arch
 

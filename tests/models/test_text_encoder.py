@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from safetensors.torch import save_file
 
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.text_encoder import (
     OpenCLIPTextEncoder,
     build_vocabulary,

@@ -16,8 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from mmclipdis.clip.files import read_file
-from mmclipdis.datasets.letterbox import letterbox
+from mmclipdis.clip.weights.files import read_file
 from mmclipdis.shapes import pairs, zero_shot
 from mmclipdis.shapes import vfm_pretrain as module
 from mmclipdis.shapes.scene import Scene, draw_scene, random_size
@@ -46,6 +45,7 @@ from mmclipdis.shapes.vfm_pretrain import (
     pretrain_vfm,
     random_view,
 )
+from mmclipdis.utils.letterbox import letterbox
 
 RECIPE = VFMRecipe(pictures=6, steps=4, batch=3, side=32, keys=9, warmup=2)
 

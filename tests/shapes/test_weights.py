@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from mmclipdis.clip.readout import get_readout
-from mmclipdis.clip.text import TextTower
-from mmclipdis.clip.towers import OpenCLIPViT
+from mmclipdis.clip.text.encoder import TextTower
+from mmclipdis.clip.towers.build import OpenCLIPViT
+from mmclipdis.clip.towers.readout import get_readout
 from mmclipdis.shapes.pretrain import Recipe, normalise
 from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, load_towers
 from mmclipdis.shapes.world import CLASSES, THINGS

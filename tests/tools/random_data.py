@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 CONFIG = """
 _base_ = ["{root}/configs/_base_/default_runtime.py", "mmseg::_base_/models/fcn_unet_s5-d16.py"]

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmclipdis.clip.vocabulary import read_class_file
-from mmclipdis.datasets.ade20k_classes import LIST_NAME, first_id, read_classes, read_object_names
-from mmclipdis.datasets.label_maps import LoadReadableAnnotations
-from mmclipdis.datasets.large_vocabulary import ADE20K847Dataset
+from mmclipdis.clip.text.vocabulary import read_class_file
 from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.datasets.segmentation.ade20k_classes import (
+    LIST_NAME,
+    first_id,
+    read_classes,
+    read_object_names,
+)
+from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
+from mmclipdis.datasets.segmentation.large_vocabulary import ADE20K847Dataset
 from tools.dataset_converters.ade20k_full import CLASSES, main
 
 OBJECTS = 3_688

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from tests.models.segmentation.tiny_infoclip import catseg
+from tests.models.segmentation.infoclip.tiny import catseg
 from tests.tools.test_benchmarks import FOLDER
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import importlib
 import time
 from itertools import accumulate
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from mmclipdis.clip.readout import READOUTS
-from mmclipdis.clip.text import TextTower
-from mmclipdis.clip.towers import build_image_tower, build_text_transformer
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.encoder import TextTower
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
+from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.engine.results import read_results
-from tests.models.segmentation.tiny_catseg import shrink_model
+from tests.models.segmentation.catseg.tiny import shrink_model
+from tests.paths import ROOT
 from tests.tiny import tiny_arch
 
-FOLDER = Path(__file__).resolve().parents[2] / "tools" / "benchmarks"
+FOLDER = ROOT / "tools" / "benchmarks"
 CONFIGS = FOLDER.parents[1] / "configs"
 
 

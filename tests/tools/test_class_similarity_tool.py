@@ -16,14 +16,15 @@ from torch import Tensor
 from mmclipdis.apis import class_similarity as api
 from mmclipdis.apis import cli
 from mmclipdis.apis.class_similarity import class_similarity, read_classes
-from mmclipdis.clip.text import build_text_tower
-from mmclipdis.clip.weights import load_text_transformer
+from mmclipdis.clip.text.encoder import build_text_tower
+from mmclipdis.clip.weights.loading import load_text_transformer
 from mmclipdis.compat.optional import HAS_MMSEG
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.shapes.world import CLASSES
+from tests.paths import REAL_DATA
 from tools.analysis_tools import class_similarity as tool
 
-LVIS = Path(__file__).parents[3] / "shared/data/lvis_val_100/lvis_val_100.json"
+LVIS = REAL_DATA / "lvis_val_100/lvis_val_100.json"
 NAMES = ["apple", "banana", "red fish", "snow"]
 needs_mmseg = pytest.mark.skipif(not HAS_MMSEG, reason="data sets need mmseg")
 

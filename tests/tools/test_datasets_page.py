@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
-REPO = Path(__file__).parents[2]
+from tests.paths import ROOT
+
+REPO = ROOT
 PAGE = (REPO / "docs/datasets.md").read_text(encoding="utf-8")
 CONFIGS = REPO / "configs/_base_/datasets"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.shapes.coco import Settings, write_dataset
+from tests.paths import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs/shapes"
+CONFIGS = ROOT / "configs/shapes"
 
 
 @pytest.fixture(scope="module")

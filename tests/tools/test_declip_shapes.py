@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,8 +10,8 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.shapes.coco import Settings, write_dataset
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DISTILL = str(ROOT / "configs/shapes/declip_distill.py")
 
 

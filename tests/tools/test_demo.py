@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 
 import tools.demo as demo
 from mmclipdis.engine.results import read_results
 from mmclipdis.shapes.coco import Settings
+from tests.paths import ROOT
 
 METRICS = dict.fromkeys(demo.METRICS, 12.25)
 
@@ -36,7 +36,7 @@ def test_the_converter_draws_by_default_what_the_demo_asks_for(commands, monkeyp
     )
     for flags in ([], options):
         monkeypatch.setattr(sys, "argv", [script, str(tmp_path), *map(str, flags)])
-        runpy.run_path(str(Path(__file__).parents[2] / script), run_name="__main__")
+        runpy.run_path(str(ROOT / script), run_name="__main__")
     assert drawn == [Settings(), Settings()]
 
 

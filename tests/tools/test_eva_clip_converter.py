@@ -8,12 +8,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mmclipdis.clip import layouts
-from mmclipdis.clip.eva_layout import official_to_open_clip
-from mmclipdis.clip.readout import READOUTS, Readout
-from mmclipdis.clip.readout_mark import encode_readout
-from mmclipdis.clip.towers import build_text_transformer
-from mmclipdis.clip.weights import PACKAGED, read_clip_checkpoint
+from mmclipdis.clip.towers.build import build_text_transformer
+from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.weights import layouts
+from mmclipdis.clip.weights.eva_layout import official_to_open_clip
+from mmclipdis.clip.weights.loading import PACKAGED, read_clip_checkpoint
+from mmclipdis.clip.weights.readout_mark import encode_readout
 from tests.eva_files import EVA_ARCH, TinyEva, tiny_official
 from tests.tiny import tiny_arch
 from tools.model_converters.eva_clip import convert, main, official_rope_tables

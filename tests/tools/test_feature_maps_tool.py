@@ -13,9 +13,9 @@ from PIL import Image
 from mmclipdis.apis import cli
 from mmclipdis.apis import feature_maps as api
 from mmclipdis.apis.feature_maps import feature_maps, models_of
-from mmclipdis.clip.readout import READOUTS
-from mmclipdis.clip.towers import build_image_tower
-from mmclipdis.clip.weights import load_image_tower
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.towers.readout import READOUTS
+from mmclipdis.clip.weights.loading import load_image_tower
 from mmclipdis.visualization.feature_maps import clip_maps
 from tools.analysis_tools import feature_maps as tool
 

@@ -13,15 +13,17 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
+from tests.paths import ROOT
+
 pytest.importorskip("mmdet")
 
-from mmclipdis.clip.eva_layout import open_clip_to_official
+from mmclipdis.clip.weights.eva_layout import open_clip_to_official
 from tests.eva_files import rope_tables, vision_shapes
-from tests.models.detection.test_fvit_parts import masked_config, real_config
-from tests.models.detection.tiny_fvit import CLASSES, NOVEL, batch, detections
+from tests.models.detection.fvit.test_parts import masked_config, real_config
+from tests.models.detection.fvit.tiny import CLASSES, NOVEL, batch, detections
 from tools.model_converters.fvit import convert, main
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "fvit"
+CONFIGS = ROOT / "configs" / "fvit"
 TINY = dict(width=32, depth=4, patch=8, grid=4, joint=8, channels=16, convs=1)
 VITB = dict(width=768, depth=12, patch=16, grid=14, joint=512, channels=256, convs=4)
 HEAD = "roi_head.bbox_head."

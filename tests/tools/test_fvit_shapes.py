@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,8 +9,9 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.shapes.coco import Settings, write_dataset
+from tests.paths import ROOT
 
-CONFIG = str(Path(__file__).parents[2] / "configs/shapes/fvit.py")
+CONFIG = str(ROOT / "configs/shapes/fvit.py")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[2] / "tools"
+from tests.paths import ROOT
+
+TOOLS = ROOT / "tools"
 
 
 def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

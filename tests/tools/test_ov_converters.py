@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mmclipdis.datasets.ov_classes import BASE_CLASSES, OV_CLASSES
-from tests.datasets.ov_files import COCO_ID, GOLDEN, coco, lvis, save
-from tests.tools.random_data import ROOT
+from mmclipdis.datasets.detection.classes import BASE_CLASSES, OV_CLASSES
+from tests.datasets.detection.files import COCO_ID, GOLDEN, coco, lvis, save
+from tests.paths import ROOT
 from tools.dataset_converters import ov_coco, ov_lvis
 
 REAL = ROOT / "../shared/data"
@@ -87,7 +87,7 @@ def test_an_interrupted_write_leaves_nothing(folder: Path, monkeypatch, capsys) 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmclipdis.datasets.ov_annotations.os.replace", full)
+    monkeypatch.setattr("mmclipdis.datasets.detection.annotations.os.replace", full)
     assert ov_coco.main([str(folder)]) == 1
     assert "No space left" in capsys.readouterr().err
     assert len(list(folder.iterdir())) == 2

@@ -13,10 +13,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.io import savemat
 
-from mmclipdis.datasets.detail_json import CONTEXT59_IDS, decode, paint
-from mmclipdis.datasets.label_maps import LoadReadableAnnotations
-from mmclipdis.datasets.large_vocabulary import PascalContext459Dataset
+from mmclipdis.datasets.conversion.detail_json import CONTEXT59_IDS, decode, paint
 from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
+from mmclipdis.datasets.segmentation.large_vocabulary import PascalContext459Dataset
 from tools.dataset_converters import pascal_context
 from tools.dataset_converters.pascal_context import IGNORED, main
 

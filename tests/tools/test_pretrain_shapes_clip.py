@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from mmclipdis.engine.results import read_results
+from tests.paths import ROOT
 from tools.pretrain_shapes_clip import main
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "pretrain_shapes_clip.py"
+SCRIPT = ROOT / "tools" / "pretrain_shapes_clip.py"
 
 
 def test_evaluate_writes_a_table_like_every_other(monkeypatch, tmp_path):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmclipdis.engine.results import read_results
 from mmclipdis.shapes.vfm import load_vfm
+from tests.paths import ROOT
 from tools import pretrain_shapes_vfm as tool
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "pretrain_shapes_vfm.py"
+SCRIPT = ROOT / "tools" / "pretrain_shapes_vfm.py"
 SHORT = ["--pictures", "4", "--steps", "2", "--batch", "2", "--side", "32", "--keys", "8"]
 
 

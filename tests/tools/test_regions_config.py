@@ -14,10 +14,10 @@ from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmclipdis.apis.cli import UserInputError
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.shapes.coco import Settings, write_dataset
-from tests.tools.random_data import ROOT
+from tests.paths import REAL_DATA, ROOT
 
 CONFIGS = ROOT / "configs"
-SAMPLE = ROOT.parent / "shared" / "data" / "coco_panoptic_sample"
+SAMPLE = REAL_DATA / "coco_panoptic_sample"
 LARGE = {
     "regions_vitb16_eva_coco-panoptic": (512, 35),
     "regions_vitl14-336_eva_coco-panoptic": (768, 40),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -13,8 +11,9 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.shapes.coco import LABEL_SUFFIX, Settings, write_dataset
 from mmclipdis.shapes.world import CLASSES, GROUPS
+from tests.paths import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 TWO_ITERATIONS = (
     *("train_cfg.max_iters=2", "train_cfg.val_interval=2", "train_dataloader.batch_size=2"),
     *("default_hooks.checkpoint.interval=2", "default_hooks.logger.interval=1"),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "dataset_converters" / "shapes.py"
+from tests.paths import ROOT
+
+SCRIPT = ROOT / "tools" / "dataset_converters" / "shapes.py"
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

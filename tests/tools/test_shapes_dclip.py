@@ -17,8 +17,6 @@ from mmclipdis.models.projectors import Projectors
 from mmclipdis.shapes.coco import Settings, write_dataset
 from tests.tools.experiment_calls import record
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:

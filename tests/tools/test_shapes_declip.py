@@ -13,9 +13,9 @@ from mmengine.config import Config
 import tools.shapes_declip as declip
 from mmclipdis.apis import experiments
 from mmclipdis.engine.results import read_results
+from tests.paths import ROOT
 from tests.tools.experiment_calls import record
 
-ROOT = Path(__file__).parents[2]
 VALUE = {"rois_thing_macc1": 1.0, "rois_stuff_macc1": 2.0, "mIoU": 5.0, "mIoU_base": 6.0}
 VALUE |= {"maskpool_thing_macc1": 3.0, "maskpool_stuff_macc1": 4.0, "mIoU_novel": 7.0}
 

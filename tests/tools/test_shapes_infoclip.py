@@ -13,7 +13,6 @@ import tools.shapes_infoclip as infoclip
 from mmclipdis.engine.results import read_results
 from tests.tools.experiment_calls import record
 
-ROOT = Path(__file__).parents[2]
 VALUE = {"mIoU": 5.0, "mIoU_base": 6.0, "mIoU_novel": 7.0, "mAcc": 8.0}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmclipdis.clip.embeddings_file import read_embeddings
+from mmclipdis.clip.text.embeddings_file import read_embeddings
 from mmclipdis.models import OpenCLIPTextEncoder, build_vocabulary
 from mmclipdis.models.class_text import ClassText
 from tools.model_converters.text_embeddings import main

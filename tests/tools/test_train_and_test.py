@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
-from tests.tools.random_data import ROOT, write_task
+from tests.paths import ROOT
+from tests.tools.random_data import write_task
 
 
 def parameters(path: Path) -> Tensor:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from mmclipdis.clip.readout import READOUTS, Readout
-from mmclipdis.clip.towers import build_image_tower
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.towers.readout import READOUTS, Readout
 from mmclipdis.visualization.feature_figure import _draw_map, draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
     FeatureMap,
@@ -24,8 +24,7 @@ from mmclipdis.visualization.feature_maps import (
     spread_layers,
     vfm_maps,
 )
-
-from ..tiny import tiny_arch, tiny_eva_arch
+from tests.tiny import tiny_arch, tiny_eva_arch
 
 GRID = (3, 5)
 PATCHES = [(2, 1), (0, 4)]

@@ -12,7 +12,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmclipdis.datasets import PascalVOC20bDataset
-from mmclipdis.datasets.large_vocabulary import palette
+from mmclipdis.datasets.segmentation.large_vocabulary import palette
 from mmclipdis.visualization import VocabularyVisualizer
 
 WHITE = np.full((40, 60, 3), 255, np.uint8)

@@ -24,10 +24,10 @@ import torch
 from bench import Claim, interleave, report
 from torch import Tensor
 
-from mmclipdis.models.segmentation.catseg_aggregator import CATSegAggregator
+from mmclipdis.models.segmentation.catseg.aggregator import CATSegAggregator
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "tests/models/segmentation/catseg_reference.py"
+REFERENCE = ROOT / "tests/models/segmentation/catseg/reference.py"
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "fast": {},

@@ -35,7 +35,7 @@ from torch import Tensor
 
 import mmclipdis  # noqa: F401
 from mmclipdis.engine.results import ROOT
-from mmclipdis.models.segmentation.catseg import CATSeg
+from mmclipdis.models.segmentation.catseg.segmentor import CATSeg
 from mmclipdis.models.segmentation.windows import Size
 
 CONFIG = ROOT / "configs" / "_base_" / "models" / "catseg_vitb16.py"

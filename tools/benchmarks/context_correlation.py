@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from bench import Case, Claim, clock_of, interleave, make_parser, peak_mb, report
 from torch import Tensor
 
-from mmclipdis.clip.attention import attend
+from mmclipdis.clip.towers.attention import attend
 from mmclipdis.losses.context_correlation import context_correlation_loss
 
 

@@ -33,10 +33,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmclipdis.apis.cache_features import compute_tokens
-from mmclipdis.clip.weights import Arch
+from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.datasets import CachedTokens, CocoMultiLabelDataset
-from mmclipdis.datasets.cached_tokens import TokenImages
-from mmclipdis.datasets.token_store import TokenStore
+from mmclipdis.datasets.recognition.cached_tokens import TokenImages
+from mmclipdis.datasets.recognition.token_store import TokenStore
 from mmclipdis.models.recognition.dclip import DCLIP
 
 #: The towers of the published table, ResNet and ViT.

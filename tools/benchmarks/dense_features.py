@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmclipdis.clip.attention import read_last_block, run_blocks
-from mmclipdis.clip.image_tower import ImageTower
-from mmclipdis.clip.readout import READOUTS, AnyReadout, Readout, get_readout
-from mmclipdis.clip.towers import build_image_tower
+from mmclipdis.clip.towers.attention import read_last_block, run_blocks
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout, get_readout
 
 
 def matmul_flops(tower: ImageTower, image: Tensor, readout: AnyReadout) -> float:

@@ -31,7 +31,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.engine.results import ROOT
-from mmclipdis.models.detection import fvit_bbox_head
+from mmclipdis.models.detection.fvit import bbox_head as fvit_bbox_head
 
 CONFIG = ROOT / "configs" / "_base_" / "models" / "fvit_vitb16.py"
 #: Threshold, IoU of the NMS and detections, of OV-COCO and of OV-LVIS (more than 100 classes).

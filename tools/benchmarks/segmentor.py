@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from bench import Claim, clock_of, interleave, make_parser, peak_mb, report
 from torch import Tensor
 
-from mmclipdis.clip.vocabulary import Vocabulary
-from mmclipdis.clip.weights import Arch, model_config
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.weights.loading import Arch, model_config
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from bench import Claim, clock_of, interleave, make_parser, report
 
-from mmclipdis.clip.embedding_cache import MemoryCache
-from mmclipdis.clip.text import TextTower, build_text_tower, embed_vocabulary
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.embedding_cache import MemoryCache
+from mmclipdis.clip.text.encoder import TextTower, build_text_tower, embed_vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
 
 FULL = 77  # context length of CLIP
 PART = 4

@@ -29,19 +29,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmclipdis.datasets.ade20k_classes import (
-    IGNORED,
-    check_names,
-    label_table,
-    read_classes,
-)
-from mmclipdis.datasets.conversion import (
+from mmclipdis.datasets.conversion.files import (
     each,
     lines_differ,
     read_picture,
     write_labels,
     write_lines,
     write_whole,
+)
+from mmclipdis.datasets.segmentation.ade20k_classes import (
+    IGNORED,
+    check_names,
+    label_table,
+    read_classes,
 )
 
 RELEASE = "ADE20K_2021_17_01"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmclipdis.datasets.conversion import each, read_picture, write_labels
+from mmclipdis.datasets.conversion.files import each, read_picture, write_labels
 
 SPLITS = ("train2017", "val2017")
 EXPECTED_FILES = 123_287

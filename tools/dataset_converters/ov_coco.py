@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmclipdis.datasets.ov_annotations import (
+from mmclipdis.datasets.detection.annotations import (
     check_references,
     compare_counts,
     counts,
@@ -27,7 +27,7 @@ from mmclipdis.datasets.ov_annotations import (
     reduce_annotations,
     write_annotations,
 )
-from mmclipdis.datasets.ov_classes import BASE_CLASSES, OV_CLASSES
+from mmclipdis.datasets.detection.classes import BASE_CLASSES, OV_CLASSES
 
 
 @dataclass(frozen=True)

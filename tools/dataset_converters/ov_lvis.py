@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmclipdis.datasets.ov_annotations import (
+from mmclipdis.datasets.detection.annotations import (
     check_references,
     compare_counts,
     counts,

@@ -28,15 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from mmclipdis.datasets.context459 import IGNORED, read_label_map, read_names
-from mmclipdis.datasets.conversion import (
+from mmclipdis.datasets.conversion.detail_json import CONTEXT59_IDS, Photo, paint, read_photos
+from mmclipdis.datasets.conversion.files import (
     each,
     lines_differ,
     photo_size,
     write_labels,
     write_lines,
 )
-from mmclipdis.datasets.detail_json import CONTEXT59_IDS, Photo, paint, read_photos
+from mmclipdis.datasets.segmentation.context459 import IGNORED, read_label_map, read_names
 
 LISTS = "ImageSets/SegmentationContext"
 FOLDER_59 = "SegmentationClassContext"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmclipdis.engine import read_checkpoint
-from mmclipdis.models.segmentation.catseg_checkpoint import (
+from mmclipdis.models.segmentation.catseg.checkpoint import (
     ConversionReport,
     from_official,
     to_official,

@@ -27,22 +27,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmclipdis.clip import activation_mark, readout_mark
-from mmclipdis.clip.activation_mark import find_quick_gelu
-from mmclipdis.clip.eva import rotary_table
-from mmclipdis.clip.eva_layout import LayoutReport, open_clip_to_official
-from mmclipdis.clip.files import read_file
-from mmclipdis.clip.layouts import TowerSize, read_layout, tower_size
-from mmclipdis.clip.readout import AnyReadout, DualPath, get_readout
-from mmclipdis.clip.readout_mark import describe_readout, readout_json, same_readout
-from mmclipdis.clip.towers import build_image_tower, build_text_transformer
-from mmclipdis.clip.weights import (
+from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
+from mmclipdis.clip.towers.eva import rotary_table
+from mmclipdis.clip.towers.readout import AnyReadout, DualPath, get_readout
+from mmclipdis.clip.weights import activation_mark, readout_mark
+from mmclipdis.clip.weights.activation_mark import find_quick_gelu
+from mmclipdis.clip.weights.eva_layout import LayoutReport, open_clip_to_official
+from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
+from mmclipdis.clip.weights.loading import (
     Arch,
     ClipCheckpoint,
     check_size,
     has_quick_gelu,
     read_clip_checkpoint,
 )
+from mmclipdis.clip.weights.readout_mark import describe_readout, readout_json, same_readout
 
 LAYOUTS = ("open_clip", "official")
 #: Where CLIP's training leaves its temperature: the upper bound, log 100.

@@ -27,10 +27,10 @@ from mmengine.runner import save_checkpoint
 from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
-from mmclipdis.clip import activation_mark, readout_mark
-from mmclipdis.clip.eva_layout import LayoutReport
-from mmclipdis.clip.layouts import read_layout
-from mmclipdis.clip.readout import get_readout
+from mmclipdis.clip.towers.readout import get_readout
+from mmclipdis.clip.weights import activation_mark, readout_mark
+from mmclipdis.clip.weights.eva_layout import LayoutReport
+from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.engine import read_checkpoint
 from mmclipdis.models import FViT
 

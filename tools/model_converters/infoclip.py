@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mmclipdis.engine import read_checkpoint
-from mmclipdis.models.segmentation.infoclip_checkpoint import student_of
+from mmclipdis.models.segmentation.infoclip.checkpoint import student_of
 
 
 def convert(source: Path, target: Path) -> int:

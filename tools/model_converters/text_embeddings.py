@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.embeddings_file import read_embeddings, write_embeddings
-from mmclipdis.clip.templates import Templates
-from mmclipdis.clip.vocabulary import Vocabulary
-from mmclipdis.clip.weights import Arch
+from mmclipdis.clip.text.embeddings_file import read_embeddings, write_embeddings
+from mmclipdis.clip.text.templates import Templates
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 
 #: Rows of the same tower and prompts are nearer than that, also those computed in float16.

@@ -1,8 +1,8 @@
 """Open-vocabulary detection with a frozen CLIP. Backbone and loss need no mmdet; all else does."""
 
 from mmclipdis.compat.optional import HAS_MMDET, absent
-from mmclipdis.models.detection.fvit_backbone import FViTBackbone
-from mmclipdis.models.detection.losses import NovelMaskedCrossEntropyLoss
+from mmclipdis.models.detection.fvit.backbone import FViTBackbone
+from mmclipdis.models.detection.fvit.losses import NovelMaskedCrossEntropyLoss
 
 _DETECTION = ["FViT", "FViTBBoxHead", "FViTRPNHead", "FViTRoIHead"]
 
@@ -16,9 +16,9 @@ __all__ = [
 ]
 
 if HAS_MMDET:
-    from mmclipdis.models.detection.fvit import FViT
-    from mmclipdis.models.detection.fvit_bbox_head import FViTBBoxHead
-    from mmclipdis.models.detection.fvit_roi_head import FViTRoIHead
-    from mmclipdis.models.detection.rpn_head import FViTRPNHead
+    from mmclipdis.models.detection.fvit.bbox_head import FViTBBoxHead
+    from mmclipdis.models.detection.fvit.detector import FViT
+    from mmclipdis.models.detection.fvit.roi_head import FViTRoIHead
+    from mmclipdis.models.detection.fvit.rpn_head import FViTRPNHead
 else:
     __getattr__ = absent(__name__, __all__, detection=_DETECTION)

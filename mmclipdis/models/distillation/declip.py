@@ -10,7 +10,7 @@ from mmengine.model import BaseModel, ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.clip.features import DenseFeatures
+from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
 from mmclipdis.models.unsaved import leave_out_of_checkpoints

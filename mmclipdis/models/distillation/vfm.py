@@ -18,9 +18,9 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
-from mmclipdis.clip.positions import check_position_rule, resample_positions
+from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
+from mmclipdis.clip.weights.vfm import VFM, VFMS, load_vfm
 from mmclipdis.models.backbones import pretrained_source
-from mmclipdis.models.distillation.vfm_weights import VFM, VFMS, load_vfm
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -45,7 +45,7 @@ class TimmVFM(BaseModule):
     =========  =====================================================================
 
     Args:
-        model: A name of :data:`~mmclipdis.models.distillation.vfm_weights.VFMS` (``dinov2-B``,
+        model: A name of :data:`~mmclipdis.clip.weights.vfm.VFMS` (``dinov2-B``,
             ``dino-B-8``, ``sam-B``, ...) or any name of timm with ``forward_intermediates``.
         model_kwargs: Arguments of the timm model, such as ``dict(img_size=80, depth=4)``.
         positions: Rule by which the position table is resampled to another grid: ``legacy``,

@@ -11,8 +11,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.clip.templates import Templates
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.templates import Templates
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.class_text import ClassText, check_same_clip
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.pooling import POOLINGS, spatial_logits

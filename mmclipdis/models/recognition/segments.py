@@ -12,7 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from mmclipdis.clip.templates import Templates
+from mmclipdis.clip.text.templates import Templates
 from mmclipdis.models.projectors import Projectors, load_projectors
 
 #: How the logits of an image and those of its segments become one.

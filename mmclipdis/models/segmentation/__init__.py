@@ -1,17 +1,26 @@
-"""Segmentors, heads and what they share; importing it registers them in mmseg."""
+"""Segmentors, heads and what they share. The LPAM needs no mmseg; all else does."""
 
-from mmclipdis.models.segmentation.catseg import CATSeg
-from mmclipdis.models.segmentation.catseg_head import CATSegHead
-from mmclipdis.models.segmentation.cosine_head import CosineSegHead
-from mmclipdis.models.segmentation.infoclip import InfoCLIP
-from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
-from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+from mmclipdis.compat.optional import HAS_MMSEG, absent
+from mmclipdis.models.segmentation.infoclip.lpam import LPAM
 
 __all__ = [
+    "LPAM",
     "CATSeg",
     "CATSegHead",
     "CosineSegHead",
     "InfoCLIP",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
+    "OpenVocabTTAModel",
 ]
+
+if HAS_MMSEG:
+    from mmclipdis.models.segmentation.catseg.head import CATSegHead
+    from mmclipdis.models.segmentation.catseg.segmentor import CATSeg
+    from mmclipdis.models.segmentation.cosine_head import CosineSegHead
+    from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
+    from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
+    from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+    from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
+else:
+    __getattr__ = absent(__name__, __all__)

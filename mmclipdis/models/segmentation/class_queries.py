@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.arch_mark import check_arch
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.projectors import Projectors, load_projectors
 
 #: The background has names of its own, or is what is left where no class is probable enough.

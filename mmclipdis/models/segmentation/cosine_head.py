@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.segmentation.class_queries import (
     ClassQueries,

@@ -11,8 +11,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmclipdis.clip.arch_mark import check_arch
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.segmentation.encoding import (
     TestSettings,
     attach_result,

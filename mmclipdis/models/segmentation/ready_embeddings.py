@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmclipdis.clip.embeddings_file import read_embeddings
+from mmclipdis.clip.text.embeddings_file import read_embeddings
 
 
 def load_ready_embeddings(source: Tensor | str | Path) -> Tensor:

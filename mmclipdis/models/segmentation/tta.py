@@ -12,9 +12,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmclipdis.models.segmentation.catseg import CATSeg
+from mmclipdis.models.segmentation.catseg.segmentor import CATSeg
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead
-from mmclipdis.models.segmentation.infoclip import InfoCLIP
+from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
 from mmclipdis.models.segmentation.prediction import labels_from_probabilities
 

@@ -13,12 +13,12 @@ from mmengine.optim import CosineAnnealingLR, LinearLR
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmclipdis.clip.towers import build_image_tower
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.weights.vfm import VFMS
 from mmclipdis.engine.checkpoint_io import read_checkpoint
-from mmclipdis.models.distillation.vfm_weights import VFMS
+from tests.paths import ROOT
 from tests.tiny import tiny_arch, tiny_eva_arch
 
-ROOT = Path(__file__).parents[3]
 CONFIGS = sorted((ROOT / "configs" / "declip").glob("distill_*.py"))
 CONFIGS += sorted((ROOT / "configs" / "declip" / "ablations").glob("*.py"))
 NAMES = [path.stem for path in CONFIGS]

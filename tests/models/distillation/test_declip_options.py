@@ -12,9 +12,10 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS
 
-from mmclipdis.clip.readout import Readout, get_readout
+from mmclipdis.clip.towers.readout import Readout, get_readout
+from tests.paths import ROOT
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = ROOT / "configs"
 DECLIP = CONFIGS / "declip"
 #: Config -> where the options in its comments stand, if not there.
 ELSEWHERE = {

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
-from tests.datasets.distill_files import photo, pipeline, write_photos
+from tests.datasets.distillation.files import photo, pipeline, write_photos
 
 
 def sample(count: int, seed: int, size: int = 8, proxy: int = 6, crop: int = 4):

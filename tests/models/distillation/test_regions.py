@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.structures import BaseDataElement, InstanceData
 
-from mmclipdis.clip.eva_layout import official_to_open_clip
-from mmclipdis.clip.readout import Readout
-from mmclipdis.clip.towers import build_image_tower
+from mmclipdis.clip.towers.build import build_image_tower
+from mmclipdis.clip.towers.readout import Readout
+from mmclipdis.clip.weights.eva_layout import official_to_open_clip
 from mmclipdis.models.distillation.regions import (
     RegionClassifier,
     RegionDataPreprocessor,

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmclipdis.clip.weights.vfm import VFMS
 from mmclipdis.models.distillation.vfm import TimmVFM
-from mmclipdis.models.distillation.vfm_weights import VFMS
 from mmclipdis.shapes.vfm import load_vfm as load_shapes_vfm
 from mmclipdis.shapes.vfm import patch_features
 

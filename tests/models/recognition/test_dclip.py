@@ -13,8 +13,8 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
 
-from mmclipdis.clip import arch_mark
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.weights import arch_mark
 from mmclipdis.evaluation.multi_label_metric import MultiLabelMetric
 from mmclipdis.losses.asymmetric import asymmetric_loss
 from mmclipdis.losses.mfi import mfi_loss

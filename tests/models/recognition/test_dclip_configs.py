@@ -13,10 +13,10 @@ from mmengine.structures import BaseDataElement
 
 from mmclipdis.apis.cache_features import use_cached_features
 from mmclipdis.engine.checkpoint_io import read_checkpoint
+from tests.models.recognition import dclip_files as files
+from tests.paths import ROOT
 
-from . import dclip_files as files
-
-FOLDER = Path(__file__).parents[3] / "configs" / "dclip"
+FOLDER = ROOT / "configs" / "dclip"
 ARCHS = {
     "rn50": "RN50-quickgelu",
     "rn101": "RN101-quickgelu",

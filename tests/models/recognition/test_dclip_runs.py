@@ -16,8 +16,8 @@ from mmclipdis.apis.run import train as run_train
 from mmclipdis.engine.nonfinite_guard import NonFiniteLossError
 from mmclipdis.evaluation.precision import average_precision
 from tests.models.recognition.tiny_dclip import build, small_arch
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 CLASSES = ("cat", "dog", "mug")
 
 CONFIG = """

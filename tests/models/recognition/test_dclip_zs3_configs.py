@@ -12,12 +12,12 @@ from mmengine.runner import Runner
 from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS, MODELS
 
-from mmclipdis.clip.readout import get_readout
+from mmclipdis.clip.towers.readout import get_readout
 from mmclipdis.models.projectors import Projectors
+from tests.models.recognition import dclip_files as files
+from tests.paths import ROOT
 
-from . import dclip_files as files
-
-FOLDER = Path(__file__).parents[3] / "configs" / "dclip"
+FOLDER = ROOT / "configs" / "dclip"
 #: Values in a label map, classes of the data set, classes with a query.
 SETS = {
     "rn101_voc12": (21, 21, 20),

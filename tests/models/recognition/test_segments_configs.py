@@ -11,10 +11,10 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from mmclipdis.models.projectors import Projectors
+from tests.models.recognition import dclip_files as files
+from tests.paths import ROOT
 
-from . import dclip_files as files
-
-FOLDER = Path(__file__).parents[3] / "configs" / "dclip"
+FOLDER = ROOT / "configs" / "dclip"
 PUBLISHED = {  # mAP: CLIP, CLIP and segments
     "rn101_voc2007": ("78.73", "80.71"),
     "rn50_voc2007": ("76.20", "79.87"),

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmclipdis.clip.features import DenseFeatures
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.evaluation.multi_label_metric import MultiLabelMetric
 from mmclipdis.models.projectors import Projectors

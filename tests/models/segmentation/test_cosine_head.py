@@ -16,9 +16,8 @@ from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
 
 from mmclipdis.models.segmentation import CosineSegHead, OpenVocabSegmentor
-
-from ...tiny import tiny_arch
-from .fakes import NAMES, head_cfg, make_segmentor
+from tests.models.segmentation.fakes import NAMES, head_cfg, make_segmentor
+from tests.tiny import tiny_arch
 
 META = {"img_shape": (16, 16), "ori_shape": (16, 16)}
 

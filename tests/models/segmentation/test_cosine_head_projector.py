@@ -14,15 +14,19 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from mmseg.models import EncoderDecoder
 
-from mmclipdis.clip.readout import DualPath
-from mmclipdis.clip.vocabulary import Vocabulary
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.towers.readout import DualPath
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.segmentation import CosineSegHead, OpenVocabSegmentor
 from mmclipdis.models.segmentation.prediction import minmax
-
-from .fakes import NAMES, head_cfg, make_segmentor
-from .test_cosine_head import make_head, samples_with_labels, text_cfg, tiny_segmentor
+from tests.models.segmentation.fakes import NAMES, head_cfg, make_segmentor
+from tests.models.segmentation.test_cosine_head import (
+    make_head,
+    samples_with_labels,
+    text_cfg,
+    tiny_segmentor,
+)
 
 ARCH = text_cfg()["arch"]
 OWN = "RN101-quickgelu"

@@ -12,8 +12,7 @@ from mmseg.structures import SegDataSample
 from mmclipdis.models.segmentation import MixedSizeSegDataPreProcessor, OpenVocabSegmentor
 from mmclipdis.models.segmentation.encoding import symmetric_padding
 from mmclipdis.models.segmentation.windows import slide_windows
-
-from .fakes import head_cfg, make_segmentor
+from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
 SLIDE: dict[str, Any] = {"mode": "slide", "crop_size": (12, 12), "stride": (6, 6)}
 

@@ -11,12 +11,12 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
-from mmclipdis.clip.readout import Readout
+from mmclipdis.clip.towers.readout import Readout
 from mmclipdis.models.segmentation import OpenVocabSegmentor
+from tests.paths import ROOT
+from tests.tiny import tiny_arch, tiny_eva_arch
 
-from ...tiny import tiny_arch, tiny_eva_arch
-
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = ROOT / "configs"
 METHODS = {
     "clip": "CLIPViT",
     "maskclip": "MaskCLIPViT",

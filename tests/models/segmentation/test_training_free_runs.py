@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from .test_training_free_configs import CLEARCLIP, METHODS, load, shrink
+from tests.models.segmentation.test_training_free_configs import CLEARCLIP, METHODS, load, shrink
 
 SIZES = {"a": (40, 56), "b": (48, 36)}
 

@@ -12,9 +12,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmclipdis.models import OpenVocabTTAModel
-
-from .fakes import head_cfg, make_segmentor
-from .test_catseg import build as make_catseg
+from tests.models.segmentation.catseg.test_segmentor import build as make_catseg
+from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
 RULES: list[dict[str, Any]] = [{}, {"prob_thd": 0.6}, {"prob_thd": 0.4, "area_thd": 0.3}]
 

@@ -1,0 +1,1 @@
+"""Text tower, prompts, vocabulary, caches of class embeddings, similarity of classes."""

@@ -1,0 +1,259 @@
+"""Class names as data: synonyms, prompt templates and the background, with a hash for caching."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmclipdis.clip.text.templates import TEMPLATES, Templates, TemplateSet, get_templates
+
+CLASS_FILES = Path(__file__).parent / "class_files"
+
+#: Options of the class files in the package that are more than plain lists. SCLIP's COCO-Object
+#: lists "bed" both as a class and as a name of the background.
+_BUNDLED_OPTIONS: dict[str, dict[str, Any]] = {
+    "voc21": {"background_index": 0},
+    "context60": {"background_index": 0},
+    "coco_object": {"background_index": 0},
+    "sclip_voc21": {"background_index": 0},
+    "sclip_coco_object": {"background_index": 0, "allow_duplicates": True},
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The classes of a run. A *query* is one name of a class; a class has one or more.
+
+    Args:
+        names: For every class its synonyms. Runs of white space become one blank (the tokenizer
+            does the same).
+        templates: Prompts of a name (:mod:`mmclipdis.clip.text.templates`).
+        background_index: Which class is the background; None if no class is.
+        allow_duplicates: Accept, with a warning, a query that belongs to two classes. Their scores
+            tie and the class that comes first wins, as in ADE20K-847.
+
+    Raises:
+        ValueError: for an empty vocabulary, class or name, a name twice in a class, a query in two
+            classes, or a background that does not exist.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    templates: TemplateSet = TEMPLATES["imagenet80"]
+    background_index: int | None = None
+    allow_duplicates: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise ValueError(f"names={self.names!r} is one string; give a list of class names")
+        names = tuple(_clean_class(i, name) for i, name in enumerate(self.names))
+        if not names:
+            raise ValueError("empty vocabulary: give at least one class name")
+        index = self.background_index
+        if index is not None and not 0 <= index < len(names):
+            raise ValueError(f"background_index={index}, but the classes are 0..{len(names) - 1}")
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "templates", get_templates(self.templates))
+        self._check_duplicates()
+
+    @classmethod
+    def from_names(
+        cls,
+        names: Iterable[str | Sequence[str]],
+        templates: Templates = "imagenet80",
+        *,
+        separator: str | None = None,
+        first_only: bool = False,
+        background_index: int | None = None,
+        background_names: Sequence[str] = (),
+        allow_duplicates: bool = False,
+    ) -> Vocabulary:
+        """Vocabulary from a list.
+
+        Args:
+            names: Class names, or lists of synonyms.
+            templates: Name of a template set, or patterns.
+            separator: Splits a string into synonyms (``', '``); None keeps strings whole.
+            first_only: Keep the first synonym only (CAT-Seg's rule for names with ", ").
+            background_index: See the class.
+            background_names: Names that replace those of the background class (sky, wall, ...).
+            allow_duplicates: See the class.
+
+        Raises:
+            ValueError: see the class.
+        """
+        if isinstance(names, str):
+            raise ValueError(f"names={names!r} is one string; give a list, or use from_file")
+        classes = [_split(name, separator) for name in names]
+        if first_only:
+            classes = [synonyms[:1] for synonyms in classes]
+        if background_names:
+            if background_index is None or not 0 <= background_index < len(classes):
+                raise ValueError(
+                    "background_names need the class that they name: background_index="
+                    f"{background_index} is none of 0..{len(classes) - 1}"
+                )
+            classes[background_index] = list(background_names)
+        return cls(
+            tuple(tuple(synonyms) for synonyms in classes),
+            templates=get_templates(templates),
+            background_index=background_index,
+            allow_duplicates=allow_duplicates,
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        templates: Templates = "imagenet80",
+        *,
+        separator: str | None = ",",
+        **options: Any,
+    ) -> Vocabulary:
+        """Vocabulary from a text file: line i is class i, synonyms are separated.
+
+        Args:
+            path: UTF-8 text. Blank lines at the end do not count.
+            templates: See the class.
+            separator: Between synonyms: ``','`` (ClearCLIP, SCLIP, ADE20K-847) or ``';'``
+                (ProxyCLIP, DeCLIP: commas stay in the name); None: one name a line.
+            **options: Those of :meth:`from_names`.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is empty, not text, or has a blank line or an empty synonym in the
+                middle (with the line number); also as :meth:`from_names`.
+        """
+        classes = read_class_file(path, separator)
+        try:
+            return cls.from_names(classes, templates, **options)
+        except ValueError as error:
+            raise ValueError(
+                f"class file {str(path)!r} (class i is line i + 1): {error}"
+            ) from error
+
+    @classmethod
+    def bundled(cls, name: str, templates: Templates = "imagenet80", **options: Any) -> Vocabulary:
+        """Vocabulary of a class file in the package, see :func:`bundled_names`.
+
+        Raises:
+            ValueError: for an unknown name, with the allowed ones.
+        """
+        if name not in bundled_names():
+            raise ValueError(
+                f"unknown class file {name!r}; the package has {', '.join(bundled_names())}"
+            )
+        options = {**_BUNDLED_OPTIONS.get(name, {}), **options}
+        return cls.from_file(CLASS_FILES / f"{name}.txt", templates, **options)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes ``C``."""
+        return len(self.names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """First synonym of every class, length ``C``."""
+        return tuple(synonyms[0] for synonyms in self.names)
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """All names in the order of the classes, length ``Q``."""
+        return tuple(name for synonyms in self.names for name in synonyms)
+
+    @property
+    def query_to_class(self) -> tuple[int, ...]:
+        """Class of every query, length ``Q``, ascending."""
+        return tuple(i for i, synonyms in enumerate(self.names) for _ in synonyms)
+
+    def prompts(self) -> tuple[tuple[str, ...], ...]:
+        """The sentences of every query, ``Q`` tuples of one sentence a template."""
+        return tuple(self.templates.render(query) for query in self.queries)
+
+    def key(self) -> str:
+        """Hash of names, templates and background; equal in every process."""
+        content = json.dumps([self.names, self.templates.key(), self.background_index])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _check_duplicates(self) -> None:
+        owner: dict[str, int] = {}
+        shared: list[str] = []
+        for index, name in zip(self.query_to_class, self.queries, strict=True):
+            folded = name.lower()  # the tokenizer lowers the case
+            first = owner.setdefault(folded, index)
+            if first != index:
+                shared.append(f"{name!r} (classes {first} and {index})")
+        if not shared:
+            return
+        more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+        text = f"the same name stands for two classes: {', '.join(shared[:5])}{more}"
+        if not self.allow_duplicates:
+            raise ValueError(
+                f"{text}; rename or remove one, or set allow_duplicates=True "
+                "(scores tie and the first class wins)"
+            )
+        warnings.warn(f"{text}; their scores tie and the first class wins", stacklevel=3)
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the class files in the package.
+
+    ``voc20 voc21 context59 context60 coco_object coco_stuff164k cityscapes ade20k`` are ClearCLIP's
+    (they differ from the data sets' own names: ship, table, blanks deleted); ``sclip_*`` are
+    SCLIP's with its synonyms. Other lists of SCLIP, and ProxyCLIP's, are not included.
+    """
+    return tuple(sorted(path.stem for path in CLASS_FILES.glob("*.txt")))
+
+
+def read_class_file(path: str | Path, separator: str | None = ",") -> list[list[str]]:
+    """Synonyms of every class of a class file, see :meth:`Vocabulary.from_file`."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"class file {str(path)!r} does not exist")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"class file {str(path)!r} is not UTF-8 text: {error}") from error
+    lines = text.rstrip().split("\n")
+    if lines == [""]:
+        raise ValueError(f"class file {str(path)!r} is empty: write one class a line")
+    classes = []
+    for number, line in enumerate(lines, start=1):
+        synonyms = _split(line, separator)
+        if not all(name.strip() for name in synonyms):
+            what = "is blank" if not line.strip() else f"has an empty name: {line!r}"
+            raise ValueError(
+                f"class file {str(path)!r}: line {number} {what}; every line must name a class, "
+                "since line i is class i"
+            )
+        classes.append(synonyms)
+    return classes
+
+
+def _split(name: str | Sequence[str], separator: str | None) -> list[str]:
+    if isinstance(name, str):
+        return name.split(separator) if separator else [name]
+    if not isinstance(name, Sequence):
+        raise ValueError(f"{name!r} is no class name; expected a string or a list of synonyms")
+    return list(name)
+
+
+def _clean_class(index: int, synonyms: Any) -> tuple[str, ...]:
+    """Names of one class with single blanks; complains about what is no name."""
+    synonyms = [synonyms] if isinstance(synonyms, str) else synonyms
+    if not isinstance(synonyms, (list, tuple)) or not all(isinstance(n, str) for n in synonyms):
+        raise ValueError(
+            f"class {index} is {synonyms!r}; expected a name or a list of names (synonyms)"
+        )
+    clean = tuple(" ".join(name.split()) for name in synonyms)
+    if not clean or not all(clean):
+        raise ValueError(f"class {index} has an empty name: {synonyms!r}")
+    folded = [name.lower() for name in clean]
+    twice = sorted({name for name in folded if folded.count(name) > 1})
+    if twice:
+        raise ValueError(f"class {index} has the same name twice: {', '.join(twice)}; remove one")
+    return clean

@@ -1,0 +1,1 @@
+"""Image towers: blocks, attention and readout of the last block, positions, dense features."""

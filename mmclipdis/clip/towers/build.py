@@ -1,0 +1,130 @@
+"""open_clip's towers behind one protocol: the OpenAI-style ViT, and the builders.
+
+open_clip cannot run its ViT at another size than the one it was built for (it adds the position
+table as it is), so the stem stands here again; everything after it is open_clip's own modules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import open_clip
+from open_clip.model import _build_text_tower, _build_vision_tower
+from open_clip.transformer import TextTransformer, VisionTransformer
+from torch import Tensor, nn
+
+from mmclipdis.clip.towers.blocks import has_plain_attention
+from mmclipdis.clip.towers.eva import EvaViT, build_eva_visual
+from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.weights.loading import Arch, is_resnet, model_config
+
+
+class OpenCLIPViT(ImageTower):
+    """An OpenAI, LAION or MetaCLIP ViT held by open_clip, at any size, square or not.
+
+    Args:
+        visual: open_clip's vision transformer (CLS pooling, ``ln_pre``, ``ln_post``, ``proj``).
+        positions: Resampling rule of the position table, see
+            :mod:`mmclipdis.clip.towers.positions`.
+
+    Raises:
+        ValueError: for a tower of another kind (attention pooling, average pooling, no ``ln_pre``,
+            ``ln_post`` after pooling, normalised q and k): dense readouts are not defined for it.
+    """
+
+    def __init__(self, visual: VisionTransformer, positions: str = "legacy") -> None:
+        _check_readable(visual)
+        embed_dim = int(visual.proj.shape[1])
+        super().__init__(visual, positions, visual.image_size, visual.patch_size, embed_dim)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.visual.transformer.resblocks  # type: ignore[no-any-return]
+
+    @property
+    def position_table(self) -> Tensor:
+        return self.visual.positional_embedding  # type: ignore[no-any-return]
+
+    @property
+    def cls_token(self) -> Tensor:
+        return self.visual.class_embedding  # type: ignore[no-any-return]
+
+    def patches(self, images: Tensor) -> Tensor:
+        return self.visual.conv1(images)  # type: ignore[no-any-return]
+
+    def norm_pre(self, tokens: Tensor) -> Tensor:
+        return self.visual.ln_pre(self.visual.patch_dropout(tokens))  # type: ignore[no-any-return]
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        return self.visual.ln_post(tokens) @ self.visual.proj  # type: ignore[no-any-return]
+
+    def joint_parameters(self) -> list[nn.Parameter]:
+        return [*self.visual.ln_post.parameters(), self.visual.proj]
+
+
+def _check_readable(visual: Any) -> None:
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(
+            f"{type(visual).__name__} is not an open_clip vision transformer; "
+            "dense readouts need an OpenAI-style ViT such as 'ViT-B-16-quickgelu'"
+        )
+    wrong = {
+        "attention pooling": visual.attn_pool is not None,
+        f"pool_type={visual.pool_type!r}": visual.pool_type != "tok",
+        "final_ln_after_pool": visual.final_ln_after_pool,
+        "no_ln_pre": isinstance(visual.ln_pre, nn.Identity),
+        "no projection": visual.proj is None,
+        "another kind of attention": not has_plain_attention(visual.transformer.resblocks),
+    }
+    found = [name for name, is_wrong in wrong.items() if is_wrong]
+    if found:
+        raise ValueError(
+            f"dense readouts are not defined for a ViT with {', '.join(found)}; take one like that "
+            "of 'ViT-B-16-quickgelu'"
+        )
+
+
+def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
+    """The image tower of ``arch`` with random weights; nothing is downloaded.
+
+    Args:
+        arch: An open_clip config name (``'ViT-B-16-quickgelu'``, ``'EVA02-B-16'``) or a dict of the
+            same form. Its ``vision_cfg`` may change the layers of an EVA-02 trunk by
+            ``timm_model_kwargs``, such as ``dict(embed_dim=32, depth=3, num_heads=2)``.
+        positions: Resampling rule of the position table; None is the tower's own, ``legacy`` for
+            OpenAI-style ViTs and ``size`` for EVA-02.
+
+    Raises:
+        ValueError: for an unknown name, a tower without dense readouts, or a ResNet, which
+            :func:`mmclipdis.clip.towers.resnet.build_resnet_tower` builds.
+    """
+    config = model_config(arch)
+    if is_resnet(config):
+        raise ValueError(
+            f"arch {arch!r} has a ResNet of CLIP: use the backbone CLIPResNet for it, or an arch "
+            "such as 'ViT-B-16-quickgelu'"
+        )
+    if config["vision_cfg"].get("timm_model_name"):
+        return EvaViT(build_eva_visual(config), "size" if positions is None else positions)
+    visual = _build_vision_tower(
+        config["embed_dim"],
+        open_clip.CLIPVisionCfg(**config["vision_cfg"]),
+        config.get("quick_gelu", False),
+    )
+    return OpenCLIPViT(visual, "legacy" if positions is None else positions)
+
+
+def build_text_transformer(arch: Arch) -> TextTransformer:
+    """The text tower of ``arch`` with random weights; nothing is downloaded.
+
+    Raises:
+        ValueError: for an unknown name or a text tower from another library.
+    """
+    config = model_config(arch)
+    if config["text_cfg"].get("hf_model_name"):
+        raise ValueError(f"arch {arch!r} has a Hugging Face text tower, which is not supported")
+    return _build_text_tower(
+        config["embed_dim"],
+        open_clip.CLIPTextCfg(**config["text_cfg"]),
+        config.get("quick_gelu", False),
+    )

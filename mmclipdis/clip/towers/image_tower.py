@@ -1,0 +1,215 @@
+"""What every image tower of CLIP does alike: the protocol that returns :class:`DenseFeatures`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmclipdis.clip.towers.attention import BlockReader, recomputed, run_blocks
+from mmclipdis.clip.towers.blocks import view_of
+from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
+from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
+from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
+
+
+class ImageTower(nn.Module, ABC):
+    """A CLIP image tower with a CLS token, at any size, square or not.
+
+    A kind of tower says where its stem, blocks and head are; all else stands here.
+
+    Args:
+        visual: The library's own module, which holds every weight (``visual.*``).
+        positions: Resampling rule of the position table, see
+            :mod:`mmclipdis.clip.towers.positions`.
+        image_size: Native (height, width) in pixels.
+        patch_size: (height, width) in pixels.
+        embed_dim: Channels of the joint space.
+
+    Attributes:
+        width: Channels ``D`` of the blocks.
+        embed_dim: Channels ``E`` of the joint space.
+        depth: Number of blocks.
+        heads: Attention heads.
+        patch_size: (height, width) in pixels.
+        image_size: Native (height, width) in pixels.
+        grad_checkpointing: Recompute the blocks, the reading of the last one too, in the backward
+            pass.
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        positions: str,
+        image_size: tuple[int, int],
+        patch_size: tuple[int, int],
+        embed_dim: int,
+    ) -> None:
+        super().__init__()
+        self.visual: Any = visual
+        self.positions = check_position_rule(positions)
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.patch_size = (int(patch_size[0]), int(patch_size[1]))
+        self.embed_dim = int(embed_dim)
+        self.width = int(self.position_table.shape[1])
+        self.depth = len(self.blocks)
+        self.heads = view_of(self.blocks[0]).heads
+        self.grad_checkpointing = False
+
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList:
+        """The residual blocks, first to last."""
+
+    @property
+    @abstractmethod
+    def position_table(self) -> Tensor:
+        """Position embeddings ``(1 + N, D)`` of the native grid, CLS first."""
+
+    @property
+    @abstractmethod
+    def cls_token(self) -> Tensor:
+        """The CLS token before positions, ``(D,)``."""
+
+    @abstractmethod
+    def patches(self, images: Tensor) -> Tensor:
+        """The patch convolution, ``(B, 3, H, W)`` to ``(B, D, h, w)``; its type is the stream's."""
+
+    @abstractmethod
+    def norm_pre(self, tokens: Tensor) -> Tensor:
+        """What lies between positions and first block."""
+
+    @abstractmethod
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        """Final norm and projection of every token: ``(B, L, D)`` to ``(B, L, E)``."""
+
+    @abstractmethod
+    def joint_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only :meth:`to_joint` reads."""
+
+    def rope(self, images: Tensor) -> Tensor | None:
+        """Rotary table of the patches of ``images``, for a tower that has rotary positions."""
+        return None
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Patch grid (h, w) of ``images``: remainders right and below are cut off.
+
+        Raises:
+            ValueError: if a side is shorter than a patch.
+        """
+        size = tuple(images.shape[-2:])
+        grid = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
+        if 0 in grid:
+            raise ValueError(
+                f"image or crop of {size[0]} x {size[1]} px is smaller than one patch of "
+                f"{self.patch_size[0]} x {self.patch_size[1]} px; use a larger crop or resize"
+            )
+        return grid
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patch and CLS tokens with positions, input of the first block: ``(B, 1 + h*w, D)``."""
+        native = (
+            self.image_size[0] // self.patch_size[0],
+            self.image_size[1] // self.patch_size[1],
+        )
+        grid = self.grid_of(images)
+        patches = self.patches(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
+        cls = self.cls_token.to(patches.dtype).expand(len(images), 1, -1)
+        table = resample_positions(self.position_table, native, grid, self.positions)
+        return self.norm_pre(torch.cat([cls, patches], dim=1) + table.to(patches.dtype))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """CLIP's image embedding ``(B, E)``, not normalised, at any image size."""
+        rope = self.rope(images)
+        x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
+        return self.to_joint(BlockReader(self.blocks[-1], x, rope).cls())[:, 0]
+
+    def forward_dense(
+        self,
+        images: Tensor,
+        readout: AnyReadout,
+        *,
+        intermediates: Sequence[int] = (),
+        context: Sequence[str] = (),
+        with_cls: bool = False,
+        with_tokens: bool = False,
+    ) -> DenseFeatures:
+        """Dense features; only what is asked for is computed.
+
+        Args:
+            images: ``(B, 3, H, W)`` normalised RGB.
+            readout: How the last block (or, for :class:`DualPath`, the last blocks) is read.
+            intermediates: 0-based blocks whose outputs are wanted; negative counts from the end.
+            context: Which of ``q``, ``k``, ``v`` of the last block are wanted.
+            with_cls: Whether the image embedding is wanted (that of ordinary CLIP).
+            with_tokens: Whether the tokens that the map is the projection of are wanted.
+
+        Raises:
+            ValueError: for an image smaller than a patch or a block that does not exist.
+        """
+        keep = [self._block_index(i) for i in intermediates]
+        inputs = [index - 1 for index in self._blocks_of(readout)]
+        rope, embedded = self.rope(images), self.embed(images)
+        x, kept = self._run(self.blocks[:-1], embedded, [*keep, *inputs], rope)
+        kept[-1] = embedded
+
+        def read(x: Tensor) -> DenseFeatures:
+            last = BlockReader(self.blocks[-1], x, rope)
+            blocks = {**kept, self.depth - 1: last.ordinary()} if self.depth - 1 in keep else kept
+            if isinstance(readout, Readout):
+                tokens = last.patches(readout)
+            else:
+                tokens = self._second_path(kept, last, readout)
+            grid, projected = self.grid_of(images), last.parts(context)
+            return DenseFeatures(
+                map=tokens_to_map(self.to_joint(tokens), grid),
+                cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
+                context={name: tokens_to_map(p[:, 1:], grid) for name, p in projected.items()},
+                intermediates=tuple(tokens_to_map(blocks[i][:, 1:], grid) for i in keep),
+                tokens=tokens_to_map(tokens, grid) if with_tokens else None,
+            )
+
+        return recomputed(read, x) if self.grad_checkpointing else read(x)
+
+    def forward_blocks(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """Outputs ``(B, D, h, w)`` of the named blocks; blocks after the last one are not run."""
+        grid = self.grid_of(images)
+        keep = [self._block_index(i) for i in indices]
+        blocks = self.blocks[: max(keep) + 1]
+        _, kept = self._run(blocks, self.embed(images), keep, self.rope(images))
+        return tuple(tokens_to_map(kept[i][:, 1:], grid) for i in keep)
+
+    def _run(
+        self, blocks: Iterable[nn.Module], x: Tensor, keep: Sequence[int], rope: Tensor | None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        return run_blocks(blocks, x, keep, self.grad_checkpointing, rope)
+
+    def _block_index(self, index: int) -> int:
+        if not -self.depth <= index < self.depth:
+            raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
+        return index % self.depth
+
+    def _blocks_of(self, readout: AnyReadout) -> range:
+        """The blocks whose inputs CLIP-Surgery's second path reads."""
+        count = readout.blocks if isinstance(readout, DualPath) else 0
+        if count > self.depth:
+            raise ValueError(f"{count} surgery blocks, but the tower has {self.depth}")
+        return range(self.depth - count, self.depth)
+
+    def _second_path(
+        self, outputs: Mapping[int, Tensor], last: BlockReader, readout: DualPath
+    ) -> Tensor:
+        """Patch tokens of CLIP-Surgery from the ordinary stream; ``outputs[-1]`` starts it."""
+        blocks = self._blocks_of(readout)
+        if not blocks:
+            return last.ordinary()[:, 1:]
+        path = outputs[blocks[0] - 1][:, 1:]
+        for index in blocks:
+            reader = last
+            if index < self.depth - 1:
+                reader = BlockReader(self.blocks[index], outputs[index - 1], last.rope)
+            path = path + reader.attention(readout.attention)
+        return path

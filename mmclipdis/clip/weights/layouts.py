@@ -1,0 +1,280 @@
+"""The layouts of CLIP checkpoints, and the one that everything is turned into.
+
+That one is open_clip's ``CLIP.state_dict()``: ``visual.*`` for the image tower (``visual.trunk.*``
+for EVA02-CLIP) and bare names (``token_embedding.weight``, ``transformer.*``, ...) for the text
+tower, with OpenAI's q, k, v fused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmclipdis.clip.weights import activation_mark, readout_mark
+from mmclipdis.clip.weights.eva_layout import LayoutReport, computed_reason, official_to_open_clip
+
+#: Entries that say what the weights were trained for: name -> what became of it.
+_MARKS = {
+    readout_mark.MARK: "mark of the readout, read apart",
+    activation_mark.MARK: "mark of the activation, read apart",
+}
+
+#: A weight that every image tower of a kind has, without what stands before it.
+_OPENAI, _TIMM = "visual.conv1.weight", "visual.trunk.patch_embed.proj.weight"
+_EVA = "visual.patch_embed.proj.weight"
+_TEXT = ("token_embedding.weight", "token_embedding.ids")
+_TEXT_ROOTS = (
+    *("token_embedding", "positional_embedding", "transformer", "ln_final"),
+    "text_projection",
+)
+_SCALARS = ("logit_scale", "logit_bias")
+
+#: Kind of a ViT, its patch kernel, its position table, and what stands before the block numbers.
+_VITS = (
+    (*("OpenAI-style", _OPENAI), "visual.positional_embedding", "visual.transformer.resblocks."),
+    (*("EVA-CLIP", _TIMM), "visual.trunk.pos_embed", "visual.trunk.blocks."),
+)
+
+#: The same of a ResNet: its position table, last convolution of its stem, a weight of each block.
+_RESNET_TABLE, _RESNET_STEM = "visual.attnpool.positional_embedding", "visual.conv3.weight"
+_RESNET_BLOCK = re.compile(r"visual\.layer\d\.\d+\.conv1\.weight")
+
+#: (kind, width, blocks, patch, grid) -> the arch of that size.
+_KNOWN = {
+    ("EVA-CLIP", 768, 12, 16, 14): "EVA02-B-16",
+    ("EVA-CLIP", 1024, 24, 14, 16): "EVA02-L-14",
+    ("EVA-CLIP", 1024, 24, 14, 24): "EVA02-L-14-336",
+    ("OpenAI-style", 768, 12, 16, 14): "ViT-B-16-quickgelu",
+    ("OpenAI-style", 768, 12, 32, 7): "ViT-B-32-quickgelu",
+    ("OpenAI-style", 1024, 24, 14, 16): "ViT-L-14-quickgelu",
+    ("OpenAI-style", 1024, 24, 14, 24): "ViT-L-14-336-quickgelu",
+    ("ResNet", 64, 16, 32, 7): "RN50-quickgelu",
+    ("ResNet", 64, 33, 32, 7): "RN101-quickgelu",
+    ("ResNet", 80, 26, 32, 9): "RN50x4-quickgelu",
+    ("ResNet", 96, 40, 32, 12): "RN50x16-quickgelu",
+    ("ResNet", 128, 64, 32, 14): "RN50x64-quickgelu",
+}
+
+
+class TowerSize(NamedTuple):
+    """What the shapes of an image tower's weights tell of it.
+
+    Attributes:
+        kind: ``'EVA-CLIP'`` (or another tower of timm), ``'OpenAI-style'`` or ``'ResNet'``.
+        width: Channels of the blocks; of a ResNet's stem.
+        blocks: Number of blocks; of a ResNet in all stages.
+        patch: Side of a patch (of a ResNet's location) in pixels.
+        grid: Side of the position table in patches.
+    """
+
+    kind: str
+    width: int
+    blocks: int
+    patch: int
+    grid: int
+
+    @property
+    def arch(self) -> str | None:
+        """The best known arch of that size."""
+        return _KNOWN.get((self.kind, self.width, self.blocks, self.patch, self.grid))
+
+    def __str__(self) -> str:
+        text = (
+            f"a CLIP ResNet of width {self.width} with {self.blocks} blocks and {self.grid} x "
+            f"{self.grid} positions"
+            if self.kind == "ResNet"
+            else f"an {self.kind} ViT of width {self.width} with {self.blocks} blocks, patches of "
+            f"{self.patch} px and {self.grid} x {self.grid} positions"
+        )
+        return f"{text} (as {self.arch})" if self.arch else text
+
+
+def tower_size(state: Mapping[str, Tensor]) -> TowerSize | None:
+    """Size of the image tower in a state dict of open_clip's layout; None if there is none."""
+    for kind, stem, table, blocks in _VITS:
+        if stem in state and table in state and state[stem].ndim == 4:
+            width, _, patch, _ = state[stem].shape
+            starts = (key.removeprefix(blocks) for key in state if key.startswith(blocks))
+            count = len({start.split(".")[0] for start in starts})
+            return TowerSize(kind, width, count, patch, _grid(state[table]))
+    if _RESNET_TABLE in state and _RESNET_STEM in state:
+        width = len(state[_RESNET_STEM])
+        count = sum(_RESNET_BLOCK.fullmatch(key) is not None for key in state)
+        return TowerSize("ResNet", width, count, 32, _grid(state[_RESNET_TABLE]))
+    return None
+
+
+def _grid(table: Tensor) -> int:
+    """Side of a square grid from its position table, whose first row is no location."""
+    return int(round((table.shape[-2] - 1) ** 0.5))
+
+
+class ClipEntries(NamedTuple):
+    """A checkpoint in open_clip's layout.
+
+    Attributes:
+        state: Names to tensors.
+        report: What became of every key of the file.
+        image_prefix: What stood before ``visual.`` in the file; None without an image tower.
+        entries: All entries of the file's state dict.
+    """
+
+    state: dict[str, Tensor]
+    report: LayoutReport
+    image_prefix: str | None
+    entries: Mapping[str, Any]
+
+
+def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
+    """Rename the entries of any known CLIP layout to open_clip's.
+
+    Handles wrappers (``model``, ``module``, ``state_dict``, in this order), prefixes of DDP and of
+    a whole model (``module.``, ``backbone.tower.visual...``), CustomTextCLIP's ``text.``,
+    EVA02-CLIP's official names, split q/k/v and compact token embeddings (``token_embedding.ids``
+    and ``.rows``; other rows are as at initialisation).
+
+    Args:
+        raw: Content of the file.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: if it is no CLIP checkpoint, an EVA tower of a design that is not supported, or
+            holds two towers of a kind.
+    """
+    raw = _unwrapped(raw)
+    tensors = {key: value for key, value in raw.items() if isinstance(value, Tensor)}
+    image = _prefix_of(tensors, (_OPENAI, _TIMM, _EVA), source)
+    text = _prefix_of(tensors, _TEXT, source)
+    if image is None and text is None:
+        raise ValueError(
+            f"{source!r} holds no CLIP checkpoint: expected {_OPENAI!r}, {_TIMM!r}, {_EVA!r} or "
+            f"{_TEXT[0]!r}, found {sorted(tensors)[:3] or 'no tensors'}"
+        )
+    names = _image_names(tensors, image, source) | _text_names(tensors, text)
+    names |= _scalar_names(tensors, image, text)
+    report = LayoutReport()
+    for key in raw:
+        if key in names:
+            report.note(key, _fused_name(names[key]))
+        else:
+            report.dropped[key] = _why_dropped(key)
+    state = {new: tensors[old] for old, new in names.items()}
+    state = _fuse_qkv(_expand_token_embedding(_count_batches(state)))
+    return ClipEntries(state, report, image, raw)
+
+
+def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The state dict of :func:`read_layout` alone.
+
+    Raises:
+        ValueError: as :func:`read_layout`.
+    """
+    return read_layout(raw, source).state
+
+
+def _unwrapped(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict in a file: in the order of the official code (declip spec 2.5), else bare."""
+    for wrapper in ("model", "module", "state_dict"):
+        inner = raw.get(wrapper)
+        # a ``model`` without tensors is a config
+        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
+            return inner
+    return raw
+
+
+def _why_dropped(key: str) -> str:
+    mark = _MARKS.get(key.rpartition(".")[2])
+    return mark or computed_reason(key) or "no weight of a CLIP tower"
+
+
+def _prefix_of(tensors: dict[str, Tensor], names: tuple[str, ...], source: str) -> str | None:
+    found = [key[: -len(n)] for n in names for key in tensors if ("." + key).endswith("." + n)]
+    if len(set(found)) > 1:
+        raise ValueError(f"{source!r} holds several CLIP towers ({sorted(set(found))}); export one")
+    return found[0] if found else None
+
+
+def _image_names(tensors: dict[str, Tensor], prefix: str | None, source: str) -> dict[str, str]:
+    """Key in the file -> open_clip's name, for the weights of the image tower."""
+    if prefix is None:
+        return {}
+    bare = {
+        key.removeprefix(prefix): value
+        for key, value in tensors.items()
+        if key.startswith(prefix + "visual.") and computed_reason(key) is None
+    }
+    names = {key: key for key in bare}
+    if _EVA in bare:
+        try:
+            names = official_to_open_clip(bare)[1].names
+        except ValueError as error:
+            raise ValueError(f"{source!r} holds {error}") from None
+    return {prefix + old: new for old, new in names.items()}
+
+
+def _text_names(tensors: dict[str, Tensor], prefix: str | None) -> dict[str, str]:
+    """Key in the file -> open_clip's name, for the weights of the text tower."""
+    if prefix is None:
+        return {}
+    bare = {key: key.removeprefix(prefix) for key in tensors if key.startswith(prefix)}
+    return {key: name for key, name in bare.items() if name.split(".")[0] in _TEXT_ROOTS}
+
+
+def _scalar_names(
+    tensors: dict[str, Tensor], image: str | None, text: str | None
+) -> dict[str, str]:
+    """Temperature and bias: beside the image tower, or inside the text tower in old files."""
+    names: dict[str, str] = {}
+    for scalar in _SCALARS:
+        places = [] if image is None else [image]
+        places += [] if text is None else [text, text.removesuffix("text.")]
+        found = next((p + scalar for p in places if p + scalar in tensors), None)
+        if found is not None:
+            names[found] = scalar
+    return names
+
+
+def _expand_token_embedding(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fill in the rows of words never seen in training: drawn as open_clip initialises them.
+
+    The seed is fixed, so that two loads agree, and the rows differ, so that unknown class names
+    stay distinct from each other.
+    """
+    if "token_embedding.ids" not in state:
+        return state
+    ids, rows = state.pop("token_embedding.ids"), state.pop("token_embedding.rows")
+    size = int(state.pop("token_embedding.size", torch.tensor(49408)))
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(size, rows.shape[1], generator=generator).mul_(0.02).to(rows.dtype)
+    table[ids.long()] = rows
+    return {**state, "token_embedding.weight": table}
+
+
+def _count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fill in the batch counter that BatchNorms of old files lack, as PyTorch does."""
+    ending, counter = ".running_mean", ".num_batches_tracked"
+    norms = [key.removesuffix(ending) for key in state if key.endswith(ending)]
+    return {norm + counter: torch.tensor(0) for norm in norms} | state
+
+
+def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {}
+    for key, value in state.items():
+        stem, _, leaf = key.rpartition(".")
+        if leaf == "q_proj_weight":
+            out[f"{stem}.in_proj_weight"] = torch.cat(
+                [state[f"{stem}.{name}_proj_weight"] for name in "qkv"]
+            )
+        elif leaf not in ("k_proj_weight", "v_proj_weight"):
+            out[key] = value
+    return out
+
+
+def _fused_name(name: str) -> str:
+    """The entry that ``name`` ends in: what the two functions above do, for the report."""
+    name = re.sub(r"\.[qkv]_proj_weight$", ".in_proj_weight", name)
+    return re.sub(r"^token_embedding\.(ids|rows|size)$", "token_embedding.weight", name)

@@ -1,0 +1,259 @@
+"""Where CLIP weights come from, and loading them into towers they fit.
+
+Every layout is turned into open_clip's (:mod:`mmclipdis.clip.weights.layouts`). Files are read
+without running code from them: safetensors, ``weights_only=True``, or the tensors of a TorchScript
+archive.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import open_clip.pretrained
+from torch import Tensor, nn
+
+from mmclipdis.clip.towers.readout import AnyReadout
+from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_gelu
+from mmclipdis.clip.weights.eva_layout import LayoutReport
+from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
+from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
+from mmclipdis.clip.weights.trainable import match_qkv_layout
+
+Arch = str | Mapping[str, Any]
+
+MODEL_CONFIGS = Path(__file__).parents[1] / "model_configs"
+open_clip.add_model_config(MODEL_CONFIGS)
+
+#: Weights inside the package: (arch, tag) -> file.
+PACKAGED = {
+    (arch, "shapes"): MODEL_CONFIGS / f"{arch}.safetensors"
+    for arch in ("shapes-tiny", "shapes-vfm")
+}
+
+
+@dataclass(frozen=True)
+class ClipCheckpoint:
+    """Weights in open_clip's layout, and what the file said of itself.
+
+    Attributes:
+        state_dict: open_clip ``CLIP`` names to tensors; image, text, or both towers.
+        quick_gelu: Whether they were trained with QuickGELU; None if nothing says so.
+        source: The tag or file they came from, for messages.
+        readout: The readout that the image tower was trained for; None if nothing says so.
+        report: What became of every key of the file.
+    """
+
+    state_dict: dict[str, Tensor]
+    quick_gelu: bool | None
+    source: str
+    readout: AnyReadout | None = None
+    report: LayoutReport = field(default_factory=LayoutReport)
+
+
+def model_config(arch: Arch) -> dict[str, Any]:
+    """The open_clip model config of ``arch`` (a name, or already a config).
+
+    Raises:
+        ValueError: for an unknown name (with the closest ones) or an incomplete config.
+    """
+    if isinstance(arch, Mapping):
+        config = dict(arch)
+        missing = [k for k in ("embed_dim", "vision_cfg", "text_cfg") if k not in config]
+        if missing:
+            raise ValueError(f"arch dict lacks {missing}; it has {sorted(config)}")
+        return config
+    found = open_clip.get_model_config(arch)
+    if found is None:
+        names = open_clip.list_models()
+        close = difflib.get_close_matches(arch, names, n=5, cutoff=0.4)
+        raise ValueError(f"unknown CLIP arch {arch!r}; close names: {', '.join(close) or names}")
+    return dict(found)
+
+
+def is_resnet(arch: Arch) -> bool:
+    """Whether ``arch`` has CLIP's ResNet: a number of blocks for each of its stages."""
+    return isinstance(model_config(arch)["vision_cfg"].get("layers"), (list, tuple))
+
+
+def has_quick_gelu(arch: Arch) -> bool:
+    """Whether the towers of ``arch`` have QuickGELU in place of GELU."""
+    return bool(model_config(arch).get("quick_gelu", False))
+
+
+def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
+    """Read CLIP weights for ``arch``, from a tag (downloaded once by open_clip) or a local file.
+
+    Args:
+        arch: open_clip config name or dict.
+        source: open_clip tag (``'openai'``, ``'merged2b_s8b_b131k'``), or the path of a state dict
+            (``.pt``, ``.pth``, ``.bin``), an OpenAI TorchScript archive, a ``.safetensors``, an
+            official EVA02-CLIP, CLIPSelf or DeCLIP file, or a checkpoint of a run of this package.
+
+    Raises:
+        FileNotFoundError: if there is neither such a tag nor such a file.
+        ValueError: for a file that is no CLIP checkpoint, one of another kind of image tower than
+            ``arch``, or a GELU/QuickGELU mismatch.
+    """
+    path, quick_gelu = _locate(arch, str(source))
+    raw, metadata = _read_entries(path)
+    found = read_layout(raw, str(source))
+    _check_kind(arch, tower_size(found.state), str(source))
+    entries = {**raw, **found.entries}
+    if quick_gelu is None:
+        quick_gelu = find_quick_gelu(entries, metadata, str(source))
+    check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(str(source)))
+    readout = find_readout(entries, metadata, found.image_prefix, str(source))
+    return ClipCheckpoint(found.state, quick_gelu, str(source), readout, found.report)
+
+
+def load_image_tower(
+    tower: nn.Module, arch: Arch, source: str | Path, readout: AnyReadout | None = None
+) -> None:
+    """Load the ``visual.*`` weights of ``source`` into ``tower`` (its ``visual``), strictly.
+
+    Args:
+        tower: Image tower of ``arch``.
+        arch: open_clip config name or dict.
+        source: As in :func:`read_clip_checkpoint`.
+        readout: How the tower will be read out, compared with what the file says that its weights
+            were trained for; None compares nothing.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_clip_checkpoint`; also if the tower has
+            another size, a weight is missing, left over or of another shape, or the file is of
+            another readout.
+    """
+    checkpoint = read_clip_checkpoint(arch, source)
+    check_readout(checkpoint.readout, readout, repr(checkpoint.source))
+    part = {k: v for k, v in checkpoint.state_dict.items() if k.startswith("visual.")}
+    check_size(part, tower, arch, checkpoint.source)
+    load_strictly(tower, part, f"image tower {_name(arch)}", checkpoint.source)
+
+
+def check_size(state: Mapping[str, Tensor], tower: nn.Module, arch: Arch, source: str) -> None:
+    """Refuse the weights of an image tower of another size than ``tower``.
+
+    Raises:
+        ValueError: naming both sizes and the arch to choose.
+    """
+    size, own = tower_size(state), tower_size(tower.state_dict())
+    if size is not None and own is not None and size != own:
+        raise ValueError(
+            f"{source!r} does not fit the image tower {_name(arch)}: it holds {size}, but the "
+            f"tower is {own}; {_remedy(size)}"
+        )
+
+
+def load_text_transformer(text: nn.Module, arch: Arch, source: str | Path) -> None:
+    """Load the text weights of ``source`` into open_clip's ``TextTransformer``, strictly.
+
+    Raises:
+        As :func:`load_image_tower`.
+    """
+    checkpoint = read_clip_checkpoint(arch, source)
+    part = {
+        k: v
+        for k, v in checkpoint.state_dict.items()
+        if not k.startswith("visual.") and k not in ("logit_scale", "logit_bias")
+    }
+    size = tower_size(checkpoint.state_dict)
+    remedy = None if size is None else _remedy(size)
+    load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source, remedy)
+
+
+def load_strictly(
+    module: nn.Module, state: dict[str, Tensor], what: str, source: str, remedy: str | None = None
+) -> None:
+    """``load_state_dict`` that casts to fp32, accepts fused or split q/k/v, and explains itself.
+
+    Args:
+        module: Gets the weights.
+        state: All weights of ``module``.
+        what: Name of ``module`` for messages.
+        source: Where the weights are from, for messages.
+        remedy: What to do if they do not fit; None names no arch.
+
+    Raises:
+        ValueError: naming the first missing, unexpected and misshapen entries.
+    """
+    state = match_qkv_layout(state, module)
+    own = module.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in state and own[k].shape != state[k].shape
+    ]
+    problems = []
+    for label, found in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            problems.append(f"{label}: {', '.join(found[:3])}{more}")
+    if problems:
+        raise ValueError(
+            f"{source!r} does not fit the {what} ({'; '.join(problems)}); "
+            + (remedy or "choose the arch that the checkpoint was trained with")
+        )
+    module.load_state_dict(state)
+
+
+def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
+    """File of ``source`` and, for a tag, whether it was trained with QuickGELU."""
+    if isinstance(arch, str) and (arch, source) in PACKAGED:
+        return PACKAGED[arch, source], None
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path, None
+    if isinstance(arch, str) and open_clip.pretrained.is_pretrained_cfg(arch, source):
+        config = open_clip.pretrained.get_pretrained_cfg(arch, source)
+        quick_gelu = bool(config.get("quick_gelu", False))
+        # before the download
+        check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
+        return Path(open_clip.pretrained.download_pretrained(config)), quick_gelu
+    tags = open_clip.pretrained.list_pretrained_tags_by_model(arch) if isinstance(arch, str) else []
+    raise FileNotFoundError(
+        f"{source!r} is neither a file nor weights known for {_name(arch)}"
+        + (f"; known tags: {', '.join(tags)}" if tags else "")
+    )
+
+
+def _read_entries(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """All entries of a checkpoint file, and its metadata."""
+    raw, metadata = read_file(path)
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{str(path)!r} holds a {type(raw).__name__}, expected a state dict")
+    return raw, metadata
+
+
+def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
+    """Refuse a file of another kind of image tower than that of ``arch``.
+
+    Their text towers have the same names and shapes (those of EVA02-B-16, RN101 and ViT-B-16), so
+    one would load where it is of another space, or into blocks with another activation.
+    """
+    wanted = "EVA-CLIP" if "timm_model_name" in model_config(arch)["vision_cfg"] else "OpenAI-style"
+    wanted = "ResNet" if is_resnet(arch) else wanted
+    if size is not None and size.kind != wanted:
+        raise ValueError(
+            f"{source!r} holds {size}, but {_name(arch)} has an image tower of the {wanted} kind; "
+            f"{_remedy(size)}"
+        )
+
+
+def _remedy(size: TowerSize) -> str:
+    """What to do with a file that holds a tower of ``size``."""
+    own = f"arch={size.arch!r}" if size.arch else "the arch that it was trained with"
+    if size.kind == "OpenAI-style" and size.arch:
+        own += f" ({size.arch.removesuffix('-quickgelu')!r} for weights of LAION)"
+    return f"choose {own}, or a file of this arch"
+
+
+def _name(arch: Arch) -> str:
+    return repr(arch) if isinstance(arch, str) else "the given arch"

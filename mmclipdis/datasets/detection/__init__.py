@@ -1,0 +1,1 @@
+"""Open-vocabulary detection data: OV-COCO, OV-LVIS."""

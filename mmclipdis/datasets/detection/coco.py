@@ -1,0 +1,148 @@
+"""OV-COCO in mmdet: the stock CocoDataset with labels by name, base and novel classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import DATASETS
+
+from mmclipdis.datasets.detection.annotations import read_annotations
+from mmclipdis.datasets.detection.classes import (
+    BASE_CLASSES,
+    NOVEL_CLASSES,
+    OV_CLASSES,
+    UNUSED_CLASSES,
+)
+
+
+@DATASETS.register_module()
+class OVCocoDataset(CocoDataset):
+    """COCO boxes for open-vocabulary detection: 48 base classes in training, 17 novel in test.
+
+    The label of a box is the position of its category's *name* in ``metainfo['classes']``. The
+    stock data set numbers the categories of the json instead, which shifts all labels if the json
+    lists 48 categories and the classes are 65. Here jsons with 48, 65 and 80 categories give the
+    same labels.
+
+    ``metainfo``: ``classes`` (the 65), ``base_classes``, ``novel_classes`` (parts of ``classes``;
+    ``OVCocoMetric`` and the detector read them) and ``unused_classes`` (what else the json may
+    list). For other data give the first three, and ``unused_classes=()``.
+
+    Args:
+        novel_in_training: Keep annotations of novel classes in training. They are left out by
+            default, and images that have no others with them, so that the official
+            ``instances_train2017.json`` gives the training set of OV-COCO too.
+        **kwargs: Of ``CocoDataset``. ``filter_cfg`` is ``dict(filter_empty_gt=True, min_size=32)``
+            if it is not given: in training, images without annotations and those with a side
+            below 32 px are left out.
+
+    Raises:
+        FileNotFoundError: no such annotation file.
+        ValueError: it is broken, lacks classes, or lists unknown ones; ``metainfo`` contradicts
+            itself.
+    """
+
+    #: ``VocabularyHook`` need not doubt the labels where the json lists fewer categories.
+    labels_by_name = True
+
+    METAINFO: dict[str, Any] = {
+        "classes": OV_CLASSES,
+        "base_classes": BASE_CLASSES,
+        "novel_classes": NOVEL_CLASSES,
+        "unused_classes": UNUSED_CLASSES,
+    }
+
+    def __init__(self, *args: Any, novel_in_training: bool = False, **kwargs: Any) -> None:
+        self.novel_in_training = novel_in_training
+        kwargs.setdefault("filter_cfg", {"filter_empty_gt": True, "min_size": 32})
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Any = None) -> dict[str, Any]:
+        loaded: dict[str, Any] = super()._load_metainfo(metainfo)
+        classes = list(loaded.get("classes", ()))
+        groups = {key: list(loaded.get(key, ())) for key in ("base_classes", "novel_classes")}
+        flagged = groups["base_classes"] + groups["novel_classes"]
+        for name in classes:
+            if classes.count(name) > 1 or flagged.count(name) != 1:
+                raise ValueError(
+                    f"{cls.__name__}: class {name!r} must be once in metainfo.classes, and in one "
+                    "of metainfo.base_classes and metainfo.novel_classes"
+                )
+        # With fewer classes than the default the groups shrink; the json may list the others.
+        for key, names in groups.items():
+            loaded[key] = tuple(name for name in names if name in classes)
+        left_out = [name for name in flagged if name not in classes]
+        loaded["unused_classes"] = (*loaded.get("unused_classes", ()), *left_out)
+        return loaded
+
+    # CocoDataset calls it with the path, like the class that it holds under this name.
+    def COCOAPI(self, path: str) -> COCO:
+        """The annotation file; its categories have been compared with the classes."""
+        content = read_annotations(path)
+        self._numbered = self._number(content["categories"])
+        api = COCO()
+        api.dataset = content
+        api.createIndex()
+        api.img_ann_map, api.cat_img_map = api.imgToAnns, api.catToImgs
+        return api
+
+    def _number(self, categories: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+        """Label of each category id of the file that has one."""
+        where = f"{type(self).__name__}: {self.ann_file!r}"
+        info = self._metainfo
+        labels = {name: label for label, name in enumerate(info["classes"])}
+        names = [category["name"] for category in categories]
+        unknown = sorted(set(names) - set(labels) - set(info["unused_classes"]))
+        if unknown:
+            raise ValueError(
+                f"{where} lists {len(unknown)} unknown categories: {_some(unknown)}; set "
+                "metainfo.classes, base_classes and novel_classes (unused_classes: to be ignored)"
+            )
+        needed = info["classes"] if self.test_mode else info["base_classes"]
+        lacking = [name for name in needed if name not in names]
+        if lacking:
+            raise ValueError(
+                f"{where} lacks {len(lacking)} of the categories: {_some(lacking)}; make it with "
+                "tools/dataset_converters/ov_coco.py"
+            )
+        numbered = {c["id"]: labels[c["name"]] for c in categories if c["name"] in labels}
+        if self.test_mode and list(numbered.values()) != sorted(numbered.values()):
+            # mmdet's metrics turn labels into ids by the order of the json.
+            raise ValueError(
+                f"{where} lists the categories in another order than metainfo.classes, so that "
+                "the metric would mix them up; reorder either"
+            )
+        return numbered
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One dict an image, as ``CocoDataset``'s, with labels by name."""
+        if self.backend_args is None and not Path(self.ann_file).is_file():
+            raise FileNotFoundError(
+                f"{type(self).__name__}: no annotation file {self.ann_file!r}; set data_root and "
+                "ann_file"
+            )
+        # Not super(): LVIS's own reads classes by name and needs a package to read a json.
+        images: list[dict[str, Any]] = CocoDataset.load_data_list(self)
+        listed: list[int] = self.cat_ids  # those of the classes, in the order of the file
+        novel = {self._metainfo["classes"].index(name) for name in self._metainfo["novel_classes"]}
+        dropped = set() if self.test_mode or self.novel_in_training else novel
+        for image in images:
+            for box in image["instances"]:
+                box["bbox_label"] = self._numbered[listed[box["bbox_label"]]]
+            image["instances"] = [
+                box for box in image["instances"] if box["bbox_label"] not in dropped
+            ]
+        self.cat2label = {i: self._numbered[i] for i in listed}
+        # Only these count when images without annotations are left out.
+        self.cat_ids: list[int] = [i for i in listed if self.cat2label[i] not in dropped]
+        return images
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first five names, quoted."""
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

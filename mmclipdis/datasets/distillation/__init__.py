@@ -1,0 +1,1 @@
+"""Images, crops and panoptic regions for DeCLIP's distillation."""

@@ -1,0 +1,1 @@
+"""Segmentation data: benchmarks, large vocabularies, label maps."""

@@ -1,0 +1,1 @@
+"""F-ViT: a two-stage detector on a frozen CLIP."""

@@ -1,0 +1,285 @@
+"""F-ViT's box head: regions are named by their cosine with text, thus any vocabulary will do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.losses import accuracy
+from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
+from mmdet.models.utils import empty_instances
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import get_box_tensor, scale_boxes
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmclipdis.clip.text.templates import Templates
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.models.class_text import ClassText
+from mmclipdis.models.detection.fvit.losses import novel_flags
+from mmclipdis.models.detection.nms import strongest_nms
+from mmclipdis.models.text_encoder import build_vocabulary
+
+#: Its embedding is the last column of the classifier; it is fixed, not learned.
+BACKGROUND = "background"
+#: Regions that go through the layers at once in testing, where maps of 1000 are 50 MB each.
+CHUNK = 256
+
+
+@MODELS.register_module()
+class FViTBBoxHead(ConvFCBBoxHead):
+    r"""A ``ConvFCBBoxHead`` whose classifier is the text of the classes.
+
+    .. math:: z_c = \tau \cos(r, t_c), \qquad c \in \{0..K-1, \text{background}\}
+
+    with the region embedding r (D,), not negative since a ReLU makes it, the text embeddings t, and
+    one learned temperature. Boxes are regressed for all classes together. Nothing in the weights
+    depends on K, so that the classes of a trained head can be changed. The background may have
+    several words (our addition): their probabilities add up, which keeps one column.
+
+    Args:
+        text_encoder, vocabulary, templates, text_embeddings: see
+            :class:`~mmclipdis.models.class_text.ClassText`. The last row of a file of embeddings
+            is the background (or as many as it has words). Checkpoints do not hold the text
+            encoder: its ``init_cfg`` names its weights.
+        novel_classes: Names of the classes without labels in training, ``()`` if there are none;
+            ``'dataset'``: ``metainfo['novel_classes']`` of the data set, through
+            ``VocabularyHook``.
+        background: Word of the background, or several: what the picture shows where no thing is.
+        detect_temperature: :math:`\tau` before training. In testing,
+            ``test_cfg.rcnn.detect_temperature`` takes the place of the learned one.
+        fc_out_channels: D, that of the CLIP in use.
+        num_shared_convs, num_shared_fcs, num_cls_fcs, num_reg_fcs: As in ``ConvFCBBoxHead``.
+        **kwargs: Others of ``ConvFCBBoxHead``. The number of classes is that of the vocabulary.
+
+    Raises:
+        ValueError: no layer that could end in D channels, ``num_classes``, regression by class,
+            or as ``ClassText``.
+
+    Source: F-ViT (CLIPSelf, ICLR 2024). Its unused K + 1 way linear layer is left out.
+    """
+
+    def __init__(
+        self,
+        text_encoder: Mapping[str, Any] | nn.Module | None = None,
+        vocabulary: Any = "dataset",
+        templates: Templates = "vild63",
+        text_embeddings: str | None = None,
+        novel_classes: str | Sequence[str] = "dataset",
+        background: str | Sequence[str] = BACKGROUND,
+        detect_temperature: float = 50.0,
+        fc_out_channels: int = 512,
+        num_shared_convs: int = 4,
+        num_shared_fcs: int = 2,
+        num_cls_fcs: int = 1,
+        num_reg_fcs: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        _check_options(num_shared_fcs + num_cls_fcs, novel_classes, kwargs)
+        kwargs.setdefault("loss_cls", {"type": "NovelMaskedCrossEntropyLoss"})
+        kwargs["reg_class_agnostic"] = True
+        super().__init__(
+            num_shared_convs=num_shared_convs,
+            num_shared_fcs=num_shared_fcs,
+            num_cls_fcs=num_cls_fcs,
+            num_reg_fcs=num_reg_fcs,
+            fc_out_channels=fc_out_channels,
+            num_classes=1,
+            **kwargs,
+        )
+        # Without the stock layer, what forward() takes for scores are the region embeddings.
+        self.fc_cls = nn.Identity()
+        self.detect_temperature = nn.Parameter(torch.tensor(float(detect_temperature)))
+        self.test_temperature: float | None = None
+        self.text = ClassText(
+            text_encoder,
+            "dataset",
+            templates,
+            text_embeddings,
+            embed_dim=fc_out_channels,
+            saved=False,
+        )
+        self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
+        self.novel_classes = novel_classes
+        self.background = (background,) if isinstance(background, str) else tuple(background)
+        if not self.background:
+            raise ValueError("background has no word; F-ViT's is 'background'")
+        self.vocabulary: Vocabulary | None = None
+        self.novel: tuple[bool, ...] | None = None
+        if not self.follow_dataset:
+            self.set_vocabulary(vocabulary)
+
+    def set_vocabulary(self, vocabulary: Any, novel_classes: Sequence[str] | None = None) -> None:
+        """Change the classes.
+
+        Args:
+            vocabulary: What ``build_vocabulary`` reads, one name a class, without background.
+            novel_classes: Those of them that are novel; None: those that the config names, or it
+                is not known.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``ClassText.set_vocabulary``, a class of the
+                background, or a novel class that is no class.
+        """
+        new = build_vocabulary(vocabulary, templates=self.text.templates)
+        if new is None:
+            raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
+        _check_background(new, self.background)
+        named = self.novel_classes if novel_classes is None else novel_classes
+        novel = None if named == "dataset" else novel_flags(new.class_names, named)
+        try:
+            words = tuple((word,) for word in self.background)
+            self.text.set_vocabulary(replace(new, names=(*new.names, *words)))
+        except ValueError as error:
+            if self.text.text_embeddings is None:
+                raise
+            raise ValueError(
+                f"{error}; of F-ViT's {new.num_classes + len(words)} rows for {new.num_classes} "
+                f"classes the last row is that of {', '.join(map(repr, self.background))}"
+            ) from error
+        self.vocabulary = new
+        self.num_classes = new.num_classes
+        self._use_novel(novel)
+
+    def set_novel(self, novel: Sequence[bool] | None) -> None:
+        """Say for each of the K classes whether it is novel; where the config says so, it counts.
+
+        Raises:
+            ValueError: not one flag a class.
+        """
+        if self.novel_classes != "dataset":
+            return
+        if novel is not None and len(novel) != self.num_classes:
+            raise ValueError(f"{len(novel)} flags of novelty for {self.num_classes} classes")
+        self._use_novel(None if novel is None else tuple(novel))
+
+    def _use_novel(self, novel: tuple[bool, ...] | None) -> None:
+        self.novel = novel
+        if hasattr(self.loss_cls, "set_novel"):
+            self.loss_cls.set_novel(novel)
+        elif novel is not None and any(novel):
+            warnings.warn(
+                f"{type(self.loss_cls).__name__} trains novel classes as negatives; take "
+                "loss_cls=dict(type='NovelMaskedCrossEntropyLoss')",
+                stacklevel=2,
+            )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Region features (n, C, 7, 7) -> logits (n, K + 1) float32 and box deltas (n, 4).
+
+        Raises:
+            RuntimeError: no classes are known yet.
+        """
+        if self.training or len(x) <= CHUNK:  # the norms of training look at all of them
+            embeddings, deltas = super().forward(x)
+        else:
+            parts = [super(FViTBBoxHead, self).forward(part) for part in x.split(CHUNK)]
+            embeddings, deltas = (torch.cat(part) for part in zip(*parts))
+        return self.classify(embeddings), deltas
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Logits (n, K + 1) float32 of region embeddings (n, D)."""
+        fixed = None if self.training else self.test_temperature
+        text = self.text.embeddings()
+        unit = F.normalize(embeddings.to(text.dtype), dim=1)
+        return self.compare(unit, self.detect_temperature if fixed is None else fixed)
+
+    def compare(self, unit: Tensor, temperature: float | Tensor) -> Tensor:
+        """Temperature times cosine with the text, (n, K + 1), of float32 unit vectors (n, D).
+
+        Of several words for the background, their log-sum-exp: what their probabilities add up to.
+        """
+        text = self.text.embeddings()
+        with torch.autocast(unit.device.type, enabled=False):
+            logits = temperature * (unit @ text.T)
+            if len(self.background) == 1:
+                return logits
+            classes, words = logits.split((self.num_classes, len(self.background)), dim=1)
+            return torch.cat((classes, words.logsumexp(dim=1, keepdim=True)), dim=1)
+
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        rois: Tensor,
+        labels: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in mmdet, but ``acc`` is among the classes that are trained and the background."""
+        losses: dict[str, Any] = super().loss(cls_score, bbox_pred, rois, labels, *args, **kwargs)
+        if "acc" in losses and self.novel is not None:
+            untrained = torch.tensor((*self.novel, False), device=cls_score.device)
+            losses["acc"] = accuracy(cls_score.masked_fill(untrained, -torch.inf), labels)
+        return losses
+
+    def _predict_by_feat_single(
+        self,
+        roi: Tensor,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        img_meta: dict[str, Any],
+        rescale: bool = False,
+        rcnn_test_cfg: Any = None,
+    ) -> InstanceData:
+        """Detections of an image, as in mmdet, but ``cls_score`` are scores: there is no softmax.
+
+        Args:
+            roi: (n, 5).
+            cls_score: (n, K + 1), any scores, the background's last.
+            bbox_pred: (n, 4) deltas.
+            img_meta: With ``img_shape`` and, to rescale, ``scale_factor``.
+            rescale: Give boxes in pixels of the original image.
+            rcnn_test_cfg: ``score_thr``, ``nms``, ``max_per_img``; None for all boxes and scores.
+        """
+        results = InstanceData()
+        if len(roi) == 0:
+            return empty_instances(
+                [img_meta],
+                roi.device,
+                task_type="bbox",
+                instance_results=[results],
+                num_classes=self.num_classes,
+                score_per_cls=rcnn_test_cfg is None,
+            )[0]
+        boxes = self.bbox_coder.decode(
+            roi[:, 1:], bbox_pred.to(roi.dtype), max_shape=img_meta["img_shape"]
+        )
+        if rescale:
+            boxes = scale_boxes(boxes, [1 / factor for factor in img_meta["scale_factor"]])
+        boxes = get_box_tensor(boxes)
+        if rcnn_test_cfg is None:
+            results.bboxes, results.scores = boxes, cls_score
+            return results
+        found, results.labels = strongest_nms(
+            boxes, cls_score, rcnn_test_cfg.score_thr, rcnn_test_cfg.nms, rcnn_test_cfg.max_per_img
+        )
+        results.bboxes, results.scores = found[:, :-1], found[:, -1]
+        return results
+
+
+def _check_background(vocabulary: Vocabulary, words: Sequence[str]) -> None:
+    folded = {name.lower() for name in vocabulary.queries}
+    taken = {BACKGROUND, *(word.lower() for word in words)}
+    if vocabulary.background_index is not None or folded & taken:
+        raise ValueError(
+            "the vocabulary has a class of the background, and F-ViT adds a background of its own: "
+            "leave that class out"
+        )
+
+
+def _check_options(layers: int, novel_classes: Any, kwargs: Mapping[str, Any]) -> None:
+    if layers < 1:
+        raise ValueError("num_shared_fcs or num_cls_fcs must make the region embedding; both are 0")
+    if "num_classes" in kwargs:
+        raise ValueError("num_classes follows from the vocabulary; leave it out of FViTBBoxHead")
+    if not kwargs.get("reg_class_agnostic", True):
+        raise ValueError("FViTBBoxHead regresses boxes for all classes together, in any vocabulary")
+    if not kwargs.get("with_cls", True) or not kwargs.get("with_reg", True):
+        raise ValueError("FViTBBoxHead has both branches: with_cls and with_reg cannot be False")
+    if isinstance(novel_classes, str) and novel_classes != "dataset":
+        raise ValueError(f"novel_classes must be 'dataset' or names, got {novel_classes!r}")

@@ -1,0 +1,81 @@
+"""F-ViT: a Faster or Mask R-CNN on a frozen CLIP ViT that also detects what it was not taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.models.class_text import check_same_clip
+
+
+@MODELS.register_module()
+class FViT(TwoStageDetector):
+    """A ``TwoStageDetector`` with an ``FViTBackbone``, stock neck and RPN, and an ``FViTRoIHead``.
+
+    Args:
+        **kwargs: As in ``TwoStageDetector``.
+
+    Raises:
+        ValueError: image and text of different CLIPs, a backbone without dense map, or as the
+            parts.
+
+    Source: F-ViT (CLIPSelf, ICLR 2024); with DeCLIP's weights, DeCLIP (CVPR 2025).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not getattr(self.backbone, "dense_map", True):
+            raise ValueError("FViT reads CLIP's dense map: leave dense_map=True on the backbone")
+        encoder = getattr(self.backbone, "encoder", None)
+        check_same_clip(getattr(encoder, "arch", None), self.roi_head.bbox_head.text.encoder)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes in use, if known."""
+        return self.roi_head.bbox_head.vocabulary
+
+    @property
+    def follow_dataset(self) -> bool:
+        """Whether the classes are those of the data set in use."""
+        return bool(self.roi_head.bbox_head.follow_dataset)
+
+    def set_vocabulary(self, vocabulary: Any, novel_classes: Sequence[str] | None = None) -> None:
+        """Change the classes of the live model; see ``FViTBBoxHead.set_vocabulary``."""
+        self.roi_head.bbox_head.set_vocabulary(vocabulary, novel_classes)
+
+    def set_novel(self, novel: Sequence[bool] | None) -> None:
+        """Say which classes are novel; see ``FViTBBoxHead.set_novel``."""
+        self.roi_head.bbox_head.set_novel(novel)
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Levels of the neck, for images (B, 3, H, W); what stock training and _forward read."""
+        return self._extract(batch_inputs)[0]
+
+    def _extract(self, batch_inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        *levels, vlm_map = self.backbone(batch_inputs)
+        x = self.neck(tuple(levels)) if self.with_neck else tuple(levels)
+        return x, vlm_map
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: list[Any], rescale: bool = True
+    ) -> list[Any]:
+        """As in ``TwoStageDetector``, with CLIP's dense map for the RoI head."""
+        x, vlm_map = self._extract(batch_inputs)
+        if batch_data_samples[0].get("proposals", None) is None:
+            proposals = self.rpn_head.predict(x, batch_data_samples, rescale=False)
+        else:
+            proposals = [sample.proposals for sample in batch_data_samples]
+        found = self.roi_head.predict(
+            x,
+            proposals,
+            batch_data_samples,
+            rescale=rescale,
+            vlm_map=vlm_map,
+            vlm_stride=self.backbone.patch_size,
+        )
+        return self.add_pred_to_datasample(batch_data_samples, found)

@@ -1,0 +1,1 @@
+"""CAT-Seg: cost aggregation between image and class names."""

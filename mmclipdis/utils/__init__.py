@@ -1,0 +1,1 @@
+"""What every floor may use; needs neither torch nor an mm package."""

@@ -1,0 +1,136 @@
+"""What converters share: nothing half written, nothing run from a pickle, broken files named."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmclipdis.datasets.conversion.files import (
+    each,
+    lines_differ,
+    read_picture,
+    read_plain_pickle,
+    write_labels,
+    write_lines,
+    write_whole,
+)
+
+
+def fail_or_write(target: Path) -> None:
+    """Fail once another process is in the middle of a file, or be that process."""
+
+    def slowly(path: Path) -> None:
+        path.write_bytes(b"half")
+        time.sleep(0.2)
+        path.write_bytes(b"whole")
+
+    if target.name == "fails":
+        deadline = time.monotonic() + 10
+        while not list(target.parent.glob(".written.*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise ValueError("broken")
+    if not target.exists():
+        write_whole(target, slowly)
+
+
+def test_a_failure_leaves_whole_files_of_other_processes(tmp_path: Path) -> None:
+    tasks = [tmp_path / "fails"] + [tmp_path / "written"] * 31  # 16 go to a process at a time
+    with pytest.raises(ValueError, match="broken"):
+        list(each(fail_or_write, tasks, 2, "file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["written"]
+    assert (tmp_path / "written").read_bytes() == b"whole"
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_reported() -> None:
+    with pytest.raises(OSError, match="one of the processes was killed"):
+        list(each(die, [0], 2, "file"))
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_results_come_in_order(nproc: int) -> None:
+    assert list(each(abs, list(range(-40, 0)), nproc, "file")) == list(range(40, 0, -1))
+
+
+def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "file"
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_whole(target, fail)
+    assert list(target.parent.iterdir()) == []
+    write_whole(target, lambda path: path.write_bytes(b"whole"))
+    with pytest.raises(OSError, match="No space"):
+        write_whole(target, fail)
+    assert target.read_bytes() == b"whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("map.tif", np.uint16), ("map.png", np.uint8)])
+def test_labels_come_back(tmp_path: Path, name: str, dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    labels = np.random.default_rng(0).integers(0, top + 1, (7, 5)).astype(dtype)
+    labels[0, :2] = 0, top
+    write_labels(tmp_path / name, labels)
+    back = np.asarray(Image.open(tmp_path / name))
+    assert back.dtype == dtype
+    assert (back == labels).all()
+
+
+def test_lists_are_compared_by_line(tmp_path: Path) -> None:
+    target = tmp_path / "list.txt"
+    assert lines_differ(target, ["a", "b"], "")
+    write_lines(target, ["a", "b"])
+    assert not lines_differ(target, ["a", "b"], "")
+    assert not lines_differ(target, ["b", "a"], "", ordered=False)
+    with pytest.raises(FileExistsError, match=r"other content \(2 lines, to write 2\); remove it"):
+        lines_differ(target, ["b", "a"], "remove it")
+    assert lines_differ(target, ["b", "a"], "", overwrite=True)
+
+
+def test_plain_pickles_come_back(tmp_path: Path) -> None:
+    content = {"a": [1, 2.5, None, True, ("b", b"c")], "d": np.arange(6).reshape(2, 3)}
+    path = tmp_path / "plain.pkl"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        back = read_plain_pickle(path)
+        assert back["a"] == content["a"]
+        assert (back["d"] == content["d"]).all()
+
+
+@pytest.mark.parametrize("called", [print, eval, np.load, io.open, getattr])
+def test_pickles_that_call_something_are_refused(tmp_path: Path, capsys, called) -> None:
+    class Call:
+        def __reduce__(self) -> tuple:
+            return called, ("1",)
+
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps([Call()]))
+    with pytest.raises(ValueError, match=r"evil\.pkl is no pickle of plain data: it asks for"):
+        read_plain_pickle(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_broken_pictures_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    with pytest.raises(FileNotFoundError):
+        read_picture(path)
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(path)
+    for content in (path.read_bytes()[:-300], b"no photo", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"cannot read .*photo\.jpg as an image"):
+            read_picture(path)
