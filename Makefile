@@ -1,15 +1,21 @@
-# make demo   generate data, train and test on it, and print one table
-# make test   run the tests
-# make lint   check style and types
-# make tables regenerate the tables of README.md and docs/ from results/
+# make demo      generate data, train and test on it, and print one table
+# make test      run the tests
+# make test-fast run those that start no process and train no model
+# make lint      check style and types
+# make tables    regenerate the tables of README.md and docs/ from results/
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch
-#   TESTS="tests/clip"    what make test runs
+#   TESTS="tests/clip"    what make test and make test-fast run
+#   WORKERS=4             processes that run it; as many as cores and memory allow if not given
 
 PYTHON ?= python3
 PIP_ARGS ?=
 TESTS ?= tests
+WORKERS ?= auto
+# One file is run as it is; more of them are dealt out to processes of one thread each.
+SPREAD = $(if $(findstring .py,$(TESTS)),,-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout=300 $(SPREAD)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,13 +28,16 @@ $(info PYTHON=$(PYTHON) is not used, since $(VENV) is there already; to change i
 endif
 endif
 
-.PHONY: demo test lint format tables install clean
+.PHONY: demo test test-fast lint format tables install clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
+
+test-fast: $(READY)
+	$(PYTEST) -m "not slow" $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -48,7 +48,16 @@ REQUIRES = [
 ]
 EXTRAS = {
     "lite": ["mmcv-lite>=2.0.0,<2.2.0"],
-    "dev": ["hypothesis", "mypy", "pytest", "ruff", "scikit-learn", "tensorboard"],
+    "dev": [
+        "hypothesis",
+        "mypy",
+        "pytest",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.7",
+        "ruff",
+        "scikit-learn",
+        "tensorboard",
+    ],
 }
 
 setup(

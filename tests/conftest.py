@@ -1,15 +1,58 @@
-"""What all tests share: no test touches the user's cache or another test's registry scope."""
+"""What all tests share: no test touches the user's cache or another test's registry scope.
+
+A test that starts a process or trains a model is marked ``slow``; ``make test-fast`` leaves these
+out, and a test that does so without the mark fails there.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.popen_forkserver import Popen as ForkServerPopen
+from multiprocessing.popen_spawn_posix import Popen as SpawnPopen
+from typing import NoReturn
 
+import mmengine.config.config
 import pytest
 from mmengine.registry import DefaultScope
+from mmengine.runner import BaseLoop
 
 import mmclipdis  # noqa: F401  (first: mmseg and mmdet need what it puts in place of mmcv._ext)
+
+#: Bytes that a process of tests and those that it starts may take.
+MEMORY = 3 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` means: one process for each core, fewer where memory is short."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // MEMORY))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first, so that all processes end at about the same time."""
+    if config.getoption("dist", "no") != "no":
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(autouse=True)
+def marked_if_slow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run of the fast tests nothing starts a process or loops over a data set unmarked."""
+    if request.config.option.markexpr != "not slow":
+        return
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        pytest.fail("this test starts a process or trains a model: mark it slow")
+
+    monkeypatch.setattr(BaseLoop, "__init__", refuse)
+    for kind in (subprocess.Popen, SpawnPopen, ForkServerPopen):
+        monkeypatch.setattr(kind, "__init__", refuse)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +65,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["MMCLIPDIS_CACHE"]
     else:
         os.environ["MMCLIPDIS_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unformatted_configs() -> Iterator[None]:
+    """No config is laid out by yapf, which takes most of the time of a run as short as ours.
+
+    A run writes its config four times and once into each checkpoint; mmengine's text is valid
+    Python before the formatter sees it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.config, "FormatCode", lambda text, **_: (text, False))
+        yield
 
 
 @contextmanager

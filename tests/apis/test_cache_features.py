@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from mmclipdis.apis import cache_features
 from mmclipdis.apis.cli import UserInputError, run
@@ -45,13 +44,7 @@ def seen(monkeypatch):
         return tokens(self, images)
 
     monkeypatch.setattr(DCLIP, "tokens", counting)
-    # A checkpoint holds the config, formatted by yapf: most of the time of these runs.
-    monkeypatch.setattr(Config, "pretty_text", property(plain_text))
     return seen
-
-
-def plain_text(config):
-    return "\n".join(f"{name} = {value!r}" for name, value in config.to_dict().items())
 
 
 def fit(config, *flags, options=(), work=None):

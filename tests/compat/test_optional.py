@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mmclipdis.compat.optional import absent
-from tests.paths import ROOT
+from tests.processes import run_code
 
 BLOCK = """
 import sys
@@ -58,16 +56,11 @@ for module in (mmclipdis.models, mmclipdis.models.detection):
 NEEDED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.parametrize("blocked", [("mmseg",), ("mmseg", "mmdet")])
 def test_without_mmseg_the_rest_registers_and_segmentation_is_named(
     blocked: tuple[str, ...],
 ) -> None:
-    result = python(BLOCK.format(blocked=blocked) + REST + WITHOUT_MMSEG)
+    result = run_code(BLOCK.format(blocked=blocked) + REST + WITHOUT_MMSEG)
     assert result.returncode == 2, result.stderr[-2000:]
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: config 'configs/shapes/clip.py' needs mmsegmentation")
@@ -77,7 +70,7 @@ def test_without_mmdet_a_detection_config_is_named(tmp_path: Path) -> None:
     config = tmp_path / "detector.py"
     config.write_text("default_scope = 'mmdet'\n" + "\n".join(f"{n} = dict()" for n in NEEDED))
     code = f"from mmclipdis.apis.cli import run\nrun(mmclipdis.apis.run.test, [{str(config)!r}])\n"
-    result = python(BLOCK.format(blocked=("mmdet",)) + REST + code)
+    result = run_code(BLOCK.format(blocked=("mmdet",)) + REST + code)
     assert result.returncode == 2, result.stderr[-2000:]
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith(f"error: config {str(config)!r} needs mmdetection") and "pip" in last
@@ -94,5 +87,5 @@ def test_a_missing_name_says_which_library_it_needs() -> None:
 
 
 def test_without_mmdet_the_rest_registers_and_detection_is_named() -> None:
-    result = python(BLOCK.format(blocked=("mmdet",)) + REST + WITHOUT_MMDET)
+    result = run_code(BLOCK.format(blocked=("mmdet",)) + REST + WITHOUT_MMDET)
     assert result.returncode == 0, result.stderr[-2000:]

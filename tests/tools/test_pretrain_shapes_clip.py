@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from mmclipdis.engine.results import read_results
 from tests.paths import ROOT
+from tests.processes import run_script
 from tools.pretrain_shapes_clip import main
 
 SCRIPT = ROOT / "tools" / "pretrain_shapes_clip.py"
@@ -34,11 +34,6 @@ def test_evaluate_writes_a_table_like_every_other(monkeypatch, tmp_path):
     ],
 )
 def test_bad_requests_end_with_one_line(tmp_path, arguments, message):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments, "--work-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script(SCRIPT, *arguments, "--work-dir", str(tmp_path))
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from mmclipdis.apis.cli import UserInputError
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.shapes.coco import Settings, write_dataset
 from tests.paths import REAL_DATA, ROOT
+from tests.processes import run_code
 
 CONFIGS = ROOT / "configs"
 SAMPLE = REAL_DATA / "coco_panoptic_sample"
@@ -72,8 +71,7 @@ scores = test(["configs/shapes/regions.py", "--work-dir", {str(tmp_path)!r}, "--
                "test_dataloader.dataset.data_root={shapes}/", "model.regions=['rois']"])
 assert len(scores) == 4, scores
 """
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = run_code(code)
     assert result.returncode == 0, result.stderr[-2000:]
 
 

@@ -34,12 +34,6 @@ TRAINED = [f"dclip_{arch}_{data}" for arch in ARCHS for data in DATA]
 CACHED = [f"dclip_rn101_{data}_cached" for data in DATA]
 
 
-@pytest.fixture(autouse=True)
-def plain_text(monkeypatch):
-    """No config is laid out with yapf, which would take longer than to train it."""
-    monkeypatch.setattr(Config, "pretty_text", property(lambda config: str(config.to_dict())))
-
-
 def load(name: str) -> Config:
     return Config.fromfile(FOLDER / f"{name}.py")
 

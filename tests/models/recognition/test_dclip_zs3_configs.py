@@ -38,12 +38,6 @@ PUBLISHED = {  # DCLIP, CLIP, CLIPSurgery, CLIP-VV
 }
 
 
-@pytest.fixture(autouse=True)
-def plain_text(monkeypatch):
-    """No config is laid out with yapf, which would take longer than to test it."""
-    monkeypatch.setattr(Config, "pretty_text", property(lambda config: str(config.to_dict())))
-
-
 def load(name: str) -> Config:
     return Config.fromfile(FOLDER / f"zs3_{name}.py")
 

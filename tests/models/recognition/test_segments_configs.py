@@ -24,12 +24,6 @@ PUBLISHED = {  # mAP: CLIP, CLIP and segments
 ALL = [f"{kind}_{name}" for kind in ("clip", "segments") for name in PUBLISHED]
 
 
-@pytest.fixture(autouse=True)
-def plain_text(monkeypatch):
-    """No config is laid out with yapf, which would take longer than to test it."""
-    monkeypatch.setattr(Config, "pretty_text", property(lambda config: str(config.to_dict())))
-
-
 def load(name: str) -> Config:
     return Config.fromfile(FOLDER / f"{name}.py")
 

@@ -277,13 +277,6 @@ def write_data(config: Config, folder: Path) -> None:
             photo(folder / file)
 
 
-@pytest.fixture
-def unformatted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the time of a run this short goes into the layout of the config's text."""
-    monkeypatch.setattr(Config, "pretty_text", property(lambda config: repr(config)))
-
-
-@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("name", TRAINED)
 def test_config_trains_and_tests(name: str, tmp_path: Path) -> None:
     config = shrunk(name, tmp_path)
@@ -305,7 +298,6 @@ def test_config_trains_and_tests(name: str, tmp_path: Path) -> None:
     assert f"val/{wanted}" in scalars
 
 
-@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("name", TRANSFER)
 def test_transfer_config_tests(name: str, tmp_path: Path) -> None:
     config = shrunk(name, tmp_path)

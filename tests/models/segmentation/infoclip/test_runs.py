@@ -57,14 +57,6 @@ def shrunk(folder: Path, **changes) -> Config:
     return config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def plain_text():
-    """Configs are not laid out for reading, which would take half of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, "pretty_text", property(lambda config: str(config.to_dict())))
-        yield
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Folder and runner of a training of two iterations."""
