@@ -1,13 +1,12 @@
 """What all tests share: no test touches the user's cache or another test's registry scope.
 
-A test that starts a process or trains a model is marked ``slow``; ``make test-fast`` leaves these
-out, and a test that does so without the mark fails there.
+A test that starts a process or runs over a data set in a loop is marked ``slow``, most by what they
+refer to; ``make test-fast`` leaves these out, and one that does so without the mark fails there.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from typing import NoReturn
 import mmengine.config.config
 import pytest
 from mmengine.registry import DefaultScope
-from mmengine.runner import BaseLoop
+from mmengine.runner import Runner
 
 import mmclipdis  # noqa: F401  (first: mmseg and mmdet need what it puts in place of mmcv._ext)
+from tests.slow import LOOPS, is_slow
 
 #: Bytes that a process of tests and those that it starts may take.
 MEMORY = 3 * 2**30
@@ -33,9 +33,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), memory // MEMORY))
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files with many slow tests come first, so that all processes end at about the same time."""
+    """Mark what is slow; files with most of it come first, so that all processes end together."""
+    for item in items:
+        if is_slow(item):
+            item.add_marker("slow")
     if config.getoption("dist", "no") != "no":
         slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
         items.sort(key=lambda item: -slow[item.path])
@@ -43,15 +46,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def marked_if_slow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a run of the fast tests nothing starts a process or loops over a data set unmarked."""
+    """In a run of the fast tests nothing unmarked starts a Python or loops over a data set."""
     if request.config.option.markexpr != "not slow":
         return
 
     def refuse(*_: object, **__: object) -> NoReturn:
-        pytest.fail("this test starts a process or trains a model: mark it slow")
+        pytest.fail("this test starts a process or runs a loop: mark it with pytest.mark.slow")
 
-    monkeypatch.setattr(BaseLoop, "__init__", refuse)
-    for kind in (subprocess.Popen, SpawnPopen, ForkServerPopen):
+    for name in LOOPS:
+        monkeypatch.setattr(Runner, name, refuse)
+    for kind in (SpawnPopen, ForkServerPopen):
         monkeypatch.setattr(kind, "__init__", refuse)
 
 

@@ -13,7 +13,6 @@ import pytest
 from tests.paths import ROOT
 from tests.processes import run_code, run_script
 
-pytestmark = pytest.mark.slow
 SCRIPT = """
 import json, os, sys
 facts = [sys.argv[1:], os.getcwd(), os.environ.get("COLOUR"), os.environ.get("HOME"), __name__]

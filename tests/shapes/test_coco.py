@@ -87,6 +87,7 @@ def test_captions_on_disk_name_what_the_label_map_shows(folder: Path) -> None:
             assert set(names_in(note["caption"])) == visible
 
 
+@pytest.mark.slow
 def test_writing_again_gives_the_same_bytes_also_from_two_processes(
     folder: Path, tmp_path: Path
 ) -> None:
