@@ -21,6 +21,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Mapping
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
 from unittest import mock
 
@@ -35,14 +36,16 @@ LIBRARIES = [
 #: What each child imports itself.
 LEFT_OUT = ("mmclipdis", "mmcv", "mmdet", "mmseg")
 
-multiprocessing.set_forkserver_preload(LIBRARIES)
+#: Not the one that multiprocessing keeps for everybody, which may have imported what is under test.
+SERVER = ForkServer()
+SERVER.set_forkserver_preload(LIBRARIES)
 
 
-def start_server() -> None:
+def _start_server() -> None:
     """Start the process that imports the libraries, unless it runs already."""
     start = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with mock.patch.dict(os.environ, start):
-        multiprocessing.forkserver.ensure_running()
+        SERVER.ensure_running()
 
 
 def run_script(
@@ -90,13 +93,15 @@ def _run(
     timeout: float,
 ) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ if env is None else env)
-    start_server()
+    _start_server()
     with tempfile.TemporaryDirectory() as folder:
         streams = (os.path.join(folder, "out"), os.path.join(folder, "err"))
         child = multiprocessing.get_context("forkserver").Process(
             target=_child, args=(argv, code, str(cwd), environment, streams)
         )
-        child.start()
+        connect = SERVER.connect_to_new_process
+        with mock.patch.object(multiprocessing.forkserver, "connect_to_new_process", connect):
+            child.start()
         child.join(timeout)
         late = child.is_alive()
         if late:

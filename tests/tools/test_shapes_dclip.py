@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 import tools.shapes_dclip as dclip
+from mmclipdis.apis import class_similarity
 from mmclipdis.engine.results import read_results
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.shapes.coco import Settings, write_dataset
@@ -31,6 +32,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
         torch.save({"state_dict": state}, folder / "epoch_1.pth")
 
     write_dataset(tmp_path / "shapes", Settings(train=1, val=6))
+    # nobody looks at the figures here; drawing them takes most of the time
+    monkeypatch.setattr(class_similarity, "draw_class_similarity", lambda *_: None)
     return record(monkeypatch, dclip, tmp_path / "results.json", measure, train)
 
 
