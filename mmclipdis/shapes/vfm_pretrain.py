@@ -32,6 +32,7 @@ from mmclipdis.shapes.scene import draw_scene, random_size
 from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise
 from mmclipdis.utils.letterbox import letterbox
+from mmclipdis.utils.whole_files import write_text
 
 SIDE = 160  # of a stored picture, in pixels
 _STREAM = 6_666  # neither the CLIP's pictures nor those of the data sets or of the measures
@@ -92,7 +93,7 @@ def make_pictures(folder: Path, count: int, *, seed: int, workers: int = 1) -> N
         for i, image in enumerate(numbered(job, count, workers=workers, title="draw pictures")):
             images[i] = image
         images.flush()
-        done.write_text(settings)
+        write_text(done, settings)  # last: from now on the folder counts
     if done.read_text() != settings:
         raise ValueError(
             f"{folder} holds pictures of other settings (count seed side: {done.read_text()}, "

@@ -35,7 +35,6 @@ from mmclipdis.datasets.conversion.files import (
     read_picture,
     write_labels,
     write_lines,
-    write_whole,
 )
 from mmclipdis.datasets.segmentation.ade20k_classes import (
     IGNORED,
@@ -43,6 +42,7 @@ from mmclipdis.datasets.segmentation.ade20k_classes import (
     label_table,
     read_classes,
 )
+from mmclipdis.utils.whole_files import write_picture
 
 RELEASE = "ADE20K_2021_17_01"
 INDEX = "index_ade20k.pkl"
@@ -148,7 +148,7 @@ def convert(paths: Paths, table: np.ndarray, largest: int) -> Outcome:
         photo = Image.fromarray(resized)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     write_labels(paths.labels, labels)
-    write_whole(paths.new_photo, lambda path: photo.save(path, format="JPEG"))
+    write_picture(paths.new_photo, photo)
     return outcome
 
 

@@ -6,10 +6,8 @@ changed since?" (often, so it must be cheap) and "which are they?" (once a state
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import uuid
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from mmclipdis.utils.whole_files import write_bytes
 
 #: Directory; None for the default one; False for no disk at all.
 CacheDir = str | Path | Literal[False] | None
@@ -145,14 +145,9 @@ def write_cached(path: Path, key: str, embeddings: Tensor) -> None:
     A disk that cannot be written is reported by a warning: the cache only saves time.
     """
     data = save({"embeddings": embeddings.detach().cpu().contiguous()}, metadata={"key": key})
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_bytes(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         warnings.warn(
             f"text embeddings are not cached: {error}; choose another directory with "
             "MMCLIPDIS_CACHE or cache_dir, or cache_dir=False",

@@ -1,8 +1,7 @@
-"""What converters of data sets share: reading with the file named, writing whole or not at all."""
+"""What converters of data sets share: reading with the file named, label maps and lists."""
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmclipdis.datasets.loading import BROKEN
+from mmclipdis.utils.whole_files import write_picture, write_text
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -95,26 +95,10 @@ def photo_size(path: Path) -> tuple[int, int]:
         raise ValueError(f"cannot read {path} as an image; extract it again") from error
 
 
-def write_whole(target: Path, save: Callable[[Path], Any]) -> None:
-    """Have ``save`` write a file beside ``target``, then give it that name; makes the folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_labels(target: Path, labels: np.ndarray) -> None:
     """Write labels (H, W), uint8 or uint16, as PNG or (losslessly compressed) TIFF by the name."""
-    picture = Image.fromarray(labels)
-    if target.suffix == ".png":
-        write_whole(target, lambda path: picture.save(path, format="PNG"))
-    else:
-        write_whole(
-            target, lambda path: picture.save(path, format="TIFF", compression="tiff_adobe_deflate")
-        )
+    options = {} if target.suffix == ".png" else {"compression": "tiff_adobe_deflate"}
+    write_picture(target, Image.fromarray(labels), **options)
 
 
 def lines_differ(
@@ -152,8 +136,7 @@ def lines_differ(
 
 def write_lines(target: Path, lines: Iterable[str]) -> None:
     """Write a text file, whole or not at all."""
-    text = "".join(f"{line}\n" for line in lines)
-    write_whole(target, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(target, "".join(f"{line}\n" for line in lines))
 
 
 def each(

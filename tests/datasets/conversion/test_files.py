@@ -20,17 +20,12 @@ from mmclipdis.datasets.conversion.files import (
     read_plain_pickle,
     write_labels,
     write_lines,
-    write_whole,
 )
+from mmclipdis.utils.whole_files import whole_file
 
 
 def fail_or_write(target: Path) -> None:
     """Fail once another process is in the middle of a file, or be that process."""
-
-    def slowly(path: Path) -> None:
-        path.write_bytes(b"half")
-        time.sleep(0.2)
-        path.write_bytes(b"whole")
 
     if target.name == "fails":
         deadline = time.monotonic() + 10
@@ -38,7 +33,10 @@ def fail_or_write(target: Path) -> None:
             time.sleep(0.01)
         raise ValueError("broken")
     if not target.exists():
-        write_whole(target, slowly)
+        with whole_file(target) as file:
+            file.write(b"wh")
+            time.sleep(0.2)
+            file.write(b"ole")
 
 
 def test_a_failure_leaves_whole_files_of_other_processes(tmp_path: Path) -> None:
@@ -63,21 +61,30 @@ def test_results_come_in_order(nproc: int) -> None:
     assert list(each(abs, list(range(-40, 0)), nproc, "file")) == list(range(40, 0, -1))
 
 
-def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "folder" / "file"
+def test_an_exception_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, lines = tmp_path / "new" / "map.png", tmp_path / "new" / "list.txt"
 
-    def fail(path: Path) -> None:
-        path.write_bytes(b"half")
+    def write(content: int) -> None:
+        write_labels(labels, np.full((3, 3), content, np.uint8))
+        write_lines(lines, [str(content)])
+
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
-        write_whole(target, fail)
-    assert list(target.parent.iterdir()) == []
-    write_whole(target, lambda path: path.write_bytes(b"whole"))
-    with pytest.raises(OSError, match="No space"):
-        write_whole(target, fail)
-    assert target.read_bytes() == b"whole"
-    assert list(target.parent.iterdir()) == [target]
+    for there in ([], [lines, labels]):
+        with monkeypatch.context() as patch:
+            patch.setattr("mmclipdis.utils.whole_files.os.fsync", full)
+            with pytest.raises(OSError, match=r"No space .*map\.png'"):
+                write_labels(labels, np.zeros((3, 3), np.uint8))
+            with pytest.raises(OSError, match=r"No space .*list\.txt'"):
+                write_lines(lines, ["0"])
+        assert sorted(labels.parent.iterdir()) == there
+        if there:
+            assert (np.asarray(Image.open(labels)) == 1).all()
+            assert lines.read_text() == "1\n"
+        write(1)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("map.tif", np.uint16), ("map.png", np.uint8)])
