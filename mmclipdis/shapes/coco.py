@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from mmclipdis.shapes.captions import full_caption
-from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import Scene, draw_scene, random_size
 from mmclipdis.shapes.world import CLASSES, GROUPS, PALETTE, STUFF, THINGS, category_id
+from mmclipdis.utils.processes import each
 from mmclipdis.utils.whole_files import write_bytes, write_text
 
 LABEL_SUFFIX = "_labelTrainIds.png"
@@ -95,7 +95,7 @@ def _write_split(out: Path, split: str, count: int, seed: int, workers: int) -> 
     for folder in (out / "images" / split, notes / split, notes / f"panoptic_{split}"):
         folder.mkdir(parents=True, exist_ok=True)
     job = partial(_write_image, out=out, split=split, seed=seed)
-    records = list(numbered(job, count, workers=workers, title=f"draw {split}"))
+    records = list(each(job, range(count), workers, title=f"draw {split}", spawn=True))
     images = [record["image"] for record in records]
     annotations = [item for record in records for item in record["annotations"]]
     sentences = [

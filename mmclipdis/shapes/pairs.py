@@ -17,9 +17,9 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mmclipdis.shapes.captions import full_caption, partial_caption
-from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import Kind, draw_scene, random_size
 from mmclipdis.shapes.world import CLASSES, STUFF, THINGS
+from mmclipdis.utils.processes import each
 from mmclipdis.utils.whole_files import whole_file, write_text
 
 CAPTIONS_PER_IMAGE = 8
@@ -106,7 +106,7 @@ def make_pairs(folder: Path, count: int, *, seed: int, side: int, workers: int =
         images = open_memmap(images_at, "w+", np.uint8, (count, side, side, 3))
         job = partial(make_pair, seed=seed, side=side)
         with whole_file(captions_at) as out:
-            results = numbered(job, count, workers=workers, title="draw pairs")
+            results = each(job, range(count), workers, title="draw pairs", spawn=True)
             for index, (image, captions) in enumerate(results):
                 images[index] = image
                 out.write(("\t".join(captions) + "\n").encode())

@@ -30,7 +30,6 @@ import numpy as np
 from PIL import Image
 
 from mmclipdis.datasets.conversion.files import (
-    each,
     lines_differ,
     read_picture,
     write_labels,
@@ -42,6 +41,7 @@ from mmclipdis.datasets.segmentation.ade20k_classes import (
     label_table,
     read_classes,
 )
+from mmclipdis.utils.processes import each
 from mmclipdis.utils.whole_files import write_picture
 
 RELEASE = "ADE20K_2021_17_01"
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> None:
     if new_names:  # first: labels of another list must not go beside it
         write_lines(target, names)
     job = partial(convert, table=table, largest=largest)
-    outcomes = list(each(job, todo, args.nproc, "photo"))
+    outcomes = list(each(job, todo, args.nproc, unit="photo"))
     unlisted = sum(outcome.unlisted for outcome in outcomes)
     print(f"wrote {len(todo):,} photos and label maps; {unlisted:,} pixels are of other objects")
     wrong = sorted((o for o in outcomes if o.impossible), key=lambda o: o.segments)

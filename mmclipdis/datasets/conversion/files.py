@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from mmclipdis.datasets.loading import BROKEN
 from mmclipdis.utils.whole_files import write_picture, write_text
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 #: All that numpy arrays need to come back from a pickle, under numpy's old and new module names.
 _ARRAY_PARTS = frozenset(
@@ -137,32 +131,3 @@ def lines_differ(
 def write_lines(target: Path, lines: Iterable[str]) -> None:
     """Write a text file, whole or not at all."""
     write_text(target, "".join(f"{line}\n" for line in lines))
-
-
-def each(
-    job: Callable[[Task], Result], tasks: Sequence[Task], nproc: int, unit: str
-) -> Iterator[Result]:
-    """Results of ``job``, in order, with a progress bar, in ``nproc`` processes.
-
-    A job that fails ends the loop when those that have begun are done; none is cut off, so that
-    none leaves an unfinished file.
-
-    Raises:
-        OSError: a process was killed.
-    """
-    if nproc <= 1:
-        yield from tqdm(map(job, tasks), total=len(tasks), unit=unit)
-        return
-    try:
-        with ProcessPoolExecutor(nproc) as pool:
-            try:
-                results = pool.map(job, tasks, chunksize=16)
-                yield from tqdm(results, total=len(tasks), unit=unit)
-            except BaseException:  # an interruption, too, starts nothing new
-                pool.shutdown(cancel_futures=True)
-                raise
-    except BrokenProcessPool as error:
-        raise OSError(
-            "one of the processes was killed, perhaps for want of memory; run again, with a lower "
-            "--nproc"
-        ) from error

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,51 +11,12 @@ import pytest
 from PIL import Image
 
 from mmclipdis.datasets.conversion.files import (
-    each,
     lines_differ,
     read_picture,
     read_plain_pickle,
     write_labels,
     write_lines,
 )
-from mmclipdis.utils.whole_files import whole_file
-
-
-def fail_or_write(target: Path) -> None:
-    """Fail once another process is in the middle of a file, or be that process."""
-
-    if target.name == "fails":
-        deadline = time.monotonic() + 10
-        while not list(target.parent.glob(".written.*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        raise ValueError("broken")
-    if not target.exists():
-        with whole_file(target) as file:
-            file.write(b"wh")
-            time.sleep(0.2)
-            file.write(b"ole")
-
-
-def test_a_failure_leaves_whole_files_of_other_processes(tmp_path: Path) -> None:
-    tasks = [tmp_path / "fails"] + [tmp_path / "written"] * 31  # 16 go to a process at a time
-    with pytest.raises(ValueError, match="broken"):
-        list(each(fail_or_write, tasks, 2, "file"))
-    assert [path.name for path in tmp_path.iterdir()] == ["written"]
-    assert (tmp_path / "written").read_bytes() == b"whole"
-
-
-def die(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_killed_process_is_reported() -> None:
-    with pytest.raises(OSError, match="one of the processes was killed"):
-        list(each(die, [0], 2, "file"))
-
-
-@pytest.mark.parametrize("nproc", [1, 2])
-def test_results_come_in_order(nproc: int) -> None:
-    assert list(each(abs, list(range(-40, 0)), nproc, "file")) == list(range(40, 0, -1))
 
 
 def test_an_exception_leaves_what_was_there(
