@@ -56,7 +56,8 @@ def each(
         return
     context = multiprocessing.get_context("spawn" if spawn else None)
     try:
-        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+        # 0 is OpenCV's word for no threads; 1 would wait, in a fork, for threads left behind
+        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (0,)) as pool:
             try:
                 yield from tqdm(pool.map(job, tasks, chunksize=_CHUNK), **bar)
             except BaseException:  # an interruption, too, starts nothing new

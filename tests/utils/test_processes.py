@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -100,6 +103,36 @@ def test_each_process_has_one_thread_of_opencv_and_this_one_keeps_its_own() -> N
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)
+
+
+AFTER_THREADS = """
+import importlib.util
+import sys
+
+import cv2
+import numpy as np
+
+cv2.setNumThreads(4)
+cv2.resize(np.zeros((3000, 3000, 3), np.uint8), (1500, 1500))  # now they run
+spec = importlib.util.spec_from_file_location("processes", sys.argv[1])
+processes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(processes)
+print(list(processes.each(abs, [-1, -2], 2)))
+"""
+
+
+def test_a_fork_does_not_wait_for_threads_of_opencv_that_it_has_not() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", AFTER_THREADS, processes.__file__],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.communicate(timeout=60)[0] == "[1, 2]\n"
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it and what it started
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("spawn", [False, True])
