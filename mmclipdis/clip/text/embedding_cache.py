@@ -29,8 +29,20 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def default_cache_dir() -> Path:
-    """``$MMCLIPDIS_CACHE``, or ``~/.cache/mmclipdis``."""
-    return Path(os.environ.get("MMCLIPDIS_CACHE") or "~/.cache/mmclipdis").expanduser()
+    """``$MMCLIPDIS_CACHE``, or else ``mmclipdis`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``.
+
+    A cache in ``~/.cache`` stays in use, unless there is one in ``$XDG_CACHE_HOME``. Not by
+    platformdirs, which has other places on macOS and Windows: there, too, torch.hub and Hugging
+    Face keep their files in ``~/.cache``, and so did mmclipdis ever since.
+    """
+    chosen = os.environ.get("MMCLIPDIS_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    usual = Path("~/.cache/mmclipdis").expanduser()
+    home = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
+    if not home.is_absolute():  # to be ignored, says the XDG specification
+        return usual
+    return usual if usual.is_dir() and not (home / "mmclipdis").is_dir() else home / "mmclipdis"
 
 
 def weights_version(module: nn.Module) -> tuple[Any, ...]:
