@@ -65,5 +65,6 @@ def each(
                 raise
     except BrokenProcessPool as error:
         raise OSError(
-            "one of the processes was killed, perhaps for want of memory; run again with fewer"
+            "one of the processes was killed, perhaps for want of memory; run again with "
+            "fewer processes"
         ) from error
