@@ -1,4 +1,4 @@
-"""What is written twice agrees: versions of the hooks, Pythons promised and tried."""
+"""What is written twice agrees: versions of the hooks and of the package, Pythons tried."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from mmclipdis.version import __version__
 from tests.paths import ROOT
 
 HOOKS = {
@@ -54,3 +55,9 @@ def test_continuous_integration_tries_the_pythons_that_setup_promises():
 def test_continuous_integration_may_only_read():
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert [job for job in WORKFLOW["jobs"].values() if "permissions" in job] == []
+
+
+def test_the_version_to_cite_is_that_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert f'license="{citation["license"]}"' in SETUP
