@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mmclipdis.engine.results import read_results
+from mmclipdis.utils.whole_files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ("rows", "title")
@@ -170,7 +171,7 @@ def drift(root: Path, write: bool) -> list[str]:
             old.splitlines(), new.splitlines(), name, f"{name} from results", **options
         )
         if write:
-            page.write_text(new, encoding="utf-8")
+            write_text(page, new)
     return differences
 
 
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         differences = drift(args.root, write=not args.check)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"tables: {error}", file=sys.stderr)
         return 1
     if args.check and differences:
