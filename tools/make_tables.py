@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/*.md from results/*.json.
+"""Writes the tables of README.md, CONTRIBUTING.md and docs from results/*.json.
 
     python tools/make_tables.py            # write them
     python tools/make_tables.py --check    # exit 1 if a page and the results have drifted apart
@@ -152,9 +152,9 @@ def fill(text: str, root: Path, name: str) -> str:
 
 
 def pages(root: Path) -> list[Path]:
-    """README.md and the pages in docs, as far as they exist."""
-    readme = [root / "README.md"] if (root / "README.md").is_file() else []
-    return readme + sorted((root / "docs").glob("**/*.md"))
+    """README.md, CONTRIBUTING.md and the pages in docs, as far as they exist."""
+    top = [root / name for name in ("README.md", "CONTRIBUTING.md")]
+    return [page for page in top if page.is_file()] + sorted((root / "docs").glob("**/*.md"))
 
 
 def drift(root: Path, write: bool) -> list[str]:

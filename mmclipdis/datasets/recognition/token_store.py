@@ -38,7 +38,9 @@ class TokenStore:
         per_shard: Images of a shard; the last may have fewer.
     """
 
-    def __init__(self, folder: str | Path, count: int, shape: Sequence[int], per_shard: int):
+    def __init__(
+        self, folder: str | Path, count: int, shape: Sequence[int], per_shard: int
+    ) -> None:
         self.folder = Path(folder)
         self.count, self.per_shard = int(count), int(per_shard)
         self.shape = (int(shape[0]), int(shape[1]))
