@@ -2,7 +2,7 @@
 # make test      run the tests
 # make test-fast run those that start no process and train no model
 # make lint      check style and types
-# make tables    regenerate the tables of README.md and docs/ from results/
+# make tables    regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch

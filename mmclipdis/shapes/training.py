@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmclipdis.engine.checkpoint_io import write_checkpoint
+
 
 def adamw(parameters: Iterable[nn.Parameter], recipe: Any) -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves vectors alone."""
@@ -45,7 +47,6 @@ def save_run(
     **more: Any,
 ) -> None:
     """Write ``folder/last.pt`` in one step: a run that is killed leaves the old one."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -53,8 +54,7 @@ def save_run(
         "step": step,
         **more,
     }
-    torch.save(state, folder / "last.pt.part")
-    (folder / "last.pt.part").replace(folder / "last.pt")
+    write_checkpoint(folder / "last.pt", state)
 
 
 def resume_run(

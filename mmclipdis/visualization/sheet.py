@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmclipdis.utils.whole_files import write_picture
+
 Colour = Sequence[int]
 
 MARGIN = 8
@@ -139,8 +141,7 @@ def draw_sheet(
         rows, titles, class_names, palette, cell_height=cell_height, ignore_index=ignore_index
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    write_picture(path, sheet)
     return path
 
 
