@@ -83,7 +83,7 @@ def speed_rows(
     use_classes(model.roi_head, classes[0])
     cases: dict[str, Case] = {
         "whole": lambda: model.predict(image, [facts]),
-        "tower": lambda: model.backbone._encode(image),
+        "tower": lambda: model.backbone.encode(image),
         **_parts(model, image, facts, classes),
     }
     times = interleave(cases, rounds, clock=clock)
@@ -117,7 +117,7 @@ def _parts(
 ) -> dict[str, Case]:
     """Each part of the detector on what those before it give."""
     backbone, roi_head = model.backbone, model.roi_head
-    blocks, vlm_map = backbone._encode(image)
+    blocks, vlm_map = backbone.encode(image)
     pyramid = backbone.pyramid(blocks)
     levels = model.neck(pyramid)
     proposals = model.rpn_head.predict(levels, [facts], rescale=False)
