@@ -1,35 +1,36 @@
 """What the two pretrainings of ShapeScenes share: optimiser, rate, and a checkpoint to resume.
 
 A recipe is a dataclass with ``lr``, ``weight_decay``, ``warmup`` and ``steps`` among its fields.
+
+The loops stay in plain PyTorch, without mmengine's runner: a step is a function of the seed and its
+number alone, and what a runner would add (loaders, hooks, logs) is more than the loop is.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 
-def adamw(parameters: Iterable[nn.Parameter], recipe: Any) -> torch.optim.AdamW:
+def adamw(model: nn.Module, recipe: Any) -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves vectors alone."""
-    parameters = list(parameters)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    groups = param_groups_weight_decay(model, recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
 
 
 def learning_rate(step: int, recipe: Any) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Linear warm-up, then half a cosine to zero.
+
+    timm's ``CosineLRScheduler`` counts the warm-up from 0: up to 0.5 % off what the shipped weights
+    were trained with.
+    """
     if step < recipe.warmup:
         return float(recipe.lr * (step + 1) / recipe.warmup)
     progress = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
