@@ -8,15 +8,30 @@ number alone, and what a runner would add (loaders, hooks, logs) is more than th
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
+
+AnyRecipe = TypeVar("AnyRecipe")
+
+
+def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
+    """Add an option for every field of a recipe, which is a dataclass with defaults."""
+    for field in fields(recipe):
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(field.default), default=field.default)
+
+
+def recipe_of(args: argparse.Namespace, recipe: type[AnyRecipe]) -> AnyRecipe:
+    """The recipe that the options of :func:`add_recipe` ask for."""
+    return recipe(**{field.name: getattr(args, field.name) for field in fields(recipe)})  # type: ignore[arg-type]
 
 
 def adamw(model: nn.Module, recipe: Any) -> torch.optim.AdamW:

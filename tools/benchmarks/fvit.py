@@ -88,16 +88,7 @@ def speed_rows(
     }
     times = interleave(cases, rounds, clock=clock)
     title = f"F-ViT {image.shape[-1]} px"
-    rows: list[dict[str, Any]] = [
-        {
-            "name": f"{title}, {name}",
-            "metrics": {
-                "time_ms": 1e3 * times.median(name),
-                "share_of_tower": times.ratio(name, "tower"),
-            },
-        }
-        for name in cases
-    ]
+    rows = times.shares(title)
     for name, row in zip(cases, rows, strict=True):
         if name.startswith("scores"):
             row["metrics"]["peak_mb"] = peak_mb(cases[name])
