@@ -28,14 +28,6 @@ MM = ("mmengine", "mmcv", "mmseg", "mmdet", "mmpretrain")
 ROOMS = ("segmentation", "detection", "recognition", "distillation")
 #: Methods that are one file; every folder inside a room of ``models`` is a method, too.
 METHOD_FILES = ("mmclipdis.models.recognition.dclip", "mmclipdis.models.recognition.zero_shot")
-#: Importing module -> methods that it knows all the same, and why.
-EXCEPTIONS = {
-    # It asks each kind of segmentor for probabilities in that kind's own way.
-    "mmclipdis.models.segmentation.tta": (
-        "mmclipdis.models.segmentation.catseg",
-        "mmclipdis.models.segmentation.infoclip",
-    ),
-}
 
 
 def floor_of(package: str) -> int:
@@ -90,7 +82,7 @@ def problem(module: str, name: str, registers: bool = False) -> str | None:
     method = method_of(name)
     if method in (None, method_of(module)) or (registers and f"{method}.".startswith(f"{module}.")):
         return None
-    return None if method in EXCEPTIONS.get(module, ()) else f"knows the method {method}"
+    return f"knows the method {method}"
 
 
 def problems(module: str, source: str, registers: bool = False) -> list[str]:
@@ -112,13 +104,6 @@ def test_no_import_goes_up_or_from_one_method_to_another():
     for name, path in modules():
         found += problems(name, path.read_text("utf-8"), registers=path.name == "__init__.py")
     assert not found, "\n".join(found)
-
-
-def test_every_exception_is_needed():
-    files = dict(modules())
-    for module, methods in EXCEPTIONS.items():
-        used = {method_of(name) for _, name in imports(files[module].read_text("utf-8"))}
-        assert set(methods) <= used, f"{module} does without one of {methods}: leave it out"
 
 
 def test_every_package_has_a_floor():
