@@ -14,6 +14,7 @@ from typing import Any
 
 from mmclipdis.apis.run import test
 from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.utils.whole_files import write_text
 
 Metrics = dict[str, float]
 
@@ -63,7 +64,7 @@ def train(
     if _read(done) == _request(words):
         return
     command("tools/train.py", *words)
-    done.write_text(json.dumps(_request(words)))
+    write_text(done, json.dumps(_request(words)))
 
 
 def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
@@ -77,7 +78,7 @@ def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str 
         return found
     print("$ python tools/test.py", *words, flush=True)
     metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
-    kept.write_text(json.dumps({"request": _request(words), "metrics": metrics}))
+    write_text(kept, json.dumps({"request": _request(words), "metrics": metrics}))
     print("  ", metrics, flush=True)
     return metrics
 

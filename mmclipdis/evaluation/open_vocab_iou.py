@@ -15,6 +15,8 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmclipdis.utils.whole_files import write_picture
+
 
 @METRICS.register_module()
 class OpenVocabIoUMetric(IoUMetric):
@@ -110,7 +112,8 @@ class OpenVocabIoUMetric(IoUMetric):
                 shift = int(sample.get("reduce_zero_label") or False)
                 kind = np.uint8 if num_classes + shift <= 255 else np.uint16
                 picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
-                picture.save(Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png")
+                name = f"{Path(sample['img_path']).stem}.png"
+                write_picture(Path(self.output_dir) / name, picture)
 
     def _class_names(self) -> list[str]:
         """Names of the classes that are scored: the data set's, or some and the background.

@@ -19,6 +19,8 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
+from mmclipdis.engine.checkpoint_io import write_checkpoint
+
 AnyRecipe = TypeVar("AnyRecipe")
 
 
@@ -61,7 +63,6 @@ def save_run(
     **more: Any,
 ) -> None:
     """Write ``folder/last.pt`` in one step: a run that is killed leaves the old one."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -69,8 +70,7 @@ def save_run(
         "step": step,
         **more,
     }
-    torch.save(state, folder / "last.pt.part")
-    (folder / "last.pt.part").replace(folder / "last.pt")
+    write_checkpoint(folder / "last.pt", state)
 
 
 def resume_run(

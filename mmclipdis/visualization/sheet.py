@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmclipdis.utils.whole_files import write_picture
+
 Colour = Sequence[int]
 
 MARGIN = 8
@@ -145,8 +147,7 @@ def draw_sheet(
         rows, titles, class_names, palette, cell_height=cell_height, ignore_index=ignore_index
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    write_picture(path, sheet)
     return path
 
 
