@@ -11,6 +11,8 @@ from tests.models.test_class_text import Letters
 
 CLASSES = ["cat", "horse"]
 
+pytestmark = pytest.mark.filterwarnings("ignore:the text encoder is random")
+
 
 def text(**options):
     return DetectorText(Letters(), templates="{}", **options)
