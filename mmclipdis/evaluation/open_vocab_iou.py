@@ -182,12 +182,10 @@ class OpenVocabIoUMetric(IoUMetric):
             self.dataset_meta = whole
         if self.format_only or "mIoU" not in metrics:
             return metrics
-        hit, union, _, labelled = (sum(area).numpy() for area in zip(*results, strict=True))
-        with np.errstate(invalid="ignore"):  # a class that is neither labelled nor predicted
-            iou = hit / union
-        if self.nan_to_num is not None:
-            iou = np.nan_to_num(iou, nan=self.nan_to_num)
-        present = labelled > 0
+        areas = [sum(area) for area in zip(*results, strict=True)]
+        # nan for a class that is neither labelled nor predicted
+        iou = self.total_area_to_metrics(*areas, ["mIoU"], self.nan_to_num)["IoU"]
+        present = areas[-1].numpy() > 0
         counted = {"mIoU": int((~np.isnan(iou)).sum()), "mIoU_present": int(present.sum())}
         for name, members in {"": np.arange(len(iou)), **self._group_indices()}.items():
             suffix = f"_{name}" if name else ""

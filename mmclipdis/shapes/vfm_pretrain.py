@@ -218,7 +218,7 @@ def pretrain_vfm(
     """
     torch.manual_seed(recipe.seed)
     model = build_vfm()
-    optimiser = adamw(model.parameters(), recipe)
+    optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
     bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start)
     for step in bar:
