@@ -15,7 +15,8 @@ TESTS ?= tests
 WORKERS ?= auto
 # One file is run as it is; more of them are dealt out to processes of one thread each.
 SPREAD = $(if $(findstring .py,$(TESTS)),,-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout=300 $(SPREAD)
+# Compiled files are kept even where the environment says otherwise: the processes share them.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --timeout=300 $(SPREAD)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
