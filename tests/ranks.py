@@ -8,9 +8,13 @@ train at all where there is a GPU.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +27,11 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
-HEAVY = ["pytest", "mmclipdis.apis", "mmseg.models", "mmdet.models"]
+from tests.paths import ROOT
+
+#: A server of our own: that of multiprocessing may be used by others, who preload something else.
+_SERVER = multiprocessing.forkserver.ForkServer()
+_SERVER.set_forkserver_preload(["pytest", "mmclipdis.apis", "mmseg.models", "mmdet.models"])
 
 
 def run_ranks(
@@ -50,7 +58,6 @@ def run_ranks(
         ProcessExitedException: a rank died without an exception.
         TimeoutError: some ranks, which are named, were still running; they are killed.
     """
-    multiprocessing.set_forkserver_preload(HEAVY)
     end = time.monotonic() + timeout
     with (
         tempfile.TemporaryDirectory(prefix="ranks_") as name,
@@ -59,6 +66,9 @@ def run_ranks(
         patch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the server too: libraries look at import
         folder = Path(name)
         task = (function, world_size, arguments, folder, dict(os.environ))
+        patch.setattr(
+            multiprocessing.forkserver, "connect_to_new_process", _SERVER.connect_to_new_process
+        )
         context = start_processes(
             _rank, task, nprocs=world_size, join=False, start_method="forkserver"
         )
@@ -126,3 +136,53 @@ def group_of_one() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def launch(script: str, *words: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    """Run a launcher of ``tools/`` on CPUs; at the limit, all that it has started ends with it.
+
+    Args:
+        script: Name of the launcher: ``dist_train.sh``.
+        words: Its arguments.
+        timeout: Seconds for all of it.
+
+    Raises:
+        TimeoutError: it was still running, with the end of what it had said.
+    """
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "LOCAL_RANK"},
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PORT": str(_free_port()),
+        "PYTHON": sys.executable,
+    }
+    command = ["bash", str(ROOT / "tools" / script), *words]
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of processes, which can be ended as one
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its ranks, which have own groups
+        try:
+            out, err = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+        raise TimeoutError(
+            f"{script} was still running after {timeout:g} s and has been ended; its last words:\n"
+            f"{err[-3000:]}"
+        ) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _free_port() -> int:
+    """A port of this moment: torchrun takes a number, and cannot choose one itself."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

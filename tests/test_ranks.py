@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from tests.ranks import group_of_one, run_ranks
+from tests import ranks
+from tests.ranks import group_of_one, launch, run_ranks
 
 
 def meet(rank: int, number: int) -> tuple[int, int, torch.Tensor]:
@@ -110,3 +111,13 @@ def test_a_group_of_one_ends_with_its_block() -> None:
     with group_of_one():
         assert dist.get_world_size() == 1
     assert not dist.is_initialized()
+
+
+def test_a_launcher_that_hangs_ends_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "hang.sh").write_text("echo waiting >&2; sleep 3600 & wait")
+    monkeypatch.setattr(ranks, "ROOT", tmp_path)
+    with pytest.raises(TimeoutError, match=r"(?s)hang\.sh was still running after 2 s.*waiting"):
+        launch("hang.sh", timeout=2)  # returns when nobody can write into its pipes: sleep, too
