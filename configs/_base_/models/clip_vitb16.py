@@ -28,6 +28,5 @@ model = dict(
         stride=(224, 224),
         window_padding="symmetric",
         window_batch_size=16,
-        class_chunk=32,
     ),
 )

@@ -24,7 +24,7 @@ model = dict(
         templates="single",
         logit_scale=100.0,
     ),
-    test_cfg=dict(mode="whole", class_chunk=32),
+    test_cfg=dict(mode="whole"),
 )
 # Photos at 448 x 448, the aspect not kept; labels keep their size.
 zs3_pipeline = [

@@ -22,7 +22,13 @@ from mmclipdis.models.segmentation.class_queries import (
     check_background,
 )
 from mmclipdis.models.segmentation.labels import check_labels
-from mmclipdis.models.segmentation.prediction import LabelRule, class_probabilities, minmax, resize
+from mmclipdis.models.segmentation.prediction import (
+    LabelRule,
+    best_synonyms,
+    class_probabilities,
+    minmax,
+    resize,
+)
 from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
 from mmclipdis.models.text_encoder import build_vocabulary
 
@@ -309,9 +315,7 @@ class CosineSegHead(BaseModule):
                 "trainable=('q', 'v') or ('all',), or test without training"
             )
         logits, rule = self.forward(inputs), self.rule()
-        scores = logits.new_full((len(logits), rule.num_classes, *logits.shape[2:]), -torch.inf)
-        index = rule.query_to_class.view(1, -1, 1, 1).expand_as(logits)
-        scores = scores.scatter_reduce(1, index, logits, "amax")
+        scores = best_synonyms(logits, rule)
         labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
         scores = resize(scores, (int(labels.shape[-2]), int(labels.shape[-1])))
         target = labels[:, 0].long()

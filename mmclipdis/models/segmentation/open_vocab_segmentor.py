@@ -13,20 +13,10 @@ from torch import Tensor
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.arch_mark import check_arch
-from mmclipdis.models.segmentation.encoding import (
-    TestSettings,
-    attach_result,
-    encode_windows,
-    image_content,
-    photo_size,
-)
-from mmclipdis.models.segmentation.prediction import (
-    WindowScores,
-    class_probabilities,
-    full_size_scores,
-    labels_from_probabilities,
-    predict_labels,
-)
+from mmclipdis.models.segmentation.encoding import encode_windows
+from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
+from mmclipdis.models.segmentation.samples import predict_samples
+from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 
 
 @MODELS.register_module()
@@ -48,7 +38,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         decode_head: config of a :class:`CosineSegHead`.
         data_preprocessor: as in mmseg; CLIP wants RGB with CLIP's mean and std.
         train_cfg: kept for mmseg's tools; passed on to the head.
-        test_cfg: see :class:`~mmclipdis.models.segmentation.encoding.TestSettings`.
+        test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
 
     Raises:
@@ -141,21 +131,13 @@ class OpenVocabSegmentor(BaseSegmentor):
             ValueError: an image without pixels, a window smaller than a patch, or a projector that
                 was trained on a CLIP with other weights.
         """
-        settings, rule = self._settings(), self.decode_head.rule()
-        samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
-        metas = [sample.metainfo for sample in samples]
-        images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
-        for sample, scores, meta, image in zip(
-            samples, self.window_scores(images), metas, images, strict=True
-        ):
-            size = photo_size(meta, image)
-            if settings.return_probs:
-                probabilities = class_probabilities(full_size_scores(scores, size), rule)
-                attach_result(sample, labels_from_probabilities(probabilities, rule), probabilities)
-            else:
-                labels = predict_labels(scores, size, rule, class_chunk=settings.class_chunk)
-                attach_result(sample, labels)
-        return samples
+        return predict_samples(
+            inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
+        )
+
+    def label_rule(self) -> LabelRule:
+        """How the query scores of the windows become labels; the head's."""
+        return self.decode_head.rule()  # type: ignore[no-any-return]
 
     def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
         """Logits of all windows of all ``images``, each (3, H, W), at patch resolution."""
@@ -166,7 +148,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
         patch_size = tuple(self.backbone.patch_size)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
-        maps = encode_windows(images, layouts, paddings, self._forward, settings.window_batch_size)
+        maps = encode_windows(images, layouts, self._forward, settings.window_batch_size, paddings)
         maps = [self.decode_head.normalized(windows) for windows in maps]
         return [WindowScores(*parts) for parts in zip(maps, layouts, paddings, strict=True)]
 
@@ -182,6 +164,8 @@ class OpenVocabSegmentor(BaseSegmentor):
             arch = getattr(self.backbone, "arch", None)
             check_arch(projector.arch, arch, "the head's projector")
 
-    def _settings(self) -> TestSettings:
+    def _settings(self) -> OpenVocabTestSettings:
         """Read ``test_cfg`` anew: tools change it after the model was built."""
-        return TestSettings.from_cfg(self.test_cfg, tuple(self.backbone.patch_size))
+        settings = OpenVocabTestSettings.from_cfg(self.test_cfg)
+        settings.check_patch(tuple(self.backbone.patch_size))
+        return settings

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.models.segmentation.resampling import Padding, fits_two_products, resample
+from mmclipdis.models.segmentation.resampling import fits_two_products, resample
 from mmclipdis.models.segmentation.running_argmax import RunningArgmax
-from mmclipdis.models.segmentation.windows import Size, Windows, stitch
+from mmclipdis.models.segmentation.windows import NO_PADDING, Padding, Size, Windows, stitch
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -37,7 +37,7 @@ class WindowScores:
 
     maps: Tensor
     windows: Windows
-    padding: Padding = (0, 0, 0, 0)
+    padding: Padding = NO_PADDING
     overview: Tensor | None = None
 
     @property
@@ -53,7 +53,7 @@ class WindowScores:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How query scores become class labels.
+    """How query scores become class probabilities and labels.
 
     Attributes:
         query_to_class: class index of each query, int64 (Q,), non-decreasing.
@@ -62,6 +62,9 @@ class LabelRule:
         background_index: the class those pixels get.
         area_thd: a foreground class whose share of the foreground pixels is not above it is
             dropped (SCLIP on VOC21: 0.1); None keeps all.
+        activation: makes the probability of a query from its logit, in every window and before the
+            mean over windows (CAT-Seg: sigmoid). None: the softmax over all queries does, at the
+            size of the photo.
     """
 
     query_to_class: Tensor
@@ -69,6 +72,7 @@ class LabelRule:
     prob_thd: float = 0.0
     background_index: int = 0
     area_thd: float | None = None
+    activation: Activation | None = None
 
 
 def resize(maps: Tensor, size: Size) -> Tensor:
@@ -158,25 +162,29 @@ def predict_labels(
 ) -> Tensor:
     """Label map int64 (H, W) from logits, in chunks of queries.
 
-    Softmax over all queries, maximum over the synonyms of a class, argmax over classes, then
-    background wherever that maximum is strictly below ``rule.prob_thd``. The class of the best
-    query is the best class, and its probability is ``exp(score - logsumexp)``.
+    Probabilities by ``rule.activation`` or softmax, maximum over the synonyms of a class, argmax
+    over classes, then background wherever that maximum is strictly below ``rule.prob_thd``. The
+    class of the best query is the best class, and its probability under the softmax is
+    ``exp(score - logsumexp)``.
     """
-    with_lse = rule.prob_thd > 0
-    best = stream_argmax(scores, out_size, class_chunk=class_chunk, with_lse=with_lse)
-    labels = rule.query_to_class[best.index]
-    score = best.score
+    activation, with_lse = rule.activation, rule.prob_thd > 0 and rule.activation is None
+
+    def best_of(some: WindowScores, lse: bool = False) -> RunningArgmax:
+        return stream_argmax(
+            some, out_size, activation=activation, class_chunk=class_chunk, with_lse=lse
+        )
+
+    best = best_of(scores, with_lse)
+    labels, score = rule.query_to_class[best.index], best.score
     if rule.area_thd is not None:
         dropped = small_classes(labels, rule)
         if bool(dropped[labels].any()):
             kept = (~dropped[rule.query_to_class]).nonzero()[:, 0]
-            remaining = stream_argmax(scores.select(kept), out_size, class_chunk=class_chunk)
-            labels = rule.query_to_class[kept[remaining.index]]
-            score = remaining.score
-    if with_lse:
-        labels = labels.masked_fill(
-            best.probability_of(score) < rule.prob_thd, rule.background_index
-        )
+            remaining = best_of(scores.select(kept))
+            labels, score = rule.query_to_class[kept[remaining.index]], remaining.score
+    if rule.prob_thd > 0:
+        probability = best.probability_of(score) if with_lse else score
+        labels = labels.masked_fill(probability < rule.prob_thd, rule.background_index)
     return labels
 
 
@@ -189,18 +197,28 @@ def small_classes(labels: Tensor, rule: LabelRule) -> Tensor:
     return dropped
 
 
-def class_probabilities(logits: Tensor, rule: LabelRule) -> Tensor:
-    """Class probabilities (C, H, W) from query logits (Q, H, W).
+def class_probabilities(scores: Tensor, rule: LabelRule) -> Tensor:
+    """Class probabilities (C, H, W) from query scores (Q, H, W), see :func:`full_size_scores`.
 
-    ``P_c = max over the queries q of class c of softmax(logits)_q``; with synonyms the classes sum
-    to less than 1.
+    ``P_c = max over the queries q of class c of p_q``, where ``p`` is the softmax of the scores, or
+    the scores themselves if ``rule.activation`` has been applied; with synonyms the classes sum to
+    less than 1.
     """
-    probabilities = logits.softmax(dim=0)
-    if logits.shape[0] == rule.num_classes:
-        return probabilities
-    out = probabilities.new_zeros((rule.num_classes, *logits.shape[1:]))
-    index = rule.query_to_class.view(-1, 1, 1).expand_as(probabilities)
-    return out.scatter_reduce_(0, index, probabilities, "amax")
+    probabilities = scores.softmax(dim=0) if rule.activation is None else scores
+    return best_synonyms(probabilities, rule, empty=0.0)
+
+
+def best_synonyms(scores: Tensor, rule: LabelRule, empty: float = -torch.inf) -> Tensor:
+    """Scores of the classes (..., C, H, W): the best of their queries' (..., Q, H, W).
+
+    A class without a query gets ``empty``.
+    """
+    classes = torch.arange(rule.num_classes, device=rule.query_to_class.device)
+    if torch.equal(rule.query_to_class, classes):  # one name a class
+        return scores
+    shape = (*scores.shape[:-3], rule.num_classes, *scores.shape[-2:])
+    index = rule.query_to_class.view(-1, 1, 1).expand_as(scores)
+    return scores.new_full(shape, empty).scatter_reduce(-3, index, scores, "amax")
 
 
 def labels_from_probabilities(probabilities: Tensor, rule: LabelRule) -> Tensor:

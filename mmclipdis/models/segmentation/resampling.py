@@ -15,10 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.models.segmentation.windows import Size, Windows
-
-#: Pixels added on the (left, right, top, bottom).
-Padding = tuple[int, int, int, int]
+from mmclipdis.models.segmentation.windows import Padding, Size, Windows
 
 
 def _axes(windows: Windows) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -12,11 +12,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmclipdis.models.segmentation.catseg.segmentor import CATSeg
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead
-from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
-from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
-from mmclipdis.models.segmentation.prediction import labels_from_probabilities
+from mmclipdis.models.segmentation.prediction import LabelRule, labels_from_probabilities
 
 
 @MODELS.register_module()
@@ -24,13 +21,13 @@ class OpenVocabTTAModel(SegTTAModel):
     """Mean of the class probabilities of all views, labelled by the rule of a single view.
 
     ``P = mean_v P_v``, each ``P_v`` (C, H, W) at the size of the photo and flipped back by the
-    segmentor. Labels as in ``predict``: threshold and small classes of :class:`CosineSegHead`,
-    argmax for :class:`CATSeg`. mmseg's ``SegTTAModel`` would take the softmax of the
-    probabilities; models of mmseg, whose scores are logits, are left to it.
+    segmentor. Labels as in ``predict``, by the segmentor's ``label_rule()``. mmseg's
+    ``SegTTAModel`` would take the softmax of the probabilities; models of mmseg, whose scores are
+    logits, are left to it, unless their head is a :class:`CosineSegHead`.
 
     Args:
-        module: the segmentor or its config. :class:`OpenVocabSegmentor` and :class:`CATSeg` are
-            told to return probabilities; of an :class:`InfoCLIP` only the segmentor is used.
+        module: the segmentor or its config. One with a ``label_rule()`` is told to return
+            probabilities; of one around another ``segmentor`` only that is used.
         data_preprocessor: given to a ``module`` config, as in mmengine.
     """
 
@@ -38,7 +35,7 @@ class OpenVocabTTAModel(SegTTAModel):
         self, module: Mapping[str, Any] | nn.Module, data_preprocessor: Any = None
     ) -> None:
         super().__init__(module, data_preprocessor)
-        if isinstance(_inner(self.module), (OpenVocabSegmentor, CATSeg)):
+        if hasattr(_inner(self.module), "label_rule"):
             self.module.test_cfg = {**(self.module.test_cfg or {}), "return_probs": True}
 
     def merge_preds(
@@ -54,9 +51,11 @@ class OpenVocabTTAModel(SegTTAModel):
             One sample an image with ``pred_sem_seg`` (1, H, W) and ``seg_logits`` (C, H, W).
         """
         segmentor = _inner(self.module)
-        if not isinstance(segmentor, CATSeg) and not isinstance(
-            segmentor.decode_head, CosineSegHead
-        ):
+        if hasattr(segmentor, "label_rule"):
+            rule = segmentor.label_rule()
+        elif isinstance(segmentor.decode_head, CosineSegHead):
+            rule = None
+        else:
             return super().merge_preds(data_samples_list)  # type: ignore[no-any-return]
         merged = []
         for views in data_samples_list:
@@ -64,18 +63,19 @@ class OpenVocabTTAModel(SegTTAModel):
             sample = views[0]
             sample.set_data(
                 {
-                    "pred_sem_seg": PixelData(data=self._labels(mean).unsqueeze(0)),
+                    "pred_sem_seg": PixelData(data=_labels(mean, rule).unsqueeze(0)),
                     "seg_logits": PixelData(data=mean),
                 }
             )
             merged.append(sample)
         return merged
 
-    def _labels(self, probabilities: Tensor) -> Tensor:
-        if isinstance(self.module, OpenVocabSegmentor):
-            return labels_from_probabilities(probabilities, self.module.decode_head.rule())
-        return probabilities.argmax(dim=0)  # a stock segmentor's head put its threshold in already
+
+def _labels(probabilities: Tensor, rule: LabelRule | None) -> Tensor:
+    if rule is None:  # a stock segmentor's head put its threshold in already
+        return probabilities.argmax(dim=0)
+    return labels_from_probabilities(probabilities, rule)
 
 
 def _inner(module: Any) -> Any:
-    return module.segmentor if isinstance(module, InfoCLIP) else module
+    return getattr(module, "segmentor", module)

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 Size = tuple[int, int]
+#: Pixels added on the (left, right, top, bottom).
+Padding = tuple[int, int, int, int]
+NO_PADDING: Padding = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,16 @@ def one_window(size: int | Size) -> Windows:
     """Return the single window that covers the whole image of (height, width) ``size``."""
     size = pair(size, "image size")
     return Windows(size, size, ((0, 0),))
+
+
+def symmetric_padding(size: Size, multiple: Size) -> Padding:
+    """Padding (left, right, top, bottom) to a multiple; of an odd amount the rest goes right/below.
+
+    307 rows with patch 16: 6 above, 7 below.
+    """
+    vertical, horizontal = -size[0] % multiple[0], -size[1] % multiple[1]
+    left, top = horizontal // 2, vertical // 2
+    return left, horizontal - left, top, vertical - top
 
 
 def cut(image: Tensor, windows: Windows) -> Tensor:

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 
 from mmclipdis.models.segmentation import MixedSizeSegDataPreProcessor, OpenVocabSegmentor
-from mmclipdis.models.segmentation.encoding import symmetric_padding
-from mmclipdis.models.segmentation.windows import slide_windows
+from mmclipdis.models.segmentation.windows import slide_windows, symmetric_padding
 from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
 SLIDE: dict[str, Any] = {"mode": "slide", "crop_size": (12, 12), "stride": (6, 6)}
@@ -173,6 +172,15 @@ def test_tensor_mode_gives_patch_logits_and_test_cfg_may_change_later() -> None:
         ({"mode": "whole", "croop_size": 3}, "unknown keys.*croop_size"),
         ({"mode": "whole", "window_padding": "same"}, "window_padding must be one of"),
         ({"mode": "whole", "class_chunk": 0}, "class_chunk"),
+        ({"mode": "whole", "class_chunk": 2.5}, "class_chunk"),
+        ({"mode": "whole", "chunk_mb": 0}, "chunk_mb"),
+        ({"mode": "whole", "chunk_mb": "64"}, "chunk_mb"),
+        ({"mode": "whole", "window_batch_size": True}, "window_batch_size"),
+        ({"mode": "whole", "window_batch_size": "4"}, "window_batch_size"),
+        ({"mode": "whole", "return_probs": 1}, "return_probs"),
+        ({"mode": "slide", "crop_size": (12, 12, 3), "stride": 6}, r"test_cfg\.crop_size"),
+        ({"mode": "slide", "crop_size": 12, "stride": 0}, r"test_cfg\.stride"),
+        ({"mode": "whole", "val_mode": "whole"}, "unknown keys.*val_mode"),
     ],
 )
 def test_bad_test_cfg_is_refused_when_the_model_is_built(test_cfg, message: str) -> None:

@@ -232,3 +232,31 @@ def test_class_permutation_permutes_the_labels() -> None:
 def test_bad_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="class_chunk"):
         stream_argmax(make_scores(), (5, 5), class_chunk=0)
+
+
+def test_as_many_names_as_classes_need_not_be_one_a_class() -> None:
+    """Two names of one class and none of another: the background that is only a threshold."""
+    rule = LabelRule(torch.tensor([1, 1, 2]), 3)
+    scores = torch.tensor([0.0, 2.0, 1.0]).view(3, 1, 1)
+    softmax = scores.softmax(0).flatten()
+    got = class_probabilities(scores, rule).flatten()
+    assert torch.equal(got, torch.stack([torch.tensor(0.0), softmax[1], softmax[2]]))
+    assert int(labels_from_probabilities(class_probabilities(scores, rule), rule)) == 1
+
+
+@pytest.mark.parametrize("prob_thd", [0.0, 0.55])
+@pytest.mark.parametrize("area_thd", [None, 0.1])
+def test_labels_after_an_activation_equal_those_from_stored_probabilities(
+    prob_thd: float, area_thd: float | None
+) -> None:
+    """The scores are probabilities already: no softmax before the threshold."""
+    scores = make_scores(overview=torch.randn(7, 4, 4, dtype=torch.float64))
+    classes = torch.tensor([0, 1, 1, 2, 3, 4, 4])
+    label_rule = LabelRule(classes, 5, prob_thd, 2, area_thd, activation=torch.sigmoid)
+    full = full_size_scores(scores, (19, 23), torch.sigmoid)
+    probabilities = class_probabilities(full, label_rule)
+    naive = torch.stack([full[classes == c].amax(0) for c in range(5)])
+    assert torch.equal(probabilities, naive)
+    got = predict_labels(scores, (19, 23), label_rule, class_chunk=2)
+    assert torch.equal(got, labels_from_probabilities(probabilities, label_rule))
+    assert ((naive.amax(0) < prob_thd) <= (got == 2)).all()

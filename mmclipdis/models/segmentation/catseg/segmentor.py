@@ -18,19 +18,10 @@ from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.engine.foreign_checkpoint_guard import check_pretrained
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
-from mmclipdis.models.segmentation.encoding import (
-    attach_result,
-    image_content,
-    photo_size,
-)
+from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.labels import check_labels
-from mmclipdis.models.segmentation.prediction import (
-    WindowScores,
-    full_size_scores,
-    queries_within,
-    resize,
-    stream_argmax,
-)
+from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores, resize
+from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.windows import Size, pair
 from mmclipdis.models.text_encoder import build_vocabulary
 
@@ -248,22 +239,19 @@ class CATSeg(BaseSegmentor):
         Raises:
             ValueError: An image without pixels, or no vocabulary.
         """
-        settings = self._settings()
-        samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
-        metas = [sample.metainfo for sample in samples]
-        images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
-        for sample, image, scores in zip(
-            samples, images, self.view_scores(images, settings), strict=True
-        ):
-            size = photo_size(sample.metainfo, image)
-            if settings.return_probs:
-                probabilities = full_size_scores(scores, size, torch.sigmoid)
-                attach_result(sample, probabilities.argmax(dim=0), probabilities)
-            else:
-                step = queries_within(settings.chunk_mb, scores, size)
-                best = stream_argmax(scores, size, activation=torch.sigmoid, class_chunk=step)
-                attach_result(sample, best.index)
-        return samples
+        return predict_samples(
+            inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
+        )
+
+    def label_rule(self) -> LabelRule:
+        """How class logits become labels: sigmoid in every view, then the largest.
+
+        Raises:
+            ValueError: No vocabulary has been set.
+        """
+        classes = self._known_vocabulary().num_classes
+        device = next(self.parameters()).device
+        return LabelRule(torch.arange(classes, device=device), classes, activation=torch.sigmoid)
 
     def val_step(self, data: Any) -> list[SegDataSample]:
         """Validation during training, with the views of ``test_cfg.val_mode``."""
@@ -281,22 +269,18 @@ class CATSeg(BaseSegmentor):
             return replace(settings, mode=settings.val_mode)
         return settings
 
-    def view_scores(
-        self, images: Sequence[Tensor], settings: CATSegTestSettings
-    ) -> list[WindowScores]:
+    def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
         """Logits of all views of ``images``, each ``(3, H, W)``, at a quarter of the token size."""
-        text = self.class_embeddings()
-        layouts = [views_of(image, settings) for image in images]
-        # Views are resized one by one, since they differ in size between images; encoded together.
-        views = [resize(view, self.clip_size) for layout in layouts for view in layout.views]
-        batches = [
-            self.decode_head(self.extract_feat(torch.stack(views[i : i + step])), text)
-            for step in [settings.window_batch_size]
-            for i in range(0, len(views), step)
-        ]
-        logits = torch.cat(batches).float() if len(batches) > 1 else batches[0].float()
-        per_image = logits.split([len(layout.views) for layout in layouts])
-        return [layout.scores(maps) for layout, maps in zip(layouts, per_image, strict=True)]
+        settings, text = self._settings(), self.class_embeddings()
+        views = [views_of(image, settings, self.clip_size) for image in images]
+        maps = encode_windows(
+            [picture for view in views for picture in view.pictures],
+            [layout for view in views for layout in view.layouts],
+            lambda batch: self.decode_head(self.extract_feat(batch), text).float(),
+            settings.window_batch_size,
+        )
+        found = iter(maps)
+        return [view.scores([next(found) for _ in view.pictures]) for view in views]
 
     def _forward(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None

@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 import mmclipdis  # noqa: F401
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
 from mmclipdis.models.segmentation.prediction import full_size_scores
-from mmclipdis.models.segmentation.windows import coverage, slide_windows
+from mmclipdis.models.segmentation.windows import coverage, cut, slide_windows
 from tests.ranks import group_of_one
 
 ARCH = {
@@ -192,6 +192,7 @@ def test_normalising_before_the_resize_equals_the_released_order():
 
 
 # Golden S: the published sliding protocol.
+CLIP_SIZE = (384, 384)
 PUBLISHED = CATSegTestSettings.from_cfg({"mode": "slide_with_global"})
 
 
@@ -208,9 +209,10 @@ def test_golden_windows_cover_one_two_or_four_times():
 
 
 def test_golden_constant_logits_become_their_sigmoid():
-    views = views_of(torch.zeros(3, 480, 650), PUBLISHED)
-    assert [tuple(v.shape) for v in views.views] == [(3, 384, 384)] * 5
-    scores = views.scores(torch.full((5, 2, 96, 96), 0.7))
+    views = views_of(torch.zeros(3, 480, 650), PUBLISHED, CLIP_SIZE)
+    assert [tuple(p.shape) for p in views.pictures] == [(3, 640, 640), (3, 384, 384)]
+    assert [(len(x), x.crop) for x in views.layouts] == [(4, (384, 384)), (1, (384, 384))]
+    scores = views.scores([torch.full((n, 2, 96, 96), 0.7) for n in (4, 1)])
     probabilities = full_size_scores(scores, (480, 650), torch.sigmoid)
     expected = torch.sigmoid(torch.full((2, 480, 650), 0.7))
     torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=0)
@@ -220,13 +222,11 @@ def test_golden_a_linear_field_reproduces_itself():
     """A field linear in x, read by every view at its own resolution, comes out again."""
     field = torch.linspace(-2, 2, 640)  # at the 640 px canvas
     image = field.expand(3, 640, 640)
-    views = views_of(image, PUBLISHED)
-    logits = torch.stack(
-        [
-            F.interpolate(view[None, :1], size=(96, 96), mode="bilinear", antialias=True)[0]
-            for view in views.views
-        ]
-    )
+    views = views_of(image, PUBLISHED, CLIP_SIZE)
+    logits = [
+        F.interpolate(cut(p, x)[:, :1], size=(96, 96), mode="bilinear", antialias=True)
+        for p, x in zip(views.pictures, views.layouts, strict=True)
+    ]
     result = full_size_scores(views.scores(logits), (640, 640), activation=lambda x: x)
     # Resizing bends the field at the borders of the views: leave 8 px around each of them.
     inside = torch.ones(640, dtype=torch.bool)
@@ -300,6 +300,11 @@ def test_a_model_that_follows_its_data_waits_for_the_names():
         ({"test_cfg": {"chunk_mb": 0}}, "chunk_mb"),
         ({"test_cfg": {"chunk_mb": None}}, "chunk_mb"),
         ({"test_cfg": {"window_batch_size": 0}}, "window_batch_size"),
+        ({"test_cfg": {"window_batch_size": 2.5}}, "window_batch_size"),
+        ({"test_cfg": {"val_mode": "sliding"}}, "val_mode"),
+        ({"test_cfg": {"return_probs": "yes"}}, "return_probs"),
+        ({"test_cfg": {"window_padding": "floor"}}, "unknown keys.*window_padding"),
+        ({"test_cfg": {"mode": "slide", "crop_size": 12, "stride": 13}}, "stride"),
         ({"test_cfg": {"size": (1, 2, 3)}}, r"test_cfg\.size"),
         ({"train_cfg": {"size": 1}}, "no train_cfg"),
         ({"guidance_indices": (0,)}, "guidance_indices"),

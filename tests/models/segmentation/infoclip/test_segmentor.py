@@ -11,6 +11,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmclipdis.losses.alignment_transfer import compression_loss, distillation_loss
+from mmclipdis.models.segmentation.catseg import segmentor as catseg_segmentor
 from mmclipdis.models.segmentation.infoclip.parts import ENCODERS
 from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 from tests.models.segmentation.catseg.test_segmentor import ARCH, QV, sample
@@ -182,11 +183,13 @@ def test_inference_is_that_of_the_student_to_the_last_bit():
 
 def test_validation_has_the_views_of_its_own():
     model = build(catseg(test_cfg={"mode": "slide", "val_mode": "whole"}))
-    with mock.patch.object(type(model.segmentor), "view_scores", autospec=True) as views:
-        views.return_value = []
-        with pytest.raises(ValueError, match="zip"):
-            model.val_step({"inputs": [torch.zeros(3, 48, 48)], "data_samples": None})
-    assert views.call_args.args[2].mode == "whole"
+    data = {"inputs": [torch.zeros(3, 48, 48)], "data_samples": [sample(48, 48)]}
+    for step, mode in (("val_step", "whole"), ("test_step", "slide")):
+        with mock.patch.object(
+            catseg_segmentor, "views_of", wraps=catseg_segmentor.views_of
+        ) as views:
+            getattr(model, step)(copy.deepcopy(data))
+        assert views.call_args.args[1].mode == mode
 
 
 def test_augmented_tests_are_those_of_the_student():
