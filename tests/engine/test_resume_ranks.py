@@ -26,22 +26,27 @@ class DrawingModel(ToyModel):
     def __init__(self) -> None:
         super().__init__()
         self.drawn: list[tuple[float, float, float]] = []
+        self.noise: list[float] = []
 
     def forward(self, inputs: Any, data_samples: Any, mode: str = "tensor") -> Any:
         output = super().forward(inputs, data_samples, mode)
         if mode == "loss":
+            pairs = zip(inputs, data_samples, strict=True)
+            self.noise += [round(float(x[0]) - sample.target, 4) for x, sample in pairs]
             self.drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
             output["loss"] = output["loss"] * sum(self.drawn[-1])
         return output
 
 
-def train_here(work_dir: Path, iterations: int, resume: bool = False) -> dict[str, Any]:
+def train_here(
+    work_dir: Path, iterations: int, resume: bool = False, seeds_differ: bool = True
+) -> dict[str, Any]:
     """Train up to an iteration, and tell what this rank has drawn, seen and learnt."""
     config = toy_config(work_dir, launcher="pytorch", resume=resume)
     config.merge_from_dict(
         {
             "model.type": "DrawingModel",
-            "randomness.diff_rank_seed": True,  # the ranks draw different numbers
+            "randomness.diff_rank_seed": seeds_differ,  # the ranks draw different numbers
             "train_cfg.max_iters": iterations,
             "train_cfg.val_interval": 2,  # validation draws, too
             "default_hooks.checkpoint.interval": HALF,
@@ -54,6 +59,7 @@ def train_here(work_dir: Path, iterations: int, resume: bool = False) -> dict[st
     return {
         "drawn": training.drawn,
         "seen": training.seen,
+        "noise": training.noise,
         # no buffers: BatchNorm's averages differ between the ranks, and rank 0's are saved
         "weights": torch.cat([p.detach().flatten() for p in training.parameters()]),
         "numpy": run.final_state["numpy"][1],
@@ -80,3 +86,13 @@ def test_two_resumed_ranks_draw_and_learn_what_uninterrupted_ones_do(tmp_path: P
     numbers = [{x for step in whole["drawn"] for x in step} for whole in (first, second)]
     assert not numbers[0] & numbers[1]  # or else rank 0's state would do for both
     assert torch.equal(first["weights"], second["weights"])
+
+
+def one_seed(rank: int, folder: Path) -> list[float]:
+    return train_here(folder, 2, seeds_differ=False)["noise"]
+
+
+def test_ranks_with_one_seed_augment_differently(tmp_path: Path) -> None:
+    first, second = run_ranks(one_seed, 2, tmp_path)
+    assert len(first) == len(second) == 6
+    assert not set(first) & set(second)
