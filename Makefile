@@ -1,7 +1,7 @@
 # make demo   generate data, train and test on it, and print one table
 # make test   run the tests
 # make lint   check style and types
-# make tables regenerate the tables of README.md and docs/ from results/
+# make tables regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch

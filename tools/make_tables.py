@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/*.md from results/*.json.
+"""Writes the tables of README.md, CONTRIBUTING.md and docs from results/*.json.
 
     python tools/make_tables.py            # write them
     python tools/make_tables.py --check    # exit 1 if a page and the results have drifted apart
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mmclipdis.engine.results import read_results
+from mmclipdis.utils.whole_files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ("rows", "title")
@@ -151,9 +152,9 @@ def fill(text: str, root: Path, name: str) -> str:
 
 
 def pages(root: Path) -> list[Path]:
-    """README.md and the pages in docs, as far as they exist."""
-    readme = [root / "README.md"] if (root / "README.md").is_file() else []
-    return readme + sorted((root / "docs").glob("**/*.md"))
+    """README.md, CONTRIBUTING.md and the pages in docs, as far as they exist."""
+    top = [root / name for name in ("README.md", "CONTRIBUTING.md")]
+    return [page for page in top if page.is_file()] + sorted((root / "docs").glob("**/*.md"))
 
 
 def drift(root: Path, write: bool) -> list[str]:
@@ -170,7 +171,7 @@ def drift(root: Path, write: bool) -> list[str]:
             old.splitlines(), new.splitlines(), name, f"{name} from results", **options
         )
         if write:
-            page.write_text(new, encoding="utf-8")
+            write_text(page, new)
     return differences
 
 
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         differences = drift(args.root, write=not args.check)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"tables: {error}", file=sys.stderr)
         return 1
     if args.check and differences:

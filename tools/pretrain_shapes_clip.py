@@ -15,7 +15,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -28,6 +27,7 @@ from mmclipdis.clip.weights.loading import model_config
 from mmclipdis.engine.results import write_results
 from mmclipdis.shapes.pairs import make_pairs
 from mmclipdis.shapes.pretrain import Recipe, pretrain
+from mmclipdis.shapes.training import add_recipe, recipe_of
 from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, export_run, load_towers
 from mmclipdis.shapes.zero_shot import zero_shot
 
@@ -67,15 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_clip.json")
     parser.add_argument("--count", type=int, default=500, help="pictures of a kind and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of --evaluate")
-    recipe_fields = fields(Recipe)
-    for field in recipe_fields:
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(field.default), default=field.default)
+    add_recipe(parser, Recipe)
     args = parser.parse_args(arguments)
     if args.evaluate:
         _evaluate(args.weights, args.out, args.count, args.seeds)
         return
-    recipe = Recipe(**{field.name: getattr(args, field.name) for field in recipe_fields})
+    recipe = recipe_of(args, Recipe)
     pairs_dir = args.pairs_dir or args.work_dir / "pairs"
     side = model_config(ARCH)["vision_cfg"]["image_size"]
     make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side, workers=recipe.processes)

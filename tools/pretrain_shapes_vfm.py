@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import torch
 
 from mmclipdis.apis.cli import run
 from mmclipdis.engine.results import write_results
+from mmclipdis.shapes.training import add_recipe, recipe_of
 from mmclipdis.shapes.vfm import WEIGHTS_PATH, export_vfm, load_vfm
 from mmclipdis.shapes.vfm_eval import feature_makers, patch_separation, vfm_features
 from mmclipdis.shapes.vfm_pretrain import VFMRecipe, make_pictures, pretrain_vfm
@@ -57,17 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # not 0: the settings of the recipe were chosen on scenes of that seed
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of --evaluate")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
-    recipe_fields = fields(VFMRecipe)
-    for field in recipe_fields:
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(field.default), default=field.default)
+    add_recipe(parser, VFMRecipe)
     args = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
     if args.evaluate:
         _evaluate(args.weights, args.out, args.count, args.seeds)
         return
-    recipe = VFMRecipe(**{field.name: getattr(args, field.name) for field in recipe_fields})
+    recipe = recipe_of(args, VFMRecipe)
     pictures_dir = args.pictures_dir or args.work_dir / "pictures"
     pictures = make_pictures(pictures_dir, recipe.pictures, seed=recipe.seed, workers=args.threads)
     pretrain_vfm(pictures, recipe, args.work_dir)

@@ -39,15 +39,7 @@ SEGMENTATION = ("mIoU", "mIoU_things", "mIoU_stuff")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and test everything, then print and perhaps write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_dclip"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
-    parser.add_argument("--epochs", type=int, help="of every training; the config's by default")
-    parser.add_argument("--write", action="store_true", help="write results/shapes_dclip.json")
-    args = parser.parse_args(arguments)
+    args = experiments.make_parser(__doc__, "shapes_dclip", length="epochs").parse_args(arguments)
     experiments.command("tools/dataset_converters/shapes.py", args.data)
     rows = {"CLIP": [zero_shot(args)], "CLIP, pooled as DCLIP": [pooled(args)]}
     for name, options in TRAINED.items():

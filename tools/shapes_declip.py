@@ -46,15 +46,7 @@ CATSEG_METRICS = ("mIoU", "mIoU_base", "mIoU_novel")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and test everything, then print and perhaps write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_declip"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
-    parser.add_argument("--iters", type=int, help="of every training; the configs' by default")
-    parser.add_argument("--write", action="store_true", help="write results/shapes_declip.json")
-    args = parser.parse_args(arguments)
+    args = experiments.make_parser(__doc__, "shapes_declip").parse_args(arguments)
     experiments.command("tools/dataset_converters/shapes.py", args.data)
     rows = {"plain": [dense_metrics(args, "plain", "")]}
     for name, options in DISTILLED.items():

@@ -56,17 +56,10 @@ METRICS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and test everything, then print and perhaps write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_fvit"))
+    parser = experiments.make_parser(__doc__, "shapes_fvit")
     parser.add_argument(
         "--students", type=Path, default=Path("work_dirs/shapes_declip"), help="of DeCLIP"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
-    parser.add_argument("--iters", type=int, help="of every training; the configs' by default")
-    parser.add_argument("--write", action="store_true", help="write results/shapes_fvit.json")
     args = parser.parse_args(arguments)
     experiments.command("tools/dataset_converters/shapes.py", args.data)
     rows: dict[str, list[Metrics]] = {name: [] for name in ROWS}

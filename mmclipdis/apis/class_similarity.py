@@ -19,6 +19,7 @@ from mmclipdis.clip.text.templates import Templates, get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.projectors import load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
+from mmclipdis.utils.whole_files import write_text
 from mmclipdis.visualization.class_similarity import cluster_order, draw_class_similarity
 
 #: Prompts without a final period, those of DCLIP.
@@ -49,7 +50,7 @@ def class_similarity(arguments: Sequence[str] | None = None) -> Path:
     }
     settings = _settings(args, vocabulary, templates[1], list(order))
     content = json.dumps({**reports, "settings": settings}, indent=2, ensure_ascii=False)
-    (folder / "similarity.json").write_text(content + "\n", encoding="utf-8")
+    write_text(folder / "similarity.json", content + "\n")
     titled = {TITLES[key]: matrix for key, matrix in matrices.items()}
     draw_class_similarity(titled, names, folder / "similarity.png", order, args.top)
     print(_summary(reports, folder))

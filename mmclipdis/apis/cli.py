@@ -174,7 +174,7 @@ def user_message(error: BaseException) -> str | None:
             return message
         # a "raise" of ours, not a call that failed in our code
         ours = place.startswith(PACKAGE + os.sep) and line.startswith("raise ")
-        if ours and isinstance(cause, (ValueError, TypeError, RuntimeError, ImportError)):
+        if ours and isinstance(cause, (ValueError, TypeError, RuntimeError, ImportError, OSError)):
             return message
         # an unknown type, or an argument that it does not take
         if isinstance(cause, (KeyError, TypeError)) and f"mmengine{os.sep}registry" in place:

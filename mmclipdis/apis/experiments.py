@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -13,8 +14,28 @@ from typing import Any
 
 from mmclipdis.apis.run import test
 from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.utils.whole_files import write_text
 
 Metrics = dict[str, float]
+
+
+def make_parser(doc: str, name: str, length: str = "iters") -> argparse.ArgumentParser:
+    """Command line with the options of every experiment: data, work folder, seeds, length, write.
+
+    Args:
+        doc: Docstring of the tool.
+        name: Of its work folder and of its table in results/.
+        length: What its trainings count, ``"iters"`` or ``"epochs"``.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs") / name)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
+    parser.add_argument(f"--{length}", type=int, help="of every training; the config's by default")
+    parser.add_argument("--write", action="store_true", help=f"write results/{name}.json")
+    return parser
 
 
 def config_file(name: str) -> str:
@@ -43,7 +64,7 @@ def train(
     if _read(done) == _request(words):
         return
     command("tools/train.py", *words)
-    done.write_text(json.dumps(_request(words)))
+    write_text(done, json.dumps(_request(words)))
 
 
 def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
@@ -57,7 +78,7 @@ def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str 
         return found
     print("$ python tools/test.py", *words, flush=True)
     metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
-    kept.write_text(json.dumps({"request": _request(words), "metrics": metrics}))
+    write_text(kept, json.dumps({"request": _request(words), "metrics": metrics}))
     print("  ", metrics, flush=True)
     return metrics
 

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 from mmclipdis.apis.cli import UserInputError
+from mmclipdis.utils.whole_files import whole_file
 
 #: Metrics that tell what a config tests where that is no segmentation.
 _OTHER_TASKS = {
@@ -185,12 +186,13 @@ class PredictionsFile(BaseMetric):
         """Write the file; there are no metrics."""
         paths, logits, scores = zip(*results)
         classes = (self.dataset_meta or {}).get("classes") or range(len(logits[0]))
-        np.savez_compressed(
-            self.file,
-            img_path=np.array(paths),
-            pred_logit=np.stack(logits),
-            pred_score=np.stack(scores),
-            classes=np.array([str(name) for name in classes]),
-        )
+        with whole_file(self.file) as file:
+            np.savez_compressed(
+                file,
+                img_path=np.array(paths),
+                pred_logit=np.stack(logits),
+                pred_score=np.stack(scores),
+                classes=np.array([str(name) for name in classes]),
+            )
         print_log(f"predictions of {len(paths)} images: {self.file}", logger="current")
         return {}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
-from mmclipdis.engine.checkpoint_io import UnsafeCheckpointError, read_checkpoint
+from mmclipdis.engine.checkpoint_io import (
+    UnsafeCheckpointError,
+    read_checkpoint,
+    write_checkpoint,
+)
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
@@ -27,4 +31,5 @@ __all__ = [
     "VocabularyHook",
     "WeightEnsembleHook",
     "read_checkpoint",
+    "write_checkpoint",
 ]

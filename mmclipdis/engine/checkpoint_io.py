@@ -20,6 +20,8 @@ from mmengine.runner import checkpoint as stock
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from mmclipdis.utils.whole_files import whole_file, write_bytes
+
 
 class UnsafeCheckpointError(ValueError):
     """A checkpoint holds Python objects that only unsafe unpickling could rebuild."""
@@ -35,17 +37,17 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write the bytes to a temporary file in the same folder and rename it over the target."""
-        target = Path(os.path.expanduser(filepath))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(os.path.expanduser(filepath), obj)
+
+
+def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all, as ``torch.save`` does otherwise.
+
+    Raises:
+        OSError: as :func:`mmclipdis.utils.whole_files.whole_file`.
+    """
+    with whole_file(path) as file:
+        torch.save(content, file)
 
 
 class _StockHistory:

@@ -21,6 +21,11 @@ class _ExactLoop:
     dataloader: ExactDataLoader
     _endless: bool
 
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader | dict[str, Any], **kwargs: Any
+    ) -> None:
+        super().__init__(runner, self._build_loader(runner, dataloader), **kwargs)  # type: ignore[call-arg]
+
     def _build_loader(
         self, runner: Runner, dataloader: DataLoader | dict[str, Any]
     ) -> ExactDataLoader:
@@ -61,11 +66,6 @@ class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
 
     _endless = True
 
-    def __init__(
-        self, runner: Runner, dataloader: DataLoader | dict[str, Any], **kwargs: Any
-    ) -> None:
-        super().__init__(runner, self._build_loader(runner, dataloader), **kwargs)
-
     def run(self) -> nn.Module:
         """Train from the current iteration to the last."""
         self._follow_seed(self.runner)
@@ -87,11 +87,6 @@ class ExactEpochBasedTrainLoop(_ExactLoop, EpochBasedTrainLoop):
     """mmengine's ``EpochBasedTrainLoop``, with the same arguments, that resumes exactly."""
 
     _endless = False
-
-    def __init__(
-        self, runner: Runner, dataloader: DataLoader | dict[str, Any], **kwargs: Any
-    ) -> None:
-        super().__init__(runner, self._build_loader(runner, dataloader), **kwargs)
 
     def run(self) -> nn.Module:
         """Train from the current epoch to the last."""

@@ -19,12 +19,13 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmclipdis.utils.whole_files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 PROVENANCE = ("command", "commit", "machine", "seeds")
@@ -71,7 +72,7 @@ def write_results(
     known = {row["name"] for row in kept}
     merged = [new.get(row["name"], row) for row in kept]
     table["rows"] = merged + [row for name, row in new.items() if name not in known]
-    _write_atomically(path, json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
@@ -174,18 +175,3 @@ def _check_value(what: str, value: Any) -> None:
         numeric = isinstance(number, (int, float)) and not isinstance(number, bool)
         if not numeric or not math.isfinite(number):
             raise ValueError(f"{what}: expected a finite number, a text or a spread, got {value!r}")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-        except BaseException:
-            temporary.unlink()
-            raise
-    temporary.chmod(0o644)
-    os.replace(temporary, path)

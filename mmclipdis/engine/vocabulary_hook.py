@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from mmclipdis.clip.text.vocabulary import novel_flags
+
 T = TypeVar("T", bound=tuple)
 
 
@@ -204,14 +206,8 @@ def _flags(metainfo: Mapping[str, Any], where: str) -> tuple[bool, ...] | None:
     novel = metainfo.get("novel_classes")
     if novel is None:
         return None
-    classes = _classes(metainfo)
-    unknown = sorted(set(novel) - set(classes))
-    if unknown:
-        raise ValueError(
-            f"metainfo['novel_classes'] of {where} lists {unknown[:5]}, which are none of its "
-            "classes: spell them alike"
-        )
-    return tuple(name in set(novel) for name in classes)
+    where = f"metainfo['novel_classes'] of {where}"
+    return novel_flags(_classes(metainfo), novel, where)
 
 
 def _set_classes(

@@ -15,6 +15,8 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmclipdis.utils.whole_files import write_picture
+
 
 @METRICS.register_module()
 class OpenVocabIoUMetric(IoUMetric):
@@ -110,7 +112,8 @@ class OpenVocabIoUMetric(IoUMetric):
                 shift = int(sample.get("reduce_zero_label") or False)
                 kind = np.uint8 if num_classes + shift <= 255 else np.uint16
                 picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
-                picture.save(Path(self.output_dir) / f"{Path(sample['img_path']).stem}.png")
+                name = f"{Path(sample['img_path']).stem}.png"
+                write_picture(Path(self.output_dir) / name, picture)
 
     def _class_names(self) -> list[str]:
         """Names of the classes that are scored: the data set's, or some and the background.
@@ -179,12 +182,10 @@ class OpenVocabIoUMetric(IoUMetric):
             self.dataset_meta = whole
         if self.format_only or "mIoU" not in metrics:
             return metrics
-        hit, union, _, labelled = (sum(area).numpy() for area in zip(*results, strict=True))
-        with np.errstate(invalid="ignore"):  # a class that is neither labelled nor predicted
-            iou = hit / union
-        if self.nan_to_num is not None:
-            iou = np.nan_to_num(iou, nan=self.nan_to_num)
-        present = labelled > 0
+        areas = [sum(area) for area in zip(*results, strict=True)]
+        # nan for a class that is neither labelled nor predicted
+        iou = self.total_area_to_metrics(*areas, ["mIoU"], self.nan_to_num)["IoU"]
+        present = areas[-1].numpy() > 0
         counted = {"mIoU": int((~np.isnan(iou)).sum()), "mIoU_present": int(present.sum())}
         for name, members in {"": np.arange(len(iou)), **self._group_indices()}.items():
             suffix = f"_{name}" if name else ""

@@ -1,4 +1,8 @@
-"""Average precision, and precision and recall of decisions, for many classes at once."""
+"""Average precision, and precision and recall of decisions, for many classes at once.
+
+Our own, of numpy: scikit-learn gives the same to 1e-16 in the same time, class by class and after
+unknown labels are cut out, and would be a dependency for one function (the tests compare with it).
+"""
 
 from __future__ import annotations
 

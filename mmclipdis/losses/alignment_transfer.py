@@ -62,8 +62,7 @@ def compression_loss(
         ValueError: shapes that do not fit, a single sample in all (its entropy is 0 whatever it
             is, and so is the gradient), or an option that does not exist or does not apply.
 
-    Source: InfoCLIP, from its public summaries; estimator and omitted term as in
-    InfoSAM (ICML 2025).
+    Source: InfoCLIP's public summaries; estimator and omitted term as in InfoSAM (ICML 2025).
     """
     check_transfer_options(alpha, gram_axis, subsample)
     _check_maps("images", images, "relation", relation, 2)

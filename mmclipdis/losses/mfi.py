@@ -1,4 +1,9 @@
-"""DCLIP's mutual feature information (MFI) loss: projected class texts that do not overlap."""
+r"""DCLIP's mutual feature information (MFI) loss: projected class texts that do not overlap.
+
+It has two readings, each the authors' own at some time. At :math:`\lambda = 1` they differ by the
+constant D - M only, because the two matrices have the same Frobenius norm and trace; so the smaller
+matrix of the two is computed, whichever is asked for.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +43,6 @@ def mfi_loss(
       :math:`\lambda` times the sum of the squared cosines of different rows, unchanged by a
       rotation of the features.
 
-    Both readings are the authors' own at some time. At :math:`\lambda = 1` they differ by the
-    constant D - M only, because the two matrices have the same Frobenius norm and trace; so the
-    smaller matrix of the two is computed, whichever is asked for.
-
     In a distributed run every rank computes the same value from the same texts, and there is
     nothing to gather: DDP's average over the ranks is the loss itself.
 
@@ -63,8 +64,7 @@ def mfi_loss(
         A scalar, summed (not averaged) over the entries of S.
 
     Raises:
-        ValueError: A shape that is not (M, D), less than two rows for ``center="bn"``, an unknown
-            option or a negative ``lam``.
+        ValueError: Not (M, D), less than two rows for ``"bn"``, or an option out of its range.
 
     Source: DCLIP (arXiv 2502.02977), eqs. 2 and 18, app. A.5; Barlow Twins (ICML 2021).
     """

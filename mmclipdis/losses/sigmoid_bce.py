@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,35 +50,13 @@ def gathered_bce(
 
     Source: CAT-Seg (CVPR 2024), released code; there with dense targets, same value.
     """
-    if logits.ndim != 4 or labels.ndim != 3 or len(labels) != len(logits):
-        raise ValueError(
-            f"Expected logits (B, T, h, w) and labels (B, H, W), got {tuple(logits.shape)} and "
-            f"{tuple(labels.shape)}."
-        )
-    if class_chunk is not None and class_chunk < 1:
-        raise ValueError(f"class_chunk must be at least 1 or None, got {class_chunk}.")
-    classes = logits.shape[1]
     labels = labels.long()
+    _check(logits, labels, ignore_index, class_chunk)
+    classes = logits.shape[1]
     valid = labels != ignore_index
-    if bool((valid & ((labels < 0) | (labels >= classes))).any()):
-        wrong = labels[valid & ((labels < 0) | (labels >= classes))][0].item()
-        raise ValueError(
-            f"Label {wrong} in the data, but the vocabulary has {classes} classes (0 to "
-            f"{classes - 1}, ignore_index={ignore_index}). Use the vocabulary of the data set."
-        )
-
-    def chunk_sum(part: Tensor, first: int) -> Tensor:
-        part = part.float() if part.dtype.itemsize < 4 else part
-        if part.shape[2:] != labels.shape[1:]:
-            part = F.interpolate(part, size=labels.shape[1:], mode="bilinear", align_corners=False)
-        negative = F.softplus(part, threshold=_LINEAR_FROM)
-        if not ignore_as_negative:
-            negative = torch.where(valid.unsqueeze(1), negative, 0.0)
-        index = labels - first
-        inside = valid & (index >= 0) & (index < part.shape[1])
-        own = part.gather(1, index.clamp(0, part.shape[1] - 1).unsqueeze(1)).squeeze(1)
-        return negative.sum() - torch.where(inside, own, 0.0).sum()
-
+    chunk_sum = partial(
+        _chunk_sum, labels=labels, valid=valid, ignore_as_negative=ignore_as_negative
+    )
     step = class_chunk or classes
     total = torch.zeros((), device=logits.device)
     for first in range(0, classes, step):
@@ -87,3 +67,45 @@ def gathered_bce(
             total = total + chunk_sum(part, first)
     pixels = labels.numel() if ignore_as_negative else valid.sum().clamp(min=1)
     return total / (pixels * classes)
+
+
+def _chunk_sum(
+    part: Tensor, first: int, labels: Tensor, valid: Tensor, ignore_as_negative: bool
+) -> Tensor:
+    """Both sums of :func:`gathered_bce` over the classes from ``first`` on.
+
+    Args:
+        part: Their logits ``(B, t, h, w)``.
+        first: Number of the first of them.
+        labels: ``(B, H, W)`` int64.
+        valid: ``(B, H, W)``, whether a pixel has a class at all.
+        ignore_as_negative: Whether pixels without class count as negatives.
+    """
+    part = part.float() if part.dtype.itemsize < 4 else part
+    if part.shape[2:] != labels.shape[1:]:
+        part = F.interpolate(part, size=labels.shape[1:], mode="bilinear", align_corners=False)
+    negative = F.softplus(part, threshold=_LINEAR_FROM)
+    if not ignore_as_negative:
+        negative = torch.where(valid.unsqueeze(1), negative, 0.0)
+    index = labels - first
+    inside = valid & (index >= 0) & (index < part.shape[1])
+    own = part.gather(1, index.clamp(0, part.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    return negative.sum() - torch.where(inside, own, 0.0).sum()
+
+
+def _check(logits: Tensor, labels: Tensor, ignore_index: int, class_chunk: int | None) -> None:
+    if logits.ndim != 4 or labels.ndim != 3 or len(labels) != len(logits):
+        raise ValueError(
+            f"Expected logits (B, T, h, w) and labels (B, H, W), got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}."
+        )
+    if class_chunk is not None and class_chunk < 1:
+        raise ValueError(f"class_chunk must be at least 1 or None, got {class_chunk}.")
+    classes = logits.shape[1]
+    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"Label {labels[wrong][0].item()} in the data, but the vocabulary has {classes} "
+            f"classes (0 to {classes - 1}, ignore_index={ignore_index}). Use the vocabulary of the "
+            "data set."
+        )

@@ -171,6 +171,31 @@ class ClassText(BaseModule):
             self._embeddings = None
 
 
+class WithClassText:
+    """Mixin: what ``VocabularyHook`` asks of a model, which its part with the classes answers."""
+
+    text: Any
+
+    @property
+    def class_text(self) -> Any:
+        """That part, by default :attr:`text`."""
+        return self.text
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes in use, if known."""
+        return self.class_text.vocabulary
+
+    @property
+    def follow_dataset(self) -> bool:
+        """Whether the classes are those of the data set in use."""
+        return bool(self.class_text.follow_dataset)
+
+    def set_vocabulary(self, vocabulary: Any) -> None:
+        """Change the classes of the live model; see ``ClassText.set_vocabulary``."""
+        self.class_text.set_vocabulary(vocabulary)
+
+
 def check_same_clip(arch: Any, text_encoder: Any) -> None:
     """Refuse a text encoder of another CLIP: results would be those of chance.
 

@@ -36,8 +36,9 @@ class OpenCLIPTextEncoder(BaseModule):
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
             'v')`` trains these matrices of every block.
         batch_size: Prompts a batch in :meth:`embed`.
-        cache_dir: Disk cache of :meth:`embed`: None for ``$MMCLIPDIS_CACHE`` or
-            ``~/.cache/mmclipdis``, False for none. Trainable towers never use the disk.
+        cache_dir: Disk cache of :meth:`embed`: None for ``$MMCLIPDIS_CACHE`` or, without it,
+            ``mmclipdis`` in the user's folder of caches; False for none. Trainable towers never
+            use the disk.
         progress: Show a progress bar while prompts are encoded.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file. Read
             by ``init_weights()``, never by the constructor. None keeps random weights.

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from mmclipdis.shapes.captions import full_caption
-from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import Scene, draw_scene, random_size
 from mmclipdis.shapes.world import CLASSES, GROUPS, PALETTE, STUFF, THINGS, category_id
+from mmclipdis.utils.processes import each
+from mmclipdis.utils.whole_files import write_bytes, write_text
 
 LABEL_SUFFIX = "_labelTrainIds.png"
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -78,8 +79,7 @@ def write_dataset(
             f"{out} is not empty and does not hold this data set complete "
             f"({asdict(settings)}); name another folder or pass --overwrite"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(json.dumps(asdict(settings)))
+    write_text(unfinished, json.dumps(asdict(settings)))
     marker.unlink(missing_ok=True)
     for folder in (out / "images", out / "annotations"):
         if folder.exists():
@@ -95,7 +95,7 @@ def _write_split(out: Path, split: str, count: int, seed: int, workers: int) -> 
     for folder in (out / "images" / split, notes / split, notes / f"panoptic_{split}"):
         folder.mkdir(parents=True, exist_ok=True)
     job = partial(_write_image, out=out, split=split, seed=seed)
-    records = list(numbered(job, count, workers=workers, title=f"draw {split}"))
+    records = list(each(job, range(count), workers, title=f"draw {split}", spawn=True))
     images = [record["image"] for record in records]
     annotations = [item for record in records for item in record["annotations"]]
     sentences = [
@@ -117,7 +117,7 @@ def _write_split(out: Path, split: str, count: int, seed: int, workers: int) -> 
     }
     for name, content in parts.items():
         document = {"info": info, "images": images, **content}
-        (notes / f"{name}_{split}.json").write_text(json.dumps(document))
+        write_text(notes / f"{name}_{split}.json", json.dumps(document))
 
 
 def categories() -> list[dict[str, Any]]:
@@ -201,5 +201,4 @@ def _segments(scene: Scene) -> tuple[list[dict[str, Any]], NDArray[np.uint32]]:
 
 
 def _save(path: Path, array: NDArray[np.uint8]) -> None:
-    if not cv2.imwrite(str(path), array):
-        raise OSError(f"could not write {path}")
+    write_bytes(path, cv2.imencode(".png", array)[1].tobytes())

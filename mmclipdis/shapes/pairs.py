@@ -17,9 +17,10 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mmclipdis.shapes.captions import full_caption, partial_caption
-from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import Kind, draw_scene, random_size
 from mmclipdis.shapes.world import CLASSES, STUFF, THINGS
+from mmclipdis.utils.processes import each
+from mmclipdis.utils.whole_files import whole_file, write_text
 
 CAPTIONS_PER_IMAGE = 8
 _SHARES = {"scene": 0.45, "single": 0.13, "closeup": 0.12, "subject": 0.22, "ground": 0.08}
@@ -104,12 +105,12 @@ def make_pairs(folder: Path, count: int, *, seed: int, side: int, workers: int =
         folder.mkdir(parents=True, exist_ok=True)
         images = open_memmap(images_at, "w+", np.uint8, (count, side, side, 3))
         job = partial(make_pair, seed=seed, side=side)
-        with captions_at.open("w") as out:
-            results = numbered(job, count, workers=workers, title="draw pairs")
+        with whole_file(captions_at) as out:
+            results = each(job, range(count), workers, title="draw pairs", spawn=True)
             for index, (image, captions) in enumerate(results):
                 images[index] = image
-                out.write("\t".join(captions) + "\n")
+                out.write(("\t".join(captions) + "\n").encode())
         images.flush()
-        done.write_text(settings)
+        write_text(done, settings)  # last: from now on the folder counts
     captions_of = [tuple(line.split("\t")) for line in captions_at.read_text().splitlines()]
     return Pairs(np.load(images_at, mmap_mode="r"), captions_of)

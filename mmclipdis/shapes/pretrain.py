@@ -160,7 +160,7 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     model = build_model(config, len(captions.ids), recipe.patch_dropout)
     parameters = list(model.parameters())
-    optimiser = adamw(parameters, recipe)
+    optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
     bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, start, disable=rank > 0)
     for step in bar:

@@ -1,35 +1,53 @@
 """What the two pretrainings of ShapeScenes share: optimiser, rate, and a checkpoint to resume.
 
 A recipe is a dataclass with ``lr``, ``weight_decay``, ``warmup`` and ``steps`` among its fields.
+
+The loops stay in plain PyTorch, without mmengine's runner: a step is a function of the seed and its
+number alone, and what a runner would add (loaders, hooks, logs) is more than the loop is.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
+from mmclipdis.engine.checkpoint_io import write_checkpoint
 
-def adamw(parameters: Iterable[nn.Parameter], recipe: Any) -> torch.optim.AdamW:
+AnyRecipe = TypeVar("AnyRecipe")
+
+
+def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
+    """Add an option for every field of a recipe, which is a dataclass with defaults."""
+    for field in fields(recipe):
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(field.default), default=field.default)
+
+
+def recipe_of(args: argparse.Namespace, recipe: type[AnyRecipe]) -> AnyRecipe:
+    """The recipe that the options of :func:`add_recipe` ask for."""
+    return recipe(**{field.name: getattr(args, field.name) for field in fields(recipe)})  # type: ignore[arg-type]
+
+
+def adamw(model: nn.Module, recipe: Any) -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves vectors alone."""
-    parameters = list(parameters)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    groups = param_groups_weight_decay(model, recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
 
 
 def learning_rate(step: int, recipe: Any) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Linear warm-up, then half a cosine to zero.
+
+    timm's ``CosineLRScheduler`` counts the warm-up from 0: up to 0.5 % off what the shipped weights
+    were trained with.
+    """
     if step < recipe.warmup:
         return float(recipe.lr * (step + 1) / recipe.warmup)
     progress = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
@@ -45,7 +63,6 @@ def save_run(
     **more: Any,
 ) -> None:
     """Write ``folder/last.pt`` in one step: a run that is killed leaves the old one."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -53,8 +70,7 @@ def save_run(
         "step": step,
         **more,
     }
-    torch.save(state, folder / "last.pt.part")
-    (folder / "last.pt.part").replace(folder / "last.pt")
+    write_checkpoint(folder / "last.pt", state)
 
 
 def resume_run(

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import PACKAGED
 from mmclipdis.clip.weights.vfm import VFMS
+from mmclipdis.utils.whole_files import write_bytes
 
 # Without a position embedding a patch is known by its looks and by what else is in the picture;
 # with one the pretraining ends in telling places apart, also those of one ground.
@@ -67,7 +68,7 @@ def export_vfm(checkpoint: Path, path: Path) -> None:
         "data": "ShapeScenes pictures, unlabelled (mmclipdis/shapes/vfm.py)",
         "made_by": "tools/pretrain_shapes_vfm.py",
     }
-    save_file(state, path, metadata=metadata)
+    write_bytes(path, save(state, metadata=metadata))
 
 
 def load_vfm(weights: Path | str = WEIGHTS_PATH) -> VisionTransformer:

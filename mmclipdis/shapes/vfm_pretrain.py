@@ -27,11 +27,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from mmclipdis.shapes.parallel import numbered
 from mmclipdis.shapes.scene import draw_scene, random_size
 from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise
 from mmclipdis.utils.letterbox import letterbox
+from mmclipdis.utils.processes import each
+from mmclipdis.utils.whole_files import write_text
 
 SIDE = 160  # of a stored picture, in pixels
 _STREAM = 6_666  # neither the CLIP's pictures nor those of the data sets or of the measures
@@ -89,10 +90,12 @@ def make_pictures(folder: Path, count: int, *, seed: int, workers: int = 1) -> N
         folder.mkdir(parents=True, exist_ok=True)
         images = open_memmap(images_at, "w+", np.uint8, (count, SIDE, SIDE, 3))
         job = partial(draw_picture, seed=seed)
-        for i, image in enumerate(numbered(job, count, workers=workers, title="draw pictures")):
+        for i, image in enumerate(
+            each(job, range(count), workers, title="draw pictures", spawn=True)
+        ):
             images[i] = image
         images.flush()
-        done.write_text(settings)
+        write_text(done, settings)  # last: from now on the folder counts
     if done.read_text() != settings:
         raise ValueError(
             f"{folder} holds pictures of other settings (count seed side: {done.read_text()}, "
@@ -215,7 +218,7 @@ def pretrain_vfm(
     """
     torch.manual_seed(recipe.seed)
     model = build_vfm()
-    optimiser = adamw(model.parameters(), recipe)
+    optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
     bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start)
     for step in bar:

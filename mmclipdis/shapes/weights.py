@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mmclipdis.clip.text.encoder import TextTower, build_text_tower
 from mmclipdis.clip.towers.build import build_image_tower
@@ -16,6 +16,7 @@ from mmclipdis.clip.weights.loading import (
     load_text_transformer,
     model_config,
 )
+from mmclipdis.utils.whole_files import write_bytes
 
 ARCH = "shapes-tiny"
 WEIGHTS_PATH = MODEL_CONFIGS / f"{ARCH}.safetensors"
@@ -41,7 +42,7 @@ def export_run(checkpoint: Path, path: Path) -> None:
         "data": "ShapeScenes image-caption pairs (mmclipdis/shapes/pairs.py)",
         "made_by": "tools/pretrain_shapes_clip.py",
     }
-    save_file(state, path, metadata=metadata)
+    write_bytes(path, save(state, metadata=metadata))
 
 
 def load_towers(weights: Path = WEIGHTS_PATH) -> tuple[ImageTower, TextTower]:

@@ -12,6 +12,7 @@ from matplotlib.image import AxesImage
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from mmclipdis.utils.whole_files import whole_file
 from mmclipdis.visualization.feature_figure import check_picture_name
 
 #: More classes than these get only some of their names written beside the heat map.
@@ -83,8 +84,8 @@ def draw_class_similarity(
     scale.set_ylabel("cosine" + (" (below 0: black)" if lowest < 0 else ""), size=9)
     _draw_histogram(histogram, matrices)
     _draw_pairs(bars, matrices, pairs, pair_names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=DPI, format=path.suffix[1:].lower())
     return path
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmclipdis.utils.whole_files import whole_file
 from mmclipdis.visualization.feature_maps import GROUPS, FeatureMap
 
 HEADINGS = {
@@ -64,8 +65,8 @@ def draw_feature_maps(
     for (group, rows), axes_of_rows in zip(parts, panels, strict=True):
         for i, (row, axes) in enumerate(zip(rows, axes_of_rows, strict=True)):
             _draw_row(photo, anchors, group, row, axes, first=i == 0, smooth=smooth)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110, format=path.suffix[1:].lower())
     return path
 
 

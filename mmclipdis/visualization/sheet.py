@@ -1,4 +1,10 @@
-"""Sheets of photos and label maps side by side, with a legend that can be read."""
+"""Sheets of photos and label maps side by side, with a legend that can be read.
+
+Palette and sheet are our own. mmseg's palettes belong to its data sets, matplotlib's have 20
+colours, and torchvision's are for masks: ``draw_segmentation_masks`` takes one a class, which for
+150 classes is a hundred times slower than looking colours up. ``make_grid`` has cells of one size
+and no words; matplotlib's axes resample a label map, whose pixels are to be seen as they are.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,11 @@ import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from mmclipdis.utils.whole_files import write_picture
 
 Colour = Sequence[int]
 
@@ -67,8 +76,7 @@ def blend(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be in [0, 1], got {opacity}")
     colours = colour_labels(labels, palette, ignore_index)
-    mixed = (1 - opacity) * photo + opacity * colours.astype(float)
-    return mixed.round().astype(np.uint8)
+    return np.asarray(cv2.addWeighted(photo, 1 - opacity, colours, opacity, 0))
 
 
 def compose_sheet(
@@ -139,8 +147,7 @@ def draw_sheet(
         rows, titles, class_names, palette, cell_height=cell_height, ignore_index=ignore_index
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    write_picture(path, sheet)
     return path
 
 

@@ -23,7 +23,7 @@ from mmclipdis.shapes.pretrain import (
     encode_text,
     pretrain,
 )
-from mmclipdis.shapes.training import learning_rate
+from mmclipdis.shapes.training import adamw, learning_rate
 from mmclipdis.shapes.world import CLASSES
 from tests.ranks import run_ranks
 
@@ -182,3 +182,12 @@ def _average(rank: int) -> None:
 
 def test_two_processes_average_their_gradients() -> None:
     run_ranks(_average, 2)
+
+
+def test_only_matrices_decay() -> None:
+    model = build_model(TINY, 20)
+    groups = adamw(model, RECIPE).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(p) for p in model.parameters() if p.ndim >= 2}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert {group["weight_decay"] for group in groups} == {0.0, RECIPE.weight_decay}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -173,10 +174,10 @@ def test_the_published_number_of_photos_passes(raw: Path, out: Path, monkeypatch
 def test_interruption_leaves_no_half_file(raw, out, capsys, monkeypatch, kind) -> None:
     save = Image.Image.save
 
-    def interrupted(self: Image.Image, path: Path, format: str, **more: object) -> None:
-        save(self, path, format=format, **more)
+    def interrupted(self: Image.Image, file: IO[bytes], format: str, **more: object) -> None:
+        save(self, file, format=format, **more)
         if format == kind:
-            Path(path).write_bytes(Path(path).read_bytes()[:20])
+            file.truncate(20)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)

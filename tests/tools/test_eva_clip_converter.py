@@ -234,8 +234,8 @@ def test_nothing_is_overwritten_unasked_or_left_half_written(tmp_path, source, m
     with pytest.raises(FileExistsError, match="out.pt' exists; remove it or give --overwrite"):
         convert(source, target, arch=EVA_ARCH)
 
-    def interrupted(content, path):
-        path.write_bytes(b"half")
+    def interrupted(content, file):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

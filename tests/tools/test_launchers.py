@@ -37,6 +37,61 @@ def test_dist_train_hands_options_on_unsplit() -> None:
     assert line.endswith("tools/train.py c.py --launcher pytorch --cfg-options a=b c")
 
 
+def test_runs_on_one_machine_meet_at_a_free_port_unless_one_is_chosen() -> None:
+    unset = {"PORT": "", "MASTER_ADDR": "", "NNODES": ""}
+    line = launch("dist_train.sh", "c.py", "2", **unset).stdout
+    assert line.startswith("-m torch.distributed.run --standalone --nproc_per_node=2 ")
+    assert "port" not in line
+    line = launch("dist_train.sh", "c.py", "2", **{**unset, "PORT": "123"}).stdout
+    assert "--nnodes=1 --node_rank=0 --master_addr=127.0.0.1 --master_port=123 " in line
+    line = launch("dist_test.sh", "c.py", "", "2", **{**unset, "NNODES": "2"}).stdout
+    assert "--nnodes=2 " in line and "--master_port=29500 " in line and "standalone" not in line
+
+
+def test_launchers_know_their_folder_and_add_no_other_to_the_path(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH"\n')
+    python.chmod(0o755)
+    (tmp_path / "tools").mkdir()  # CDPATH would lead there
+    link = tmp_path / "launcher tools"
+    link.symlink_to(TOOLS)
+    for before, expected in (("", [str(ROOT)]), ("/mine", [str(ROOT), "/mine"])):
+        environment = {**os.environ, "PYTHON": str(python), "CDPATH": str(tmp_path)}
+        environment["PYTHONPATH"] = before
+        for script in ("tools/dist_train.sh", str(link / "dist_train.sh")):
+            done = subprocess.run(
+                ["bash", script, "c.py", "2"],
+                env=environment,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            folders = done.stdout.strip().split(":")
+            assert [str(Path(folder).resolve()) for folder in folders] == expected, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [("dist_train.sh", ["c.py", "2"]), ("slurm_train.sh", ["part", "job", "c.py"])],
+)
+def test_a_signal_to_the_launcher_reaches_what_it_started(
+    tmp_path: Path, script: str, arguments: list[str]
+) -> None:
+    for name in ("python", "srun"):
+        (tmp_path / name).write_text("#!/bin/sh\necho $$\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        ["bash", str(TOOLS / script), *arguments],
+        env={**os.environ, "PYTHON": "python", "PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    output, _ = process.communicate(timeout=60)
+    assert int(output) == process.pid  # it took the launcher's place
+
+
 def test_dist_test_with_and_without_a_checkpoint() -> None:
     with_one = launch("dist_test.sh", "c.py", "w.pth", "2", "--tta").stdout.strip()
     assert with_one.endswith("tools/test.py c.py w.pth --launcher pytorch --tta")
@@ -67,6 +122,13 @@ def test_slurm_scripts_call_srun(
     assert line.startswith("-p part --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8")
     assert "-x bad echo -u" in line
     assert line.endswith(expected)
+    (tmp_path / "ab").touch()
+    command = ["bash", str(TOOLS / script), *arguments]
+    environment = {**os.environ, "PATH": path, "PYTHON": "echo", "SRUN_ARGS": "-w a[a-c] *"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "-w a[a-c] * echo -u" in done.stdout  # node names, no pattern of files
 
 
 FAKE_PYTHON = """#!/bin/sh

@@ -37,6 +37,19 @@ class Timings:
         pairs = zip(self.seconds[case], self.seconds[other], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
+    def shares(self, title: str) -> list[dict[str, Any]]:
+        """A row a case, with its time and its share of the case ``tower``."""
+        return [
+            {
+                "name": f"{title}, {name}",
+                "metrics": {
+                    "time_ms": 1e3 * self.median(name),
+                    "share_of_tower": self.ratio(name, "tower"),
+                },
+            }
+            for name in self.seconds
+        ]
+
 
 def interleave(
     cases: Mapping[str, Case],

@@ -71,16 +71,7 @@ def head_rows(
         head = DCLIP(model.encoder, model.text.encoder, model.projectors, names(count)).train()
         cases |= _head(head, tokens, count)
     times = interleave(cases, rounds, clock=clock)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": f"DCLIP {title}, {len(images)} images, {name}",
-            "metrics": {
-                "time_ms": 1e3 * times.median(name),
-                "share_of_tower": times.ratio(name, "tower"),
-            },
-        }
-        for name in cases
-    ]
+    rows = times.shares(f"DCLIP {title}, {len(images)} images")
     claims = [
         Claim(
             f"DCLIP {title}, {len(images)} images, {name} / tower",

@@ -83,21 +83,12 @@ def speed_rows(
     use_classes(model.roi_head, classes[0])
     cases: dict[str, Case] = {
         "whole": lambda: model.predict(image, [facts]),
-        "tower": lambda: model.backbone._encode(image),
+        "tower": lambda: model.backbone.encode(image),
         **_parts(model, image, facts, classes),
     }
     times = interleave(cases, rounds, clock=clock)
     title = f"F-ViT {image.shape[-1]} px"
-    rows: list[dict[str, Any]] = [
-        {
-            "name": f"{title}, {name}",
-            "metrics": {
-                "time_ms": 1e3 * times.median(name),
-                "share_of_tower": times.ratio(name, "tower"),
-            },
-        }
-        for name in cases
-    ]
+    rows = times.shares(title)
     for name, row in zip(cases, rows, strict=True):
         if name.startswith("scores"):
             row["metrics"]["peak_mb"] = peak_mb(cases[name])
@@ -117,7 +108,7 @@ def _parts(
 ) -> dict[str, Case]:
     """Each part of the detector on what those before it give."""
     backbone, roi_head = model.backbone, model.roi_head
-    blocks, vlm_map = backbone._encode(image)
+    blocks, vlm_map = backbone.encode(image)
     pyramid = backbone.pyramid(blocks)
     levels = model.neck(pyramid)
     proposals = model.rpn_head.predict(levels, [facts], rescale=False)

@@ -30,12 +30,10 @@ import numpy as np
 from PIL import Image
 
 from mmclipdis.datasets.conversion.files import (
-    each,
     lines_differ,
     read_picture,
     write_labels,
     write_lines,
-    write_whole,
 )
 from mmclipdis.datasets.segmentation.ade20k_classes import (
     IGNORED,
@@ -43,6 +41,8 @@ from mmclipdis.datasets.segmentation.ade20k_classes import (
     label_table,
     read_classes,
 )
+from mmclipdis.utils.processes import each
+from mmclipdis.utils.whole_files import write_picture
 
 RELEASE = "ADE20K_2021_17_01"
 INDEX = "index_ade20k.pkl"
@@ -148,7 +148,7 @@ def convert(paths: Paths, table: np.ndarray, largest: int) -> Outcome:
         photo = Image.fromarray(resized)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     write_labels(paths.labels, labels)
-    write_whole(paths.new_photo, lambda path: photo.save(path, format="JPEG"))
+    write_picture(paths.new_photo, photo)
     return outcome
 
 
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> None:
     if new_names:  # first: labels of another list must not go beside it
         write_lines(target, names)
     job = partial(convert, table=table, largest=largest)
-    outcomes = list(each(job, todo, args.nproc, "photo"))
+    outcomes = list(each(job, todo, args.nproc, unit="photo"))
     unlisted = sum(outcome.unlisted for outcome in outcomes)
     print(f"wrote {len(todo):,} photos and label maps; {unlisted:,} pixels are of other objects")
     wrong = sorted((o for o in outcomes if o.impossible), key=lambda o: o.segments)

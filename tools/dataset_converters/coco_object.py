@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmclipdis.datasets.conversion.files import each, read_picture, write_labels
+from mmclipdis.datasets.conversion.files import read_picture, write_labels
+from mmclipdis.utils.processes import each
 
 SPLITS = ("train2017", "val2017")
 EXPECTED_FILES = 123_287
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
                 else "nothing to do"
             )
             return 0
-        for _ in each(convert, todo, args.nproc, "map"):
+        for _ in each(convert, todo, args.nproc, unit="map"):
             pass
     except (OSError, ValueError) as error:  # also a full disk, or a folder that is not ours
         print(f"error: {error}", file=sys.stderr)

@@ -30,13 +30,13 @@ import numpy as np
 
 from mmclipdis.datasets.conversion.detail_json import CONTEXT59_IDS, Photo, paint, read_photos
 from mmclipdis.datasets.conversion.files import (
-    each,
     lines_differ,
     photo_size,
     write_labels,
     write_lines,
 )
 from mmclipdis.datasets.segmentation.context459 import IGNORED, read_label_map, read_names
+from mmclipdis.utils.processes import each
 
 LISTS = "ImageSets/SegmentationContext"
 FOLDER_59 = "SegmentationClassContext"
@@ -207,7 +207,7 @@ def carry_out(plan: Plan, args: argparse.Namespace) -> None:
         files = [*texts, *(task[-1] for task in plan.tasks[:1])]
         print("".join(f"would write {path}\n" for path in files) or "nothing to do\n", end="")
         return
-    lacking = [(path, n) for path, n in each(plan.job, plan.tasks, args.nproc, "map") if n]
+    lacking = [(path, n) for path, n in each(plan.job, plan.tasks, args.nproc, unit="map") if n]
     for path, lines in texts.items():  # last: a list names only what is there
         write_lines(path, lines)
     print(f"{plan.name}: wrote {len(plan.tasks):,} maps and {len(texts)} lists")

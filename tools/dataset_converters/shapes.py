@@ -28,7 +28,7 @@ def main() -> None:
     settings = Settings(args.train, args.val, args.seed)
     try:
         written = write_dataset(args.out, settings, overwrite=args.overwrite, workers=args.workers)
-    except (ValueError, FileExistsError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     print(
         f"{args.out}: {'written' if written else 'already complete'}, {args.train} training and "

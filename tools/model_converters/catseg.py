@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mmclipdis.engine import read_checkpoint
+from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.models.segmentation.catseg.checkpoint import (
     ConversionReport,
     from_official,
@@ -55,10 +54,10 @@ def convert(source: Path, target: Path, reverse: bool = False) -> ConversionRepo
     if reverse:
         extra = checkpoint.get("meta", {}).get("catseg_extra")
         official, report = to_official(weights, extra)
-        torch.save({"model": official}, target)
+        write_checkpoint(target, {"model": official})
         return report
     ours, extra, report = from_official(weights)
-    torch.save({"state_dict": ours, "meta": {"catseg_extra": extra}}, target)
+    write_checkpoint(target, {"state_dict": ours, "meta": {"catseg_extra": extra}})
     return report
 
 
@@ -71,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         print(convert(args.source, args.target, args.reverse))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
 
 

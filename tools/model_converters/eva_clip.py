@@ -17,14 +17,13 @@ are read with ``weights_only=True``; the target appears complete or not at all.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
@@ -43,6 +42,8 @@ from mmclipdis.clip.weights.loading import (
     read_clip_checkpoint,
 )
 from mmclipdis.clip.weights.readout_mark import describe_readout, readout_json, same_readout
+from mmclipdis.engine import write_checkpoint
+from mmclipdis.utils.whole_files import write_bytes
 
 LAYOUTS = ("open_clip", "official")
 #: Where CLIP's training leaves its temperature: the upper bound, log 100.
@@ -220,22 +221,16 @@ def official_rope_tables(arch: Arch) -> dict[str, Tensor]:
 
 def write(target: Path, state: dict[str, Tensor], checkpoint: ClipCheckpoint) -> None:
     """Write the weights and what is known of them, so that a reader sees all of it or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     quick, readout = checkpoint.quick_gelu, checkpoint.readout
-    try:
-        if target.suffix == ".safetensors":
-            marks = {} if quick is None else {activation_mark.MARK: str(quick).lower()}
-            marks |= {} if readout is None else {readout_mark.MARK: readout_json(readout)}
-            save_file(state, temporary, metadata=marks)
-        else:
-            content: dict[str, Any] = {"state_dict": state}
-            content |= {} if quick is None else {activation_mark.MARK: quick}
-            content |= {} if readout is None else {readout_mark.MARK: asdict(readout)}
-            torch.save(content, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if target.suffix == ".safetensors":
+        marks = {} if quick is None else {activation_mark.MARK: str(quick).lower()}
+        marks |= {} if readout is None else {readout_mark.MARK: readout_json(readout)}
+        write_bytes(target, save(state, metadata=marks))
+    else:
+        content: dict[str, Any] = {"state_dict": state}
+        content |= {} if quick is None else {activation_mark.MARK: quick}
+        content |= {} if readout is None else {readout_mark.MARK: asdict(readout)}
+        write_checkpoint(target, content)
 
 
 def _cast(value: Tensor, half: bool) -> Tensor:
@@ -305,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
             rope_tables=args.rope_tables,
             overwrite=args.overwrite,
         )
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
     print(report if args.report else f"{report.summary()} (--report names each)")
     if report.assumed:

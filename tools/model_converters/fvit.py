@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import save_checkpoint
 from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
@@ -31,7 +30,7 @@ from mmclipdis.clip.towers.readout import get_readout
 from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.layouts import read_layout
-from mmclipdis.engine import read_checkpoint
+from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.models import FViT
 
 _BACKBONE, _ENCODER = "backbone.", "backbone.encoder."
@@ -80,8 +79,7 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
     readout_mark.check_readout(get_readout("maskclip"), wanted, repr(str(source)))
     _add(state, expected, report)
     check_fits(state, expected, str(source))
-    checkpoint = {"state_dict": state, "meta": {}}
-    save_checkpoint(checkpoint, str(target), backend_args={"backend": "atomic_local"})
+    write_checkpoint(target, {"state_dict": state, "meta": {}})
     return report
 
 
@@ -212,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         config = Config.fromfile(args.config)
         report = convert(config, args.source, args.target, overwrite=args.overwrite)
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
     print(report if args.report else f"{report.summary()} (--report names each)")
 

@@ -12,9 +12,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from mmclipdis.engine import read_checkpoint
+from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.models.segmentation.infoclip.checkpoint import student_of
 
 
@@ -32,8 +30,7 @@ def convert(source: Path, target: Path) -> int:
         student = student_of(state)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": student, "meta": {}}, target)
+    write_checkpoint(target, {"state_dict": student, "meta": {}})
     return len(student)
 
 
@@ -45,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         print(f"{args.target}: {convert(args.source, args.target)} tensors")
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
+from mmclipdis.utils.whole_files import whole_file
 
 #: Rows of the same tower and prompts are nearer than that, also those computed in float16.
 SAME_ROW = 0.99
@@ -73,13 +73,8 @@ def write(
     if target.suffix != ".npy":
         write_embeddings(target, embeddings, names, fingerprint)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.npy")
-    try:
-        np.save(temporary, embeddings.cpu().numpy())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(target) as file:
+        np.save(file, embeddings.cpu().numpy())
 
 
 def compare(path: Path, embeddings: Tensor, names: Sequence[str], fingerprint: str) -> float:
@@ -162,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
                 device=args.device,
             )
         )
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
 
 

@@ -6,10 +6,8 @@ changed since?" (often, so it must be cheap) and "which are they?" (once a state
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import uuid
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -20,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mmclipdis.utils.whole_files import write_bytes
+
 #: Directory; None for the default one; False for no disk at all.
 CacheDir = str | Path | Literal[False] | None
 
@@ -29,8 +29,20 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def default_cache_dir() -> Path:
-    """``$MMCLIPDIS_CACHE``, or ``~/.cache/mmclipdis``."""
-    return Path(os.environ.get("MMCLIPDIS_CACHE") or "~/.cache/mmclipdis").expanduser()
+    """``$MMCLIPDIS_CACHE``, or else ``mmclipdis`` in ``$XDG_CACHE_HOME`` or in ``~/.cache``.
+
+    A cache in ``~/.cache`` stays in use, unless there is one in ``$XDG_CACHE_HOME``. Not by
+    platformdirs, which has other places on macOS and Windows: there, too, torch.hub and Hugging
+    Face keep their files in ``~/.cache``, and so did mmclipdis ever since.
+    """
+    chosen = os.environ.get("MMCLIPDIS_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    usual = Path("~/.cache/mmclipdis").expanduser()
+    home = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
+    if not home.is_absolute():  # to be ignored, says the XDG specification
+        return usual
+    return usual if usual.is_dir() and not (home / "mmclipdis").is_dir() else home / "mmclipdis"
 
 
 def weights_version(module: nn.Module) -> tuple[Any, ...]:
@@ -145,14 +157,9 @@ def write_cached(path: Path, key: str, embeddings: Tensor) -> None:
     A disk that cannot be written is reported by a warning: the cache only saves time.
     """
     data = save({"embeddings": embeddings.detach().cpu().contiguous()}, metadata={"key": key})
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_bytes(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         warnings.warn(
             f"text embeddings are not cached: {error}; choose another directory with "
             "MMCLIPDIS_CACHE or cache_dir, or cache_dir=False",

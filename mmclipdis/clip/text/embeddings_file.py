@@ -10,8 +10,6 @@ not: ``tools/model_converters/text_embeddings.py`` writes files, and compares th
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmclipdis.clip.weights.files import read_file
+from mmclipdis.utils.whole_files import write_bytes
 
 
 def read_embeddings(
@@ -91,13 +90,7 @@ def write_embeddings(
     _check_names(len(embeddings), None, names, "these text embeddings")
     metadata = {"names": json.dumps(list(names)), "fingerprint": fingerprint}
     data = save({"embeddings": embeddings.detach().cpu().contiguous()}, metadata=metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
 
 
 def _content(path: Path, where: str) -> tuple[Tensor, dict[str, str]]:

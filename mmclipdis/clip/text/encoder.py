@@ -230,8 +230,8 @@ def embed_vocabulary(
         vocabulary: Classes with ``Q`` queries.
         batch_size: Sentences a batch.
         progress: Show a progress bar (rank 0 only) while computing.
-        cache_dir: Directory of the disk cache; None for ``$MMCLIPDIS_CACHE`` or
-            ``~/.cache/mmclipdis``; False for no disk cache.
+        cache_dir: Directory of the disk cache; None for ``$MMCLIPDIS_CACHE`` or, without it,
+            ``mmclipdis`` in the user's folder of caches; False for no disk cache.
 
     Returns:
         ``(Q, E)`` unit rows in the order of ``vocabulary.queries``, at least fp32, on the tower's

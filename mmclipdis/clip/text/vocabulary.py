@@ -234,6 +234,30 @@ def read_class_file(path: str | Path, separator: str | None = ",") -> list[list[
     return classes
 
 
+def novel_flags(
+    classes: Sequence[str], novel_classes: Sequence[str], where: str = "novel_classes"
+) -> tuple[bool, ...]:
+    """For each class whether it is novel: without labels in training.
+
+    Args:
+        classes: Names.
+        novel_classes: Those that are novel.
+        where: What lists them, for the message.
+
+    Raises:
+        ValueError: a novel class that is none of the classes.
+    """
+    if isinstance(novel_classes, str):
+        raise ValueError(f"{where}={novel_classes!r} is one string; give a list of names")
+    unknown = sorted(set(novel_classes) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{where} lists {unknown[:5]}, which are none of the {len(classes)} classes: spell "
+            "them alike"
+        )
+    return tuple(name in set(novel_classes) for name in classes)
+
+
 def _split(name: str | Sequence[str], separator: str | None) -> list[str]:
     if isinstance(name, str):
         return name.split(separator) if separator else [name]

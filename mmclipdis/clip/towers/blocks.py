@@ -74,21 +74,27 @@ class OpenCLIPBlockView(BlockView):
     ffn_prefixes = ("ln_2.", "mlp.", "ls_2.")
 
     def ordinary(self, x: Tensor) -> Tensor:
+        """open_clip's own forward pass, ``(B, L, D)`` to ``(B, L, D)``."""
         return cast(Tensor, self.block(x))
 
     def norm(self, x: Tensor) -> Tensor:
+        """``ln_1`` of the tokens ``(B, L, D)``."""
         return cast(Tensor, self.block.ln_1(x))
 
     def project(self, normed: Tensor, parts: Iterable[str]) -> dict[str, Tensor]:
+        """The asked ones of q, k, v, ``(B, L, D)`` each, see :func:`project`."""
         return project(self.block.attn, normed, parts)
 
     def rotate(self, x: Tensor) -> Tensor:
+        """``x`` as it is: these blocks know positions from the table at the entrance only."""
         return x
 
     def merge(self, x: Tensor) -> Tensor:
+        """Output projection and layer scale, ``(B, L, D)`` to ``(B, L, D)``."""
         return cast(Tensor, self.block.ls_1(self.block.attn.out_proj(x)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
+        """``ln_2``, MLP and layer scale, ``(B, L, D)`` to ``(B, L, D)``."""
         return cast(Tensor, self.block.ls_2(feed_forward(self.block.mlp, self.block.ln_2(x))))
 
 
@@ -103,15 +109,27 @@ class EvaBlockView(BlockView):
     ffn_prefixes = ("norm2.", "mlp.", "gamma_2")
 
     def ordinary(self, x: Tensor) -> Tensor:
+        """timm's own forward pass, ``(B, L, D)`` to ``(B, L, D)``.
+
+        Raises:
+            ValueError: without ``rope``, which timm would take as no positions at all.
+        """
         return cast(Tensor, self.block(x, rope=self._table()))
 
     def norm(self, x: Tensor) -> Tensor:
+        """``norm1`` of the tokens ``(B, L, D)``."""
         return cast(Tensor, self.block.norm1(x))
 
     def project(self, normed: Tensor, parts: Iterable[str]) -> dict[str, Tensor]:
+        """The asked ones of q, k, v, ``(B, L, D)`` each; k has no bias."""
         return {part: getattr(self.block.attn, f"{part}_proj")(normed) for part in parts}
 
     def rotate(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, heads, 1 + N, d)`` with its patches turned by the table; CLS is left alone.
+
+        Raises:
+            ValueError: without ``rope``, unless there is CLS alone.
+        """
         if x.shape[2] == 1:  # CLS alone, which is never rotated
             return x
         patches = apply_rot_embed_cat(x[:, :, 1:], self._table())
@@ -123,10 +141,12 @@ class EvaBlockView(BlockView):
         return self.rope
 
     def merge(self, x: Tensor) -> Tensor:
+        """Norm of the heads side by side (if the trunk has one), output projection and scale."""
         attention = self.block.attn
         return _scaled(attention.proj(attention.norm(x)), self.block.gamma_1)
 
     def feed_forward(self, x: Tensor) -> Tensor:
+        """``norm2``, SwiGLU and scale, ``(B, L, D)`` to ``(B, L, D)``."""
         return _scaled(self.block.mlp(self.block.norm2(x)), self.block.gamma_2)
 
 

@@ -39,26 +39,33 @@ class OpenCLIPViT(ImageTower):
 
     @property
     def blocks(self) -> nn.ModuleList:
+        """The blocks that open_clip built, first to last."""
         return self.visual.transformer.resblocks  # type: ignore[no-any-return]
 
     @property
     def position_table(self) -> Tensor:
+        """``(1 + N, D)`` at native size, CLS first."""
         return self.visual.positional_embedding  # type: ignore[no-any-return]
 
     @property
     def cls_token(self) -> Tensor:
+        """``(D,)``, still without its position."""
         return self.visual.class_embedding  # type: ignore[no-any-return]
 
     def patches(self, images: Tensor) -> Tensor:
+        """Patch embedding of RGB images ``(B, 3, H, W)``: ``(B, D, h, w)``."""
         return self.visual.conv1(images)  # type: ignore[no-any-return]
 
     def norm_pre(self, tokens: Tensor) -> Tensor:
+        """Patch dropout (training only) and ``ln_pre``, on tokens ``(B, 1 + N, D)``."""
         return self.visual.ln_pre(self.visual.patch_dropout(tokens))  # type: ignore[no-any-return]
 
     def to_joint(self, tokens: Tensor) -> Tensor:
+        """``ln_post`` and projection of tokens ``(..., D)``: ``(..., E)``, not normalised."""
         return self.visual.ln_post(tokens) @ self.visual.proj  # type: ignore[no-any-return]
 
     def joint_parameters(self) -> list[nn.Parameter]:
+        """Those of ``ln_post`` and the projection."""
         return [*self.visual.ln_post.parameters(), self.visual.proj]
 
 

@@ -48,29 +48,36 @@ class EvaViT(ImageTower):
 
     @property
     def blocks(self) -> nn.ModuleList:
+        """The blocks of the trunk, first to last."""
         return self.visual.trunk.blocks  # type: ignore[no-any-return]
 
     @property
     def position_table(self) -> Tensor:
+        """``(1 + N, D)`` at native size, CLS first."""
         return self.visual.trunk.pos_embed[0]  # type: ignore[no-any-return]
 
     @property
     def cls_token(self) -> Tensor:
+        """``(D,)``, still without its position."""
         return self.visual.trunk.cls_token[0, 0]  # type: ignore[no-any-return]
 
     def patches(self, images: Tensor) -> Tensor:
+        """Patch embedding of RGB images ``(B, 3, H, W)``: ``(B, D, h, w)``."""
         patches: Tensor = self.visual.trunk.patch_embed.proj(images)
         # Under autocast the stream starts in the type of the weights, as in timm and EVA-CLIP.
         return patches.to(self.cls_token.dtype)
 
     def norm_pre(self, tokens: Tensor) -> Tensor:
+        """timm's ``norm_pre``, an identity in these trunks, on tokens ``(B, 1 + N, D)``."""
         return self.visual.trunk.norm_pre(tokens)  # type: ignore[no-any-return]
 
     def to_joint(self, tokens: Tensor) -> Tensor:
+        """Final norm and head of tokens ``(..., D)``: ``(..., E)``, not normalised."""
         trunk = self.visual.trunk
         return trunk.head(trunk.norm(tokens))  # type: ignore[no-any-return]
 
     def joint_parameters(self) -> list[nn.Parameter]:
+        """Those of the final norm and the head."""
         trunk = self.visual.trunk
         return [*trunk.norm.parameters(), *trunk.head.parameters()]
 

@@ -1,23 +1,17 @@
-"""What converters of data sets share: reading with the file named, writing whole or not at all."""
+"""What converters of data sets share: reading with the file named, label maps and lists."""
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from mmclipdis.datasets.loading import BROKEN
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+from mmclipdis.utils.whole_files import write_picture, write_text
 
 #: All that numpy arrays need to come back from a pickle, under numpy's old and new module names.
 _ARRAY_PARTS = frozenset(
@@ -95,26 +89,10 @@ def photo_size(path: Path) -> tuple[int, int]:
         raise ValueError(f"cannot read {path} as an image; extract it again") from error
 
 
-def write_whole(target: Path, save: Callable[[Path], Any]) -> None:
-    """Have ``save`` write a file beside ``target``, then give it that name; makes the folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_labels(target: Path, labels: np.ndarray) -> None:
     """Write labels (H, W), uint8 or uint16, as PNG or (losslessly compressed) TIFF by the name."""
-    picture = Image.fromarray(labels)
-    if target.suffix == ".png":
-        write_whole(target, lambda path: picture.save(path, format="PNG"))
-    else:
-        write_whole(
-            target, lambda path: picture.save(path, format="TIFF", compression="tiff_adobe_deflate")
-        )
+    options = {} if target.suffix == ".png" else {"compression": "tiff_adobe_deflate"}
+    write_picture(target, Image.fromarray(labels), **options)
 
 
 def lines_differ(
@@ -152,34 +130,4 @@ def lines_differ(
 
 def write_lines(target: Path, lines: Iterable[str]) -> None:
     """Write a text file, whole or not at all."""
-    text = "".join(f"{line}\n" for line in lines)
-    write_whole(target, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def each(
-    job: Callable[[Task], Result], tasks: Sequence[Task], nproc: int, unit: str
-) -> Iterator[Result]:
-    """Results of ``job``, in order, with a progress bar, in ``nproc`` processes.
-
-    A job that fails ends the loop when those that have begun are done; none is cut off, so that
-    none leaves an unfinished file.
-
-    Raises:
-        OSError: a process was killed.
-    """
-    if nproc <= 1:
-        yield from tqdm(map(job, tasks), total=len(tasks), unit=unit)
-        return
-    try:
-        with ProcessPoolExecutor(nproc) as pool:
-            try:
-                results = pool.map(job, tasks, chunksize=16)
-                yield from tqdm(results, total=len(tasks), unit=unit)
-            except BaseException:  # an interruption, too, starts nothing new
-                pool.shutdown(cancel_futures=True)
-                raise
-    except BrokenProcessPool as error:
-        raise OSError(
-            "one of the processes was killed, perhaps for want of memory; run again, with a lower "
-            "--nproc"
-        ) from error
+    write_text(target, "".join(f"{line}\n" for line in lines))

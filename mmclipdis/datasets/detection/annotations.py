@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from mmclipdis.utils.whole_files import write_bytes
 
 Annotations = dict[str, Any]
 _PARTS = ("images", "annotations", "categories")
@@ -117,13 +117,7 @@ def write_annotations(
             )
     if dry_run:
         return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, text)
     return True
 
 

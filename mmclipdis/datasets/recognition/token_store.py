@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import time
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mmclipdis.utils.whole_files import whole_file, write_text
 
 #: Most files of tokens; an interruption loses at most one of them for each process.
 MAX_SHARDS = 256
@@ -38,7 +38,9 @@ class TokenStore:
         per_shard: Images of a shard; the last may have fewer.
     """
 
-    def __init__(self, folder: str | Path, count: int, shape: Sequence[int], per_shard: int):
+    def __init__(
+        self, folder: str | Path, count: int, shape: Sequence[int], per_shard: int
+    ) -> None:
         self.folder = Path(folder)
         self.count, self.per_shard = int(count), int(per_shard)
         self.shape = (int(shape[0]), int(shape[1]))
@@ -54,10 +56,9 @@ class TokenStore:
         """
         per_shard = batch * -(-count // (batch * MAX_SHARDS))
         store = cls(folder, count, shape, per_shard)
-        store.folder.mkdir(parents=True, exist_ok=True)
         index = {"count": store.count, "shape": store.shape, "per_shard": per_shard}
-        with _replacing(store.folder / "index.json") as file:
-            file.write(json.dumps({**index, "about": about}, indent=2, default=repr).encode())
+        content = json.dumps({**index, "about": about}, indent=2, default=repr)
+        write_text(store.folder / "index.json", content)
         return store
 
     @classmethod
@@ -112,7 +113,7 @@ class TokenStore:
         """
         shape = (len(self.rows(shard)), *self.shape)
         facts: list[dict[str, Any]] = []
-        with _replacing(self._path("tokens", shard)) as file:
+        with whole_file(self._path("tokens", shard)) as file:
             file.write(_header(shape))
             for tokens, more in batches:
                 if tuple(tokens.shape) != (len(more), *self.shape):
@@ -124,7 +125,7 @@ class TokenStore:
                 facts.extend(more)
             if len(facts) != shape[0]:
                 raise ValueError(f"shard {shard} has {shape[0]} images, got {len(facts)}.")
-            with _replacing(self._path("facts", shard)) as other:  # first: tokens make it count
+            with whole_file(self._path("facts", shard)) as other:  # first: tokens make it count
                 torch.save(facts, other)
         self._open.pop(shard, None)
 
@@ -157,17 +158,3 @@ def _header(shape: tuple[int, ...]) -> bytes:
     content = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, content)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is complete; nothing is left of it after an error."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

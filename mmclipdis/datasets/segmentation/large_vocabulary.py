@@ -29,7 +29,7 @@ class LargeVocabulary(FilesThere):
         ann_file: split file with one name a line; ``''`` takes all photos of the folder.
         img_suffix: of the photos.
         seg_map_suffix: of the label maps.
-        class_file: the file with the names, below ``data_root``.
+        class_file: the file with the names, below ``data_root``; None takes the converter's.
         metainfo: as in mmseg.
         data_root: folder of the data set.
         ignore_index: 65535, the only value.
@@ -46,13 +46,15 @@ class LargeVocabulary(FilesThere):
     NUM_CLASSES: ClassVar[int]
     #: The command that writes the files.
     CONVERTER: ClassVar[str]
+    #: The file of names that it writes.
+    CLASS_FILE: ClassVar[str]
 
     def __init__(
         self,
-        ann_file: str,
-        img_suffix: str,
-        seg_map_suffix: str,
-        class_file: str,
+        ann_file: str = "",
+        img_suffix: str = ".jpg",
+        seg_map_suffix: str = ".tif",
+        class_file: str | None = None,
         metainfo: dict[str, Any] | None = None,
         data_root: str | None = None,
         ignore_index: int = IGNORED,
@@ -66,7 +68,7 @@ class LargeVocabulary(FilesThere):
                 f"got ignore_index={ignore_index} and reduce_zero_label={reduce_zero_label}; leave "
                 "both out"
             )
-        self.listed = self._read_names(os.path.join(data_root or "", class_file))
+        self.listed = self._read_names(os.path.join(data_root or "", class_file or self.CLASS_FILE))
         classes, colours = self._choose((metainfo or {}).get("classes"))
         warn_of_shared_names(name, classes)
         super().__init__(
@@ -151,21 +153,12 @@ class ADE20K847Dataset(LargeVocabulary):
     CAT-Seg does, their scores tie.
 
     Args:
-        ann_file, img_suffix, seg_map_suffix, class_file, **kwargs: see :class:`LargeVocabulary`.
+        **kwargs: see :class:`LargeVocabulary`.
     """
 
     NUM_CLASSES = 847
     CONVERTER = "python tools/dataset_converters/ade20k_full.py ADE20K_2021_17_01"
-
-    def __init__(
-        self,
-        ann_file: str = "",
-        img_suffix: str = ".jpg",
-        seg_map_suffix: str = ".tif",
-        class_file: str = "classes.txt",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(ann_file, img_suffix, seg_map_suffix, class_file, **kwargs)
+    CLASS_FILE = "classes.txt"
 
 
 @DATASETS.register_module()
@@ -176,21 +169,12 @@ class PascalContext459Dataset(LargeVocabulary):
     "unknown" and is scored like the others.
 
     Args:
-        ann_file, img_suffix, seg_map_suffix, class_file, **kwargs: see :class:`LargeVocabulary`.
+        **kwargs: see :class:`LargeVocabulary`.
     """
 
     NUM_CLASSES = 459
     CONVERTER = "python tools/dataset_converters/pascal_context.py data/VOCdevkit/VOC2010"
-
-    def __init__(
-        self,
-        ann_file: str = "",
-        img_suffix: str = ".jpg",
-        seg_map_suffix: str = ".tif",
-        class_file: str = "SegmentationClassContext459/classes.txt",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(ann_file, img_suffix, seg_map_suffix, class_file, **kwargs)
+    CLASS_FILE = "SegmentationClassContext459/classes.txt"
 
 
 def _steps(transforms: Iterable[Any]) -> Iterator[Any]:

@@ -12,8 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.templates import Templates
-from mmclipdis.clip.text.vocabulary import Vocabulary
-from mmclipdis.models.class_text import ClassText, check_same_clip
+from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.pooling import POOLINGS, spatial_logits
 from mmclipdis.models.recognition.samples import attach, targets
@@ -25,7 +24,7 @@ MFI = {"type": "MFILoss", "loss_weight": 7e-5}
 
 
 @MODELS.register_module()
-class DCLIP(BaseModel):
+class DCLIP(WithClassText, BaseModel):
     r"""Multi-label recognition with disentangled CLIP features.
 
     Every token of the image and both prompts of every class (one denies it, one affirms it) are
@@ -124,20 +123,6 @@ class DCLIP(BaseModel):
         ]
         leave_out_of_checkpoints(self, ("encoder", "text"))
         self.train(self.training)  # CLIP in eval mode from the start
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The classes in use, if known."""
-        return self.text.vocabulary
-
-    @property
-    def follow_dataset(self) -> bool:
-        """Whether the classes are those of the data set in use."""
-        return self.text.follow_dataset
-
-    def set_vocabulary(self, vocabulary: Any) -> None:
-        """Change the classes of the live model; see ``ClassText.set_vocabulary``."""
-        self.text.set_vocabulary(vocabulary)
 
     def forward(
         self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = "tensor"

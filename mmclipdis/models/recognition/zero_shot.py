@@ -12,8 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.templates import Templates
-from mmclipdis.clip.text.vocabulary import Vocabulary
-from mmclipdis.models.class_text import ClassText, check_same_clip
+from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.recognition.samples import attach
 from mmclipdis.models.recognition.segments import DCLIPSegments, resize, side_lengths
 
@@ -22,7 +21,7 @@ CROPS_AT_ONCE = 64
 
 
 @MODELS.register_module()
-class ZeroShotRecognizer(BaseModel):
+class ZeroShotRecognizer(WithClassText, BaseModel):
     r"""Cosine of CLIP's image embedding with the names of the classes; nothing is learned.
 
     .. math:: \ell_c = s \max\bigl(\cos(e(I), t_c), \max_k \cos(e(I_k), t_c)\bigr)
@@ -80,20 +79,6 @@ class ZeroShotRecognizer(BaseModel):
         check_same_clip(arch, self.text.encoder)
         self.image_size = side_lengths("image_size", image_size)
         self.logit_scale = logit_scale
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The classes in use, if known."""
-        return self.text.vocabulary
-
-    @property
-    def follow_dataset(self) -> bool:
-        """Whether the classes are those of the data set in use."""
-        return self.text.follow_dataset
-
-    def set_vocabulary(self, vocabulary: Any) -> None:
-        """Change the classes of the live model; see ``ClassText.set_vocabulary``."""
-        self.text.set_vocabulary(vocabulary)
 
     def forward(
         self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = "tensor"

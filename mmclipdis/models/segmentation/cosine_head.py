@@ -8,19 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.models.losses import accuracy
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.projectors import Projectors
-from mmclipdis.models.segmentation.class_queries import (
-    ClassQueries,
-    build_projector,
-    check_background,
-)
+from mmclipdis.models.segmentation.class_queries import build_projector, check_background
 from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,
@@ -29,14 +23,11 @@ from mmclipdis.models.segmentation.prediction import (
     minmax,
     resize,
 )
-from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
-from mmclipdis.models.text_encoder import build_vocabulary
-
-FOLLOW_DATASET = "dataset"
+from mmclipdis.models.segmentation.query_text import FOLLOW_DATASET, QueryText
 
 
 @MODELS.register_module()
-class CosineSegHead(BaseModule):
+class CosineSegHead(QueryText):
     r"""Scores of the patches: :math:`\ell_{qp} = s \cdot \cos(f_p, t_q)` for query q and patch p.
 
     Used by :class:`OpenVocabSegmentor`, which applies the published order of operations, and as
@@ -47,19 +38,9 @@ class CosineSegHead(BaseModule):
     background as a floor, acts on the averaged and resized map. A window cannot know which classes
     are small in the photo, so ``area_thd`` is refused there.
 
-    Class embeddings are a buffer that is not saved: they follow the vocabulary and the weights of
-    the text encoder, and are computed when first needed.
-
     Args:
-        text_encoder: config of an
-            :class:`~mmclipdis.models.text_encoder.OpenCLIPTextEncoder`, or the module; None if
-            ``embeddings`` are given.
-        vocabulary: ``'dataset'`` to take the classes of the data set in use (``VocabularyHook`` or
-            :meth:`set_vocabulary` names them), or anything that
-            :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads.
-        templates: prompt templates for vocabularies that do not bring their own.
-        embeddings: ready text embeddings (Q, E), a tensor or a ``.npy``, ``.pt`` or
-            ``.safetensors`` file of one, in place of a text encoder.
+        text_encoder, vocabulary, templates, embeddings: see
+            :class:`~mmclipdis.models.segmentation.query_text.QueryText`.
         logit_scale: :math:`s`, the inverse softmax temperature. CLIP's learned scale is not used.
         projector: DCLIP's projectors, a checkpoint of one of its runs or the module: the map and
             the class embeddings are projected before they are compared.
@@ -81,8 +62,7 @@ class CosineSegHead(BaseModule):
         loss_decode: config of the loss on class scores when a trainable backbone is fine-tuned.
 
     Raises:
-        ValueError: neither or both of ``text_encoder`` and ``embeddings``, a text encoder with
-            trainable weights, or shapes, counts and thresholds that contradict each other.
+        ValueError: as ``QueryText``, or thresholds and options that contradict each other.
     """
 
     #: Bilinear resizing uses half-pixel centres, as all reference codes do.
@@ -108,122 +88,35 @@ class CosineSegHead(BaseModule):
         loss_decode: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
-        if (text_encoder is None) == (embeddings is None):
-            raise ValueError("CosineSegHead needs either a text_encoder or ready embeddings")
-        self.text_encoder: Any = text_encoder
-        if isinstance(text_encoder, Mapping):
-            self.text_encoder = MODELS.build(text_encoder)
-        if text_encoder is not None and any(
-            p.requires_grad for p in self.text_encoder.parameters()
-        ):
-            raise ValueError(
-                "CosineSegHead takes class embeddings as constants and would not train its "
-                "text_encoder: give it trainable=(), and train the backbone"
-            )
-        self.templates = templates
+        super().__init__(
+            text_encoder,
+            vocabulary,
+            templates,
+            embeddings,
+            ask_background=check_background(background, prob_thd) == "query",
+            background_index=background_index,
+            num_classes=num_classes,
+            init_cfg=init_cfg,
+        )
         self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
-        self.background = check_background(background, self.prob_thd)
+        self.background = background
         if score_norm not in (None, "minmax"):
             raise ValueError(f"score_norm must be None or 'minmax', got {score_norm!r}")
         self.score_norm = score_norm
         self.area_thd = None if area_thd is None else _in_range("area_thd", area_thd, 0.0, 1.0)
-        self.background_index = background_index
         self.in_index = in_index
         self.ignore_index = ignore_index
         loss = dict(loss_decode or {"type": "CrossEntropyLoss", "avg_non_ignore": True})
         self.loss_decode = MODELS.build(loss)
-        self.follow_dataset = isinstance(vocabulary, str) and vocabulary == FOLLOW_DATASET
-        self._expected_classes = num_classes
-        self._vocabulary: Vocabulary | None = None
-        self._asked: Vocabulary | None = None  # without the background, if that has no query
-        self._embeddings_are_given = embeddings is not None
-        self._embeddings: Tensor | None
-        self.query_to_class: Tensor
-        given = (
-            None if embeddings is None else F.normalize(load_ready_embeddings(embeddings), dim=-1)
-        )
-        self.register_buffer("_embeddings", given, persistent=False)
-        self.register_buffer("query_to_class", torch.empty(0, dtype=torch.long), persistent=False)
         self.any_arch = any_arch
-        self.projector = build_projector(projector, self.text_encoder, given, any_arch)
-        if not self.follow_dataset:
-            self.set_vocabulary(vocabulary)
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The vocabulary in use; None while one that follows the data set is not known yet."""
-        return self._vocabulary
-
-    @property
-    def num_classes(self) -> int | None:
-        """Number of classes C, if known."""
-        known = self._vocabulary
-        return self._expected_classes if known is None else known.num_classes
+        ready = self._embeddings if self._embeddings_are_given else None
+        self.projector = build_projector(projector, self.text_encoder, ready, any_arch)
 
     @property
     def out_channels(self) -> int | None:
         """Channels of :meth:`predict`: one a class."""
         return self.num_classes
-
-    def set_vocabulary(self, vocabulary: Any, embeddings: Tensor | None = None) -> None:
-        """Change the classes of the live head.
-
-        Args:
-            vocabulary: a Vocabulary, a list of names, a class file, a data set name or a config.
-            embeddings: (Q, E) of its queries, for a head without text encoder.
-
-        Raises:
-            ValueError: its size contradicts ``num_classes``, ``background_index`` or the ready
-                embeddings.
-        """
-        new = build_vocabulary(vocabulary, templates=self.templates)
-        if new is None:
-            raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
-        expected = self._expected_classes
-        if expected is not None and new.num_classes != expected:
-            raise ValueError(
-                f"the vocabulary has {new.num_classes} classes, num_classes={expected} was asked "
-                "for; correct num_classes or leave it out"
-            )
-        background = self._background(new)
-        if not 0 <= background < new.num_classes:
-            raise ValueError(
-                f"background_index={background} is no class of a vocabulary of {new.num_classes}"
-            )
-        asked = ClassQueries.of(new, background if self.background == "threshold" else None)
-        ready = self._embeddings if self._embeddings_are_given else None
-        if embeddings is not None:
-            ready = F.normalize(embeddings.to(self.query_to_class.device), dim=-1)
-        if ready is not None and len(ready) != len(asked.classes):
-            raise ValueError(
-                f"{len(ready)} ready embeddings for {len(asked.classes)} queries; pass "
-                "the embeddings of the new queries, or use a text_encoder"
-            )
-        self._embeddings = ready
-        self._vocabulary, self._asked = new, asked.vocabulary
-        self.query_to_class = asked.classes.to(self.query_to_class.device)
-
-    def embeddings(self) -> Tensor:
-        """CLIP's unit text embeddings (Q, E) of the queries, computed at the first call.
-
-        Raises:
-            RuntimeError: no vocabulary has been set.
-        """
-        if self._vocabulary is None:
-            raise RuntimeError(
-                "no class names yet: this head follows the data set; run it with VocabularyHook, "
-                "call set_vocabulary(names), or name a vocabulary in the config"
-            )
-        if self._embeddings is None and self.text_encoder is not None:
-            # An inference tensor could not take part in a later backward pass.
-            with torch.inference_mode(False), torch.no_grad():
-                embedded = self.text_encoder.embed(self._asked).clone()
-                self._embeddings = embedded.to(self.query_to_class.device)
-        if self._embeddings is None:
-            raise RuntimeError("no embeddings for this vocabulary")
-        return self._embeddings
 
     def rule(self) -> LabelRule:
         """How the query scores of this head become labels.
@@ -324,25 +217,6 @@ class CosineSegHead(BaseModule):
         value = self.loss_decode(scores, target, ignore_index=self.ignore_index)
         hit = accuracy(scores, target, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: value, "acc_seg": hit}
-
-    def init_weights(self) -> None:
-        """Load the text encoder's weights; embeddings made with other weights are forgotten."""
-        super().init_weights()
-        self._forget()
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._forget()
-
-    def _forget(self) -> None:
-        if not self._embeddings_are_given:
-            self._embeddings = None
-
-    def _background(self, vocabulary: Vocabulary | None) -> int:
-        if self.background_index is not None:
-            return self.background_index
-        own = vocabulary.background_index if vocabulary else None
-        return 0 if own is None else own
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:

@@ -503,3 +503,12 @@ def test_memory_needs_no_disk_and_survives_a_copy(tower: TextTower, encoded: lis
     assert torch.equal(embed_vocabulary(clone, v, cache_dir=False), before)
     assert isinstance(clone.text, TextTransformer)
     assert not any(key.startswith("memory") for key in tower.state_dict())
+
+
+def test_what_the_weights_do_not_tell_is_in_the_fingerprint() -> None:
+    """Towers of the same weights that compute something else must not share a cached embedding."""
+    towers = [build_text_tower(text_arch(heads=heads)) for heads in (1, 2)]
+    towers.append(build_text_tower({**text_arch(heads=2), "quick_gelu": False}))
+    for tower in towers[1:]:
+        tower.load_state_dict(towers[0].state_dict())
+    assert len({tower.fingerprint() for tower in towers}) == 3

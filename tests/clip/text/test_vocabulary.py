@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
+from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names, novel_flags
 
 VOC_RENAMED = {"boat": "ship", "diningtable": "table"}
 
@@ -231,3 +231,17 @@ def test_only_sclips_coco_object_shares_a_name_between_classes() -> None:
 def test_unknown_bundled_name_lists_the_files() -> None:
     with pytest.raises(ValueError, match=r"unknown class file 'voc'.*voc20"):
         Vocabulary.bundled("voc")
+
+
+def test_flags_of_novel_classes():
+    classes = ("cat", "dog", "cow")
+    assert novel_flags(classes, ("cow", "cat")) == (True, False, True)
+    assert novel_flags(classes, ()) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("novel", "message"), [("cat", "is one string"), (("cats", "dog"), r"lists \['cats'\]")]
+)
+def test_flags_of_what_is_no_class_are_refused(novel, message):
+    with pytest.raises(ValueError, match=message):
+        novel_flags(("cat", "dog"), novel)

@@ -77,3 +77,16 @@ def test_wrong_rule_and_wrong_table_are_clear_errors(tower):
         resample_positions(table_2x2(), (3, 3), (4, 4), "size")
     with pytest.raises(ValueError, match="smaller than one patch of 16 x 16"):
         tower.forward_dense(torch.zeros(1, 3, 8, 64).double(), READOUTS["vanilla"])
+
+
+@pytest.mark.parametrize("rule", sorted(POSITION_RULES))
+def test_a_native_grid_that_is_not_square_keeps_rows_and_columns_apart(rule):
+    """What is constant along an axis stays so, and the other axis is resampled by itself."""
+    rows = torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64)
+    cls = torch.zeros(1, 1).double()
+    table = torch.cat([cls, rows.repeat_interleave(2)[:, None]])  # 3 x 2, constant in a row
+    out = resample_positions(table, (3, 2), (6, 4), rule)[1:, 0].view(6, 4)
+    torch.testing.assert_close(out, out[:, :1].expand(6, 4))
+    square = torch.cat([cls, rows.repeat_interleave(3)[:, None]])
+    want = resample_positions(square, (3, 3), (6, 6), rule)[1:, 0].view(6, 6)[:, 0]
+    torch.testing.assert_close(out[:, 0], want)

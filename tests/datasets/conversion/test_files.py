@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,70 +11,38 @@ import pytest
 from PIL import Image
 
 from mmclipdis.datasets.conversion.files import (
-    each,
     lines_differ,
     read_picture,
     read_plain_pickle,
     write_labels,
     write_lines,
-    write_whole,
 )
 
 
-def fail_or_write(target: Path) -> None:
-    """Fail once another process is in the middle of a file, or be that process."""
+def test_an_exception_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, lines = tmp_path / "new" / "map.png", tmp_path / "new" / "list.txt"
 
-    def slowly(path: Path) -> None:
-        path.write_bytes(b"half")
-        time.sleep(0.2)
-        path.write_bytes(b"whole")
+    def write(content: int) -> None:
+        write_labels(labels, np.full((3, 3), content, np.uint8))
+        write_lines(lines, [str(content)])
 
-    if target.name == "fails":
-        deadline = time.monotonic() + 10
-        while not list(target.parent.glob(".written.*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        raise ValueError("broken")
-    if not target.exists():
-        write_whole(target, slowly)
-
-
-def test_a_failure_leaves_whole_files_of_other_processes(tmp_path: Path) -> None:
-    tasks = [tmp_path / "fails"] + [tmp_path / "written"] * 31  # 16 go to a process at a time
-    with pytest.raises(ValueError, match="broken"):
-        list(each(fail_or_write, tasks, 2, "file"))
-    assert [path.name for path in tmp_path.iterdir()] == ["written"]
-    assert (tmp_path / "written").read_bytes() == b"whole"
-
-
-def die(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_killed_process_is_reported() -> None:
-    with pytest.raises(OSError, match="one of the processes was killed"):
-        list(each(die, [0], 2, "file"))
-
-
-@pytest.mark.parametrize("nproc", [1, 2])
-def test_results_come_in_order(nproc: int) -> None:
-    assert list(each(abs, list(range(-40, 0)), nproc, "file")) == list(range(40, 0, -1))
-
-
-def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "folder" / "file"
-
-    def fail(path: Path) -> None:
-        path.write_bytes(b"half")
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
-        write_whole(target, fail)
-    assert list(target.parent.iterdir()) == []
-    write_whole(target, lambda path: path.write_bytes(b"whole"))
-    with pytest.raises(OSError, match="No space"):
-        write_whole(target, fail)
-    assert target.read_bytes() == b"whole"
-    assert list(target.parent.iterdir()) == [target]
+    for there in ([], [lines, labels]):
+        with monkeypatch.context() as patch:
+            patch.setattr("mmclipdis.utils.whole_files.os.fsync", full)
+            with pytest.raises(OSError, match=r"No space .*map\.png'"):
+                write_labels(labels, np.zeros((3, 3), np.uint8))
+            with pytest.raises(OSError, match=r"No space .*list\.txt'"):
+                write_lines(lines, ["0"])
+        assert sorted(labels.parent.iterdir()) == there
+        if there:
+            assert (np.asarray(Image.open(labels)) == 1).all()
+            assert lines.read_text() == "1\n"
+        write(1)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("map.tif", np.uint16), ("map.png", np.uint8)])

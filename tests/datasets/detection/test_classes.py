@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmdet.datasets import CocoDataset
 
+from mmclipdis.clip.text.vocabulary import novel_flags
 from mmclipdis.datasets.detection.classes import (
     BASE_CLASSES,
     COCO_CLASSES,
@@ -12,7 +13,6 @@ from mmclipdis.datasets.detection.classes import (
     UNUSED_CLASSES,
 )
 from mmclipdis.losses.masked_cross_entropy import novel_class_weight
-from mmclipdis.models.detection.fvit.losses import novel_flags
 
 NOVEL_AT = [4, 5, 11, 12, 15, 16, 21, 23, 27, 29, 32, 34, 45, 47, 54, 58, 63]
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.models.backbones import CLIPViT
-
-#: Options of the encoder that the backbone decides itself.
-_OWN_OPTIONS = ("out_indices", "trainable", "normalize", "grad_checkpointing")
+from mmclipdis.models.detection.frozen_vit import FrozenViT
 
 
 @MODELS.register_module()
-class FViTBackbone(BaseModule):
+class FViTBackbone(FrozenViT):
     """A pyramid of four levels of a frozen CLIP ViT, and its dense map in the joint space.
 
     =====  ======  ================================================================
@@ -72,13 +66,7 @@ class FViTBackbone(BaseModule):
         norm_cfg: Mapping[str, Any] | None = None,
         dense_map: bool = True,
     ) -> None:
-        super().__init__()
-        _check_choice("level3", level3, ("readout", "vanilla"))
-        _check_choice("normalize", normalize, ("before", "after"))
-        self.encoder = _build_encoder(encoder)
-        self.out_indices = _checked_blocks(out_indices, self.encoder.num_blocks, level3)
-        self.level3 = level3
-        self.normalize = normalize
+        super().__init__(encoder, out_indices, level3, normalize, num_levels=4)
         self.dense_map = dense_map
         width = self.encoder.width
         _, norm = build_norm_layer(dict(norm_cfg or {"type": "SyncBN"}), width)
@@ -90,31 +78,10 @@ class FViTBackbone(BaseModule):
         self.train(self.training)  # all but the encoder
 
     @property
-    def width(self) -> int:
-        """Channels ``W`` of each of the four levels."""
-        return self.encoder.width
-
-    @property
-    def embed_dim(self) -> int:
-        """Channels ``D`` of the dense map."""
-        return self.encoder.embed_dim
-
-    @property
-    def patch_size(self) -> int:
-        """Pixels a side of a patch, which is the stride of the dense map."""
-        return self.encoder.patch_size[0]
-
-    @property
     def strides(self) -> tuple[float, float, float, float]:
         """Pixels a location of the four levels; (3.5, 7, 14, 28) for patch 14."""
         patch = self.patch_size
         return patch / 4, patch / 2, float(patch), 2.0 * patch
-
-    def train(self, mode: bool = True) -> FViTBackbone:
-        """As always, but the encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, ...]:
         """The pyramid, and the dense map.
@@ -130,8 +97,7 @@ class FViTBackbone(BaseModule):
         Raises:
             ValueError: if a side is no multiple of the patch, or zero.
         """
-        self._check_size(images)
-        blocks, dense = self._encode(images)
+        blocks, dense = self.encode(images, with_map=self.dense_map and not self.training)
         levels = self.pyramid(blocks)
         return (*levels, dense) if self.dense_map else levels
 
@@ -144,81 +110,6 @@ class FViTBackbone(BaseModule):
             self.pool(blocks[3]),
         )
 
-    @torch.no_grad()
-    def _encode(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """The four maps ``(B, W, h, w)`` and, if somebody wants it, the dense map."""
-        tower = self.encoder.tower
-        from_readout = self.level3 == "readout"
-        wants_map = self.dense_map and not self.training
-        if not (from_readout or wants_map):
-            return tower.forward_blocks(images, self.out_indices), None
-        asked = self.out_indices[:-1] if from_readout else self.out_indices
-        # Of the tower itself: presets such as DeCLIPViT normalise their map.
-        features = tower.forward_dense(
-            images, self.encoder.readout, intermediates=asked, with_tokens=from_readout
-        )
-        blocks = features.intermediates
-        if from_readout:
-            blocks = (*blocks, features.tokens)
-        return blocks, self._joint_map(features.map) if wants_map else None
-
-    def _joint_map(self, dense: Tensor) -> Tensor:
-        # Regions are pooled and compared with text in fp32, under autocast too.
-        dense = dense.float()
-        return F.normalize(dense, dim=1) if self.normalize == "before" else dense
-
-    def _check_size(self, images: Tensor) -> None:
-        height, width = images.shape[-2:]
-        patch = self.patch_size
-        if height < patch or width < patch or height % patch or width % patch:
-            raise ValueError(
-                f"FViTBackbone got images of {height} x {width} px, whose sides are no multiples "
-                f"of its patch of {patch} px; set pad_size_divisor of the data_preprocessor to a "
-                f"multiple of {patch} (F-ViT: to the image size, so that all images are square)"
-            )
-
 
 def _doubling(width: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"FViTBackbone.{name} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _build_encoder(config: Mapping[str, Any]) -> CLIPViT:
-    taken = [name for name in _OWN_OPTIONS if name in config]
-    if taken:
-        raise ValueError(
-            f"FViTBackbone.encoder must not set {', '.join(taken)}: the encoder is frozen, and the "
-            "backbone has out_indices and normalize of its own; remove them"
-        )
-    encoder = MODELS.build(dict(config))  # frozen, as no CLIPViT trains unless it is told to
-    if not isinstance(encoder, CLIPViT):
-        raise ValueError(
-            f"FViTBackbone.encoder is a {type(encoder).__name__}, which has no transformer blocks; "
-            "take a CLIPViT or one of its presets such as DeCLIPViT"
-        )
-    if encoder.patch_size[0] != encoder.patch_size[1]:
-        raise ValueError(
-            f"FViTBackbone.encoder has patches of {encoder.patch_size} px; they must be square"
-        )
-    return encoder
-
-
-def _checked_blocks(indices: Sequence[int], depth: int, level3: str) -> tuple[int, ...]:
-    """The four blocks, counted from the first one."""
-    given = f"FViTBackbone.out_indices={tuple(indices)}"
-    wrong = [index for index in indices if not -depth <= index < depth]
-    if wrong:
-        raise ValueError(f"{given}: the encoder has {depth} blocks, there is no {wrong[0]}")
-    blocks = tuple(index % depth for index in indices)
-    if len(blocks) != 4 or list(blocks) != sorted(set(blocks)):
-        raise ValueError(f"{given}: name four blocks in ascending order")
-    if level3 == "readout" and blocks[-1] != depth - 1:
-        raise ValueError(
-            f"{given}: level3='readout' reads the last block, {depth - 1}; end with it (F-ViT: "
-            "(3, 5, 7, 11) for ViT-B, (6, 10, 14, 23) for ViT-L), or set level3='vanilla'"
-        )
-    return blocks

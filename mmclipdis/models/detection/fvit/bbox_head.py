@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,13 +18,9 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
-from mmclipdis.models.class_text import ClassText
-from mmclipdis.models.detection.fvit.losses import novel_flags
+from mmclipdis.models.detection.class_text import BACKGROUND, DetectorText
 from mmclipdis.models.detection.nms import strongest_nms
-from mmclipdis.models.text_encoder import build_vocabulary
 
-#: Its embedding is the last column of the classifier; it is fixed, not learned.
-BACKGROUND = "background"
 #: Regions that go through the layers at once in testing, where maps of 1000 are 50 MB each.
 CHUNK = 256
 
@@ -42,14 +37,11 @@ class FViTBBoxHead(ConvFCBBoxHead):
     several words (our addition): their probabilities add up, which keeps one column.
 
     Args:
-        text_encoder, vocabulary, templates, text_embeddings: see
-            :class:`~mmclipdis.models.class_text.ClassText`. The last row of a file of embeddings
-            is the background (or as many as it has words). Checkpoints do not hold the text
-            encoder: its ``init_cfg`` names its weights.
-        novel_classes: Names of the classes without labels in training, ``()`` if there are none;
-            ``'dataset'``: ``metainfo['novel_classes']`` of the data set, through
-            ``VocabularyHook``.
+        text_encoder, vocabulary, templates, text_embeddings, novel_classes: see
+            :class:`~mmclipdis.models.detection.class_text.DetectorText`. The last row of a file of
+            embeddings is the background (or as many as it has words).
         background: Word of the background, or several: what the picture shows where no thing is.
+            Its embedding is the last column of the classifier; it is fixed, not learned.
         detect_temperature: :math:`\tau` before training. In testing,
             ``test_cfg.rcnn.detect_temperature`` takes the place of the learned one.
         fc_out_channels: D, that of the CLIP in use.
@@ -58,7 +50,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
 
     Raises:
         ValueError: no layer that could end in D channels, ``num_classes``, regression by class,
-            or as ``ClassText``.
+            or as ``DetectorText``.
 
     Source: F-ViT (CLIPSelf, ICLR 2024). Its unused K + 1 way linear layer is left out.
     """
@@ -79,7 +71,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         num_reg_fcs: int = 1,
         **kwargs: Any,
     ) -> None:
-        _check_options(num_shared_fcs + num_cls_fcs, novel_classes, kwargs)
+        _check_options(num_shared_fcs + num_cls_fcs, kwargs)
         kwargs.setdefault("loss_cls", {"type": "NovelMaskedCrossEntropyLoss"})
         kwargs["reg_class_agnostic"] = True
         super().__init__(
@@ -95,77 +87,56 @@ class FViTBBoxHead(ConvFCBBoxHead):
         self.fc_cls = nn.Identity()
         self.detect_temperature = nn.Parameter(torch.tensor(float(detect_temperature)))
         self.test_temperature: float | None = None
-        self.text = ClassText(
+        words = (background,) if isinstance(background, str) else tuple(background)
+        if not words:
+            raise ValueError("background has no word; F-ViT's is 'background'")
+        self.text = DetectorText(
             text_encoder,
-            "dataset",
+            vocabulary,
             templates,
             text_embeddings,
             embed_dim=fc_out_channels,
-            saved=False,
+            words=words,
+            novel_classes=novel_classes,
         )
-        self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
-        self.novel_classes = novel_classes
-        self.background = (background,) if isinstance(background, str) else tuple(background)
-        if not self.background:
-            raise ValueError("background has no word; F-ViT's is 'background'")
-        self.vocabulary: Vocabulary | None = None
-        self.novel: tuple[bool, ...] | None = None
-        if not self.follow_dataset:
-            self.set_vocabulary(vocabulary)
+        self._use_classes()
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes in use, without the background, if known."""
+        return self.text.classes
+
+    @property
+    def novel(self) -> tuple[bool, ...] | None:
+        """For each class whether it is novel, if known."""
+        return self.text.novel
+
+    @property
+    def follow_dataset(self) -> bool:
+        """Whether the classes are those of the data set in use."""
+        return self.text.follow_dataset
 
     def set_vocabulary(self, vocabulary: Any, novel_classes: Sequence[str] | None = None) -> None:
-        """Change the classes.
-
-        Args:
-            vocabulary: What ``build_vocabulary`` reads, one name a class, without background.
-            novel_classes: Those of them that are novel; None: those that the config names, or it
-                is not known.
-
-        Raises:
-            FileNotFoundError, ValueError: as ``ClassText.set_vocabulary``, a class of the
-                background, or a novel class that is no class.
-        """
-        new = build_vocabulary(vocabulary, templates=self.text.templates)
-        if new is None:
-            raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
-        _check_background(new, self.background)
-        named = self.novel_classes if novel_classes is None else novel_classes
-        novel = None if named == "dataset" else novel_flags(new.class_names, named)
-        try:
-            words = tuple((word,) for word in self.background)
-            self.text.set_vocabulary(replace(new, names=(*new.names, *words)))
-        except ValueError as error:
-            if self.text.text_embeddings is None:
-                raise
-            raise ValueError(
-                f"{error}; of F-ViT's {new.num_classes + len(words)} rows for {new.num_classes} "
-                f"classes the last row is that of {', '.join(map(repr, self.background))}"
-            ) from error
-        self.vocabulary = new
-        self.num_classes = new.num_classes
-        self._use_novel(novel)
+        """Change the classes; see ``DetectorText.set_vocabulary``."""
+        self.text.set_vocabulary(vocabulary, novel_classes)
+        self._use_classes()
 
     def set_novel(self, novel: Sequence[bool] | None) -> None:
-        """Say for each of the K classes whether it is novel; where the config says so, it counts.
+        """Say which classes are novel; see ``DetectorText.set_novel``."""
+        self.text.set_novel(novel)
+        self._use_classes()
 
-        Raises:
-            ValueError: not one flag a class.
-        """
-        if self.novel_classes != "dataset":
+    def _use_classes(self) -> None:
+        if self.vocabulary is None:
             return
-        if novel is not None and len(novel) != self.num_classes:
-            raise ValueError(f"{len(novel)} flags of novelty for {self.num_classes} classes")
-        self._use_novel(None if novel is None else tuple(novel))
-
-    def _use_novel(self, novel: tuple[bool, ...] | None) -> None:
-        self.novel = novel
+        self.num_classes = self.vocabulary.num_classes
         if hasattr(self.loss_cls, "set_novel"):
-            self.loss_cls.set_novel(novel)
-        elif novel is not None and any(novel):
+            self.loss_cls.set_novel(self.novel)
+        elif self.novel is not None and any(self.novel):
             warnings.warn(
                 f"{type(self.loss_cls).__name__} trains novel classes as negatives; take "
                 "loss_cls=dict(type='NovelMaskedCrossEntropyLoss')",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -196,9 +167,9 @@ class FViTBBoxHead(ConvFCBBoxHead):
         text = self.text.embeddings()
         with torch.autocast(unit.device.type, enabled=False):
             logits = temperature * (unit @ text.T)
-            if len(self.background) == 1:
+            if len(self.text.words) == 1:
                 return logits
-            classes, words = logits.split((self.num_classes, len(self.background)), dim=1)
+            classes, words = logits.split((self.num_classes, len(self.text.words)), dim=1)
             return torch.cat((classes, words.logsumexp(dim=1, keepdim=True)), dim=1)
 
     def loss(
@@ -262,17 +233,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         return results
 
 
-def _check_background(vocabulary: Vocabulary, words: Sequence[str]) -> None:
-    folded = {name.lower() for name in vocabulary.queries}
-    taken = {BACKGROUND, *(word.lower() for word in words)}
-    if vocabulary.background_index is not None or folded & taken:
-        raise ValueError(
-            "the vocabulary has a class of the background, and F-ViT adds a background of its own: "
-            "leave that class out"
-        )
-
-
-def _check_options(layers: int, novel_classes: Any, kwargs: Mapping[str, Any]) -> None:
+def _check_options(layers: int, kwargs: Mapping[str, Any]) -> None:
     if layers < 1:
         raise ValueError("num_shared_fcs or num_cls_fcs must make the region embedding; both are 0")
     if "num_classes" in kwargs:
@@ -281,5 +242,3 @@ def _check_options(layers: int, novel_classes: Any, kwargs: Mapping[str, Any]) -
         raise ValueError("FViTBBoxHead regresses boxes for all classes together, in any vocabulary")
     if not kwargs.get("with_cls", True) or not kwargs.get("with_reg", True):
         raise ValueError("FViTBBoxHead has both branches: with_cls and with_reg cannot be False")
-    if isinstance(novel_classes, str) and novel_classes != "dataset":
-        raise ValueError(f"novel_classes must be 'dataset' or names, got {novel_classes!r}")

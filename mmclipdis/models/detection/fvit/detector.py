@@ -9,12 +9,11 @@ from mmdet.models.detectors import TwoStageDetector
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from mmclipdis.clip.text.vocabulary import Vocabulary
-from mmclipdis.models.class_text import check_same_clip
+from mmclipdis.models.class_text import WithClassText, check_same_clip
 
 
 @MODELS.register_module()
-class FViT(TwoStageDetector):
+class FViT(WithClassText, TwoStageDetector):
     """A ``TwoStageDetector`` with an ``FViTBackbone``, stock neck and RPN, and an ``FViTRoIHead``.
 
     Args:
@@ -32,25 +31,20 @@ class FViT(TwoStageDetector):
         if not getattr(self.backbone, "dense_map", True):
             raise ValueError("FViT reads CLIP's dense map: leave dense_map=True on the backbone")
         encoder = getattr(self.backbone, "encoder", None)
-        check_same_clip(getattr(encoder, "arch", None), self.roi_head.bbox_head.text.encoder)
+        check_same_clip(getattr(encoder, "arch", None), self.class_text.text.encoder)
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The classes in use, if known."""
-        return self.roi_head.bbox_head.vocabulary
-
-    @property
-    def follow_dataset(self) -> bool:
-        """Whether the classes are those of the data set in use."""
-        return bool(self.roi_head.bbox_head.follow_dataset)
+    def class_text(self) -> Any:
+        """The part that knows the classes."""
+        return self.roi_head.bbox_head
 
     def set_vocabulary(self, vocabulary: Any, novel_classes: Sequence[str] | None = None) -> None:
-        """Change the classes of the live model; see ``FViTBBoxHead.set_vocabulary``."""
-        self.roi_head.bbox_head.set_vocabulary(vocabulary, novel_classes)
+        """Change the classes of the live model; see ``DetectorText.set_vocabulary``."""
+        self.class_text.set_vocabulary(vocabulary, novel_classes)
 
     def set_novel(self, novel: Sequence[bool] | None) -> None:
-        """Say which classes are novel; see ``FViTBBoxHead.set_novel``."""
-        self.roi_head.bbox_head.set_novel(novel)
+        """Say which classes are novel; see ``DetectorText.set_novel``."""
+        self.class_text.set_novel(novel)
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Levels of the neck, for images (B, 3, H, W); what stock training and _forward read."""

@@ -5,14 +5,8 @@ Source: F-ViT, the detector of CLIPSelf (ICLR 2024), after F-VLM (ICLR 2023), eq
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
-
-Normalize = Literal["before", "after"]
 
 
 def fuse_scores(p_det: Tensor, p_vlm: Tensor, novel: Tensor, alpha: float, beta: float) -> Tensor:
@@ -48,39 +42,3 @@ def fuse_scores(p_det: Tensor, p_vlm: Tensor, novel: Tensor, alpha: float, beta:
     exponent[:-1][novel.to(p_det.device)] = beta
     with torch.autocast(p_det.device.type, enabled=False):
         return p_det.to(dtype) ** (1 - exponent) * p_vlm.to(dtype) ** exponent
-
-
-def vlm_region_features(
-    maps: Tensor,
-    rois: Tensor,
-    stride: float | tuple[float, float],
-    normalize: Normalize = "before",
-) -> Tensor:
-    """CLIP's embedding of a box: the mean of the dense map in it (RoIAlign with one bin).
-
-    Args:
-        maps: ``(B, D, h, w)`` in the joint image-text space.
-        rois: ``(n, 5)``: number of the image, x0, y0, x1, y1 in pixels of the input. What lies
-            outside the map counts as zeros.
-        stride: Pixels a cell of the map; (height, width) if they differ.
-        normalize: Unit length of the cells ``'before'`` they are averaged (F-ViT), or only
-            ``'after'`` (DeCLIP's distillation).
-
-    Returns:
-        ``(n, D)`` unit vectors, float32 (or float64); zeros for a box wholly outside.
-
-    Raises:
-        ValueError: another ``normalize``, or RoIs that are not (n, 5).
-    """
-    if normalize not in ("before", "after"):
-        raise ValueError(f"normalize must be 'before' or 'after', got {normalize!r}")
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(f"expected RoIs (n, 5), got {tuple(rois.shape)}")
-    height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
-    with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        if normalize == "before":
-            maps = F.normalize(maps, dim=1)
-        cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
-        pooled = roi_align(maps, cells, output_size=1, sampling_ratio=-1, aligned=True)
-        return F.normalize(pooled.flatten(1), dim=1)

@@ -8,6 +8,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmclipdis.clip.text.vocabulary import novel_flags
 from mmclipdis.losses.masked_cross_entropy import (
     Reduction,
     masked_cross_entropy,
@@ -107,20 +108,3 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
             sample_weight=weight,
             reduction=reduction_override or self.reduction,
         )
-
-
-def novel_flags(classes: Sequence[str], novel_classes: Sequence[str]) -> tuple[bool, ...]:
-    """For each class whether it is novel.
-
-    Raises:
-        ValueError: a novel class that is none of the classes.
-    """
-    if isinstance(novel_classes, str):
-        raise ValueError(f"novel_classes={novel_classes!r} is one string; give a list of names")
-    unknown = sorted(set(novel_classes) - set(classes))
-    if unknown:
-        raise ValueError(
-            f"novel classes {unknown[:5]} are none of the {len(classes)} classes: spell them as "
-            "the vocabulary does"
-        )
-    return tuple(name in set(novel_classes) for name in classes)

@@ -13,7 +13,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmclipdis.models.detection.fvit.fusion import fuse_scores, vlm_region_features
+from mmclipdis.models.detection.fvit.fusion import fuse_scores
+from mmclipdis.models.detection.regions import region_embeddings
 
 SCORES = ("fused", "vlm", "detector")
 OPTIONS = ("score", "alpha", "beta", "vlm_temperature", "detect_temperature", "objectness")
@@ -118,7 +119,7 @@ class FViTRoIHead(StandardRoIHead):
                 "call model.eval(), or set score='detector'"
             )
         # Cells are of unit length already if the backbone's normalize='before' says so.
-        return vlm_region_features(vlm_map, rois, vlm_stride, normalize="after")
+        return region_embeddings(vlm_map, rois, vlm_stride, normalize="after")
 
     def scores(self, logits: Tensor, regions: Tensor | None) -> Tensor:
         """Scores (n, K + 1) of proposals, from the box head's logits and :meth:`regions`."""

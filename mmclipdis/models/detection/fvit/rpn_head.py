@@ -28,7 +28,9 @@ class FViTRPNHead(RPNHead):
     Source: F-ViT (CLIPSelf, ICLR 2024).
     """
 
-    def __init__(self, *args: Any, norm_cfg: Mapping[str, Any] | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, norm_cfg: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         self.norm_cfg = norm_cfg  # first: the stock constructor makes the layers
         super().__init__(*args, **kwargs)
 

@@ -72,6 +72,7 @@ class WrappedSegmentor(BaseSegmentor):
 
     @test_cfg.setter
     def test_cfg(self, value: Any) -> None:
+        """Sets the settings of the segmentor, the only one that reads them."""
         self.segmentor.test_cfg = value
 
     def set_vocabulary(self, vocabulary: Any) -> None:

@@ -295,8 +295,8 @@ def test_sides_that_are_no_multiple_of_the_patch_name_the_remedy(size):
         (dict(level3="last"), "level3 must be one of readout, vanilla, got 'last'"),
         (dict(normalize=True), "normalize must be one of before, after, got True"),
         (dict(out_indices=(0, 1, 2, 4)), "has 4 blocks, there is no 4"),
-        (dict(out_indices=(0, 1, 3)), "name four blocks in ascending order"),
-        (dict(out_indices=(1, 0, 2, 3)), "name four blocks in ascending order"),
+        (dict(out_indices=(0, 1, 3)), "name 4 blocks in ascending order"),
+        (dict(out_indices=(1, 0, 2, 3)), "name 4 blocks in ascending order"),
     ],
 )
 def test_a_wrong_option_is_one_clear_error(options, message):

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mmclipdis.losses.masked_cross_entropy import masked_cross_entropy
-from mmclipdis.models.detection.fvit.losses import NovelMaskedCrossEntropyLoss, novel_flags
+from mmclipdis.models.detection.fvit.losses import NovelMaskedCrossEntropyLoss
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -66,8 +66,3 @@ def test_unknown_flags_are_an_error():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         NovelMaskedCrossEntropyLoss(**options)
-
-
-def test_flags():
-    assert novel_flags(CLASSES, ("cow", "cat")) == (True, False, True)
-    assert novel_flags(CLASSES, ()) == (False, False, False)

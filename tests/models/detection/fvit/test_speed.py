@@ -78,6 +78,6 @@ def test_clip_pools_only_for_scores_that_read_it(monkeypatch, score, pooled):
     from mmclipdis.models.detection.fvit import roi_head as fvit_roi_head
 
     model = build(config(score=score)).eval()
-    calls = count(monkeypatch, fvit_roi_head, "vlm_region_features")
+    calls = count(monkeypatch, fvit_roi_head, "region_embeddings")
     model(**batch(model, False), mode="predict")
     assert len(calls) == pooled

@@ -1,0 +1,61 @@
+"""Where the disk cache of text embeddings lies, and how its files appear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmclipdis.clip.text.embedding_cache import default_cache_dir, read_cached, write_cached
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MMCLIPDIS_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return tmp_path / "home"
+
+
+def test_the_own_variable_goes_first(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("MMCLIPDIS_CACHE", "~/mine")
+    assert default_cache_dir() == home / "mine"
+
+
+def test_without_variables_it_lies_in_the_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_cache_dir() == home / ".cache" / "mmclipdis"
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert default_cache_dir() == home / ".cache" / "mmclipdis"
+
+
+def test_xdg_is_respected_and_an_old_cache_stays_in_use(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    new, old = tmp_path / "xdg" / "mmclipdis", home / ".cache" / "mmclipdis"
+    assert default_cache_dir() == new
+    old.mkdir(parents=True)
+    assert default_cache_dir() == old
+    new.mkdir(parents=True)
+    assert default_cache_dir() == new
+
+
+def test_a_disk_that_takes_no_more_is_a_warning_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "text.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("mmclipdis.utils.whole_files.os.fsync", full)
+        with pytest.warns(UserWarning, match=r"not cached: .*No space .*text\.safetensors'"):
+            write_cached(path, "key", torch.ones(2, 3))
+    assert list(tmp_path.iterdir()) == []
+    write_cached(path, "key", torch.ones(2, 3))
+    assert torch.equal(read_cached(path, "key", (2, 3)), torch.ones(2, 3))
