@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -24,7 +21,7 @@ from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import CLIP_MEAN, CLIP_STD
 from tests.datasets.recognition.token_task import write_task
 from tests.models.recognition.test_dclip_configs import shrunk
-from tests.paths import ROOT
+from tests.ranks import launch
 
 WORK = iter(range(10**6))
 
@@ -388,21 +385,8 @@ def test_two_processes_share_the_work_and_equal_one(config):
     fit(config, *cached(config))
     (alone,) = caches(config)
     alone = alone.rename(config.parent / "alone")
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    environment = {
-        **os.environ,
-        **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PORT": str(port)},
-        **{"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
-    }
-    environment.pop("LOCAL_RANK", None)
-    command = ["bash", str(ROOT / "tools/dist_train.sh"), str(config), "2", *cached(config)]
     work = ["--work-dir", str(config.parent / "two"), "--cfg-options", "log_level=INFO"]
-    result = subprocess.run(
-        [*command, *work],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    result = launch("dist_train.sh", str(config), "2", *cached(config), *work)
     assert result.returncode == 0, result.stderr[-3000:]
     (folder,) = caches(config)
     for path in alone.glob("tokens_*.npy"):

@@ -17,6 +17,7 @@ from torch import nn
 
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook, measure
 from tests.engine.toy import toy_config, train, weights
+from tests.ranks import group_of_one
 
 
 @MODELS.register_module()
@@ -238,11 +239,8 @@ def test_interval_must_be_positive(interval):
         HOOKS.build({"type": "MFIMonitorHook", "interval": interval})
 
 
-def test_a_wrapped_model_is_looked_into(tmp_path):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
+def test_a_wrapped_model_is_looked_into():
+    with group_of_one():
         wrapped = MMDistributedDataParallel(ToyClasses())
         found = {}
         hub = SimpleNamespace(update_scalar=lambda name, value: found.update({name: value}))
@@ -252,6 +250,4 @@ def test_a_wrapped_model_is_looked_into(tmp_path):
         hook.after_train_iter(runner, 0)
         assert not found
         hook.after_train_iter(runner, 1)
-    finally:
-        torch.distributed.destroy_process_group()
     assert set(found) == {"train/mean_cosine", "train/posneg_cosine"}

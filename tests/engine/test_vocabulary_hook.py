@@ -18,6 +18,7 @@ from torch.utils.data import Subset
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.vocabulary_hook import VocabularyHook, find_classes
+from tests.ranks import group_of_one
 
 
 class Scenes(BaseDataset):
@@ -194,15 +195,11 @@ def test_a_model_without_vocabulary_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_distributed_wrapper_is_opened(tmp_path: Path) -> None:
     model = Named()
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
+    with group_of_one():
         run = runner(model, tmp_path, Scenes(BASE), Scenes(ALL))
         run.model = MMDistributedDataParallel(model)
         VocabularyHook().before_val(run)
         assert model.vocabulary is not None and model.vocabulary.class_names == ALL
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from mmclipdis.evaluation.region_accuracy import RegionAccuracy, class_accuracy
+from tests.ranks import run_ranks
 
 META = dict(classes=("a", "b", "c", "d"), isthing=(True, True, False, False))
 
@@ -96,22 +95,16 @@ def test_random_predictions_equal_a_naive_count() -> None:
                 assert scores[f"{kind}_{group}_macc{k}"] == pytest.approx(expected, abs=1e-9)
 
 
-def _worker(rank: int, folder: str) -> None:
-    store = f"file://{folder}/store"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+def _worker(rank: int) -> dict[str, float]:
     samples = random_samples(7)
     # as DefaultSampler deals them: the last image comes twice
     own = [samples[i % 7] for i in range(rank, 8, 2)]
-    scores = metric(*own, meta=RANDOM_META).evaluate(7)
-    torch.save(scores, f"{folder}/{rank}.pth")
-    torch.distributed.destroy_process_group()
+    return metric(*own, meta=RANDOM_META).evaluate(7)
 
 
-def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    mp.start_processes(_worker, args=(str(tmp_path),), nprocs=2, start_method="fork")
+def test_two_processes_score_as_one() -> None:
     expected = metric(*random_samples(7), meta=RANDOM_META).evaluate(7)
-    for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pth") == expected
+    assert run_ranks(_worker, 2) == [expected, expected]
 
 
 def test_table_of_the_classes_that_occur(monkeypatch) -> None:

@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from mmclipdis.losses.alignment_transfer import compression_loss, distillation_loss
 from mmclipdis.losses.ranks import gather_samples
+from tests.ranks import run_ranks
 
 OPTIONS = {
     "batch": {},
@@ -35,26 +36,23 @@ def _step(inputs, mine, options, across_ranks=True):
     return torch.cat([loss.detach()[None], weight.grad.flatten(), bias.grad])
 
 
-def _rank(number, rank, meeting):
+def _rank(rank):
     """Average over two ranks, as DDP takes it, against the joint batch in one process."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(4, 3, 6), (4, 3, 6), (4, 5, 6)]
     inputs = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     averages = {}
-    try:
-        for share, images in SHARES.items():
-            for name, options in OPTIONS.items():
-                average = _step(inputs, images[rank], options)
-                dist.all_reduce(average)
-                averages[share, name] = average / 2
-        alone = _step(inputs, SHARES["2 and 2"][rank], {}, across_ranks=False)
-        gathered = gather_samples(torch.arange(6.0).view(3, 2)[: 3 * rank])
-        assert torch.equal(gathered, torch.arange(6.0).view(3, 2))  # the first rank has none
-        with pytest.raises(ValueError, match=r"samples of \[2, 3\] numbers each"):
-            gather_samples(torch.ones(2, 2 + rank))
-    finally:
-        dist.destroy_process_group()
+    for share, images in SHARES.items():
+        for name, options in OPTIONS.items():
+            average = _step(inputs, images[rank], options)
+            dist.all_reduce(average)
+            averages[share, name] = average / 2
+    alone = _step(inputs, SHARES["2 and 2"][rank], {}, across_ranks=False)
+    gathered = gather_samples(torch.arange(6.0).view(3, 2)[: 3 * rank])
+    assert torch.equal(gathered, torch.arange(6.0).view(3, 2))  # the first rank has none
+    with pytest.raises(ValueError, match=r"samples of \[2, 3\] numbers each"):
+        gather_samples(torch.ones(2, 2 + rank))
+    dist.destroy_process_group()
     for (share, name), average in averages.items():
         joint = _step(inputs, [0, 1, 2, 3], OPTIONS[name])
         torch.testing.assert_close(average, joint, rtol=1e-10, atol=1e-12, msg=f"{share}, {name}")
@@ -62,9 +60,6 @@ def _rank(number, rank, meeting):
     assert torch.equal(alone, mine)
 
 
-def test_the_average_of_two_ranks_is_the_joint_batch(tmp_path):
+def test_the_average_of_two_ranks_is_the_joint_batch():
     """Value and gradient, also with one image on a rank and three on the other."""
-    meeting = str(tmp_path / "meeting")
-    other = torch.multiprocessing.spawn(_rank, (1, meeting), nprocs=1, join=False)
-    _rank(0, 0, meeting)
-    other.join()
+    run_ranks(_rank, 2)

@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from mmclipdis.losses.asymmetric import asymmetric_loss
 from tests.losses.multi_label import random_batch
+from tests.ranks import group_of_one, run_ranks
 
 SPLITS = {"1 and 5 images": 1, "known and unknown labels": 3}
 
@@ -29,22 +30,19 @@ def _batch(split, rank=None):
     return logits[mine], target[mine]
 
 
-def _rank(number, rank, meeting):
+def _rank(rank):
     """Average over two ranks, as DDP takes it, against the joint batch."""
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     averages, alone = {}, {}
-    try:
-        for split in SPLITS:
-            batch = _batch(split, rank)
-            for reduction in ("sum", "mean"):
-                average = _step(*batch, reduction)
-                dist.all_reduce(average)
-                averages[split, reduction] = average / 2
-                alone[split, reduction] = _step(*batch, reduction, across_ranks=False)
-            each = asymmetric_loss(*batch, reduction="none")
-            torch.testing.assert_close(each.sum(), asymmetric_loss(*batch, across_ranks=False))
-    finally:
-        dist.destroy_process_group()
+    for split in SPLITS:
+        batch = _batch(split, rank)
+        for reduction in ("sum", "mean"):
+            average = _step(*batch, reduction)
+            dist.all_reduce(average)
+            averages[split, reduction] = average / 2
+            alone[split, reduction] = _step(*batch, reduction, across_ranks=False)
+        each = asymmetric_loss(*batch, reduction="none")
+        torch.testing.assert_close(each.sum(), asymmetric_loss(*batch, across_ranks=False))
+    dist.destroy_process_group()
     for (split, reduction), average in averages.items():
         joint = _step(*_batch(split), reduction)
         torch.testing.assert_close(average, joint, rtol=1e-12, atol=1e-12)
@@ -53,20 +51,15 @@ def _rank(number, rank, meeting):
         assert split != "1 and 5 images" or not torch.allclose(mine, joint, rtol=0.01)
 
 
-def test_the_average_of_two_ranks_is_the_joint_batch(tmp_path):
+def test_the_average_of_two_ranks_is_the_joint_batch():
     """Sum and mean, value and gradient, however images and known labels are distributed."""
-    meeting = str(tmp_path / "meeting")
-    other = torch.multiprocessing.spawn(_rank, (1, meeting), nprocs=1, join=False)
-    _rank(0, 0, meeting)
-    other.join()
+    run_ranks(_rank, 2)
 
 
-def test_no_rank_is_asked_for_a_sum_or_a_given_divisor(tmp_path, monkeypatch):
+def test_no_rank_is_asked_for_a_sum_or_a_given_divisor(monkeypatch):
     batch = random_batch()
     expected = asymmetric_loss(*batch)
-    store = f"file://{tmp_path}/store"
-    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
+    with group_of_one():
         monkeypatch.setattr(dist, "get_world_size", lambda: 3)
         monkeypatch.setattr(dist, "all_reduce", lambda count: count.mul_(6))
         sums = [asymmetric_loss(*batch, across_ranks=across) for across in (True, False)]
@@ -74,8 +67,6 @@ def test_no_rank_is_asked_for_a_sum_or_a_given_divisor(tmp_path, monkeypatch):
         monkeypatch.setattr(dist, "all_reduce", None)
         given = asymmetric_loss(*batch, reduction="mean", avg_factor=4)
         alone = asymmetric_loss(*batch, reduction="mean", across_ranks=False)
-    finally:
-        dist.destroy_process_group()
     assert sums == [3 * expected, expected]
     assert given == expected / 4 and alone == expected / 54
     assert mean == pytest.approx(expected.item() / (54 * 6 / 3))

@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from mmclipdis.losses.content import content_loss
 from mmclipdis.losses.context_correlation import context_correlation_loss
+from tests.ranks import group_of_one, run_ranks
 
 
 def test_golden_boxes_are_pooled_over_the_images():
@@ -78,7 +79,7 @@ def _step(images, goals, regions, index):
     return torch.cat([loss.detach()[None], weight.grad.flatten()])
 
 
-def _rank(number, rank, meeting):
+def _rank(rank):
     """Average over two ranks with two of four images each, as DDP takes it; then alone."""
     generator = torch.Generator().manual_seed(0)
     images, goals, regions = (
@@ -87,40 +88,29 @@ def _rank(number, rank, meeting):
     )
     index = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
     shares = {"3 and 6 boxes": [[0, 3], [1, 2]], "9 and none": [[0, 1], [2, 3]]}
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     averages = {}
-    try:
-        for name, share in shares.items():
-            mine = share[rank]
-            boxes = torch.isin(index, torch.tensor(mine))
-            local = (index[boxes, None] == torch.tensor(mine)).int().argmax(1)
-            averages[name] = _step(images[mine], goals[mine], regions[boxes], local)
-            dist.all_reduce(averages[name])
-            averages[name] /= 2
-    finally:
-        dist.destroy_process_group()
+    for name, share in shares.items():
+        mine = share[rank]
+        boxes = torch.isin(index, torch.tensor(mine))
+        local = (index[boxes, None] == torch.tensor(mine)).int().argmax(1)
+        averages[name] = _step(images[mine], goals[mine], regions[boxes], local)
+        dist.all_reduce(averages[name])
+        averages[name] /= 2
+    dist.destroy_process_group()
     joint = _step(images, goals, regions, index)
     for name, average in averages.items():
         torch.testing.assert_close(average, joint, atol=1e-12, rtol=0, msg=name)
 
 
-def test_the_average_of_two_ranks_is_the_joint_batch(tmp_path):
+def test_the_average_of_two_ranks_is_the_joint_batch():
     """Value and gradient (DeCLIP G18), however the boxes are distributed."""
-    meeting = str(tmp_path / "meeting")
-    other = torch.multiprocessing.spawn(_rank, (1, meeting), nprocs=1, join=False)
-    _rank(0, 0, meeting)
-    other.join()
+    run_ranks(_rank, 2)
 
 
-def test_a_rank_can_count_alone(tmp_path):
-    store = f"file://{tmp_path}/store"
+def test_a_rank_can_count_alone():
     student, teacher = torch.randn(2, 3, 4)
     expected = content_loss(student, teacher)
-    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dist, "all_reduce", lambda boxes: boxes.mul_(2))
-            alone = content_loss(student, teacher, across_ranks=False)
-            assert alone == expected != content_loss(student, teacher)
-    finally:
-        dist.destroy_process_group()
+    with group_of_one(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_reduce", lambda boxes: boxes.mul_(2))
+        alone = content_loss(student, teacher, across_ranks=False)
+        assert alone == expected != content_loss(student, teacher)

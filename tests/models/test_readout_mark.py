@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from mmclipdis.clip.towers.readout import READOUTS, Readout
 from mmclipdis.clip.weights.readout_mark import decode_readout, readout_json
 from mmclipdis.models import CLIPViT, DeCLIPViT
+from tests.ranks import group_of_one
 from tests.tiny import tiny_arch
 
 UNSCALED = dict(attention=("qq", "kk"), scale="none")
@@ -67,11 +68,8 @@ def test_loading_a_whole_checkpoint_is_checked_too(run):
     assert_same_weights(model.backbone, trained)
 
 
-def test_own_state_dict_loads_strictly_under_ddp(tmp_path):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
-    )
-    try:
+def test_own_state_dict_loads_strictly_under_ddp():
+    with group_of_one():
         wrapped = MMDistributedDataParallel(backbone("csa", trainable=("all",)))
         state = wrapped.state_dict()
         assert decode_readout(state["module.readout"], "") == READOUTS["csa"]
@@ -80,8 +78,6 @@ def test_own_state_dict_loads_strictly_under_ddp(tmp_path):
         other = MMDistributedDataParallel(backbone("qq", trainable=("all",)))
         with pytest.raises(ValueError, match=r"'csa'.*'qq'"):
             other.load_state_dict(state)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_header_of_a_safetensors_is_compared(tmp_path):

@@ -10,8 +10,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch.nn import functional as F
 
 from mmclipdis.shapes import pretrain as module
@@ -27,6 +25,7 @@ from mmclipdis.shapes.pretrain import (
 )
 from mmclipdis.shapes.training import adamw, learning_rate
 from mmclipdis.shapes.world import CLASSES
+from tests.ranks import run_ranks
 
 TINY = {
     "embed_dim": 8,
@@ -172,19 +171,17 @@ def test_impossible_recipes_are_refused(settings: dict[str, object], message: st
         Recipe(**settings)
 
 
-def _average(rank: int, meeting: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+def _average(rank: int) -> None:
     parameters = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4))]
     for number, parameter in enumerate(parameters):
         parameter.grad = torch.full_like(parameter, 10.0 * number + rank)
     module._average_gradients(parameters, processes=2)
     for number, parameter in enumerate(parameters):
         torch.testing.assert_close(parameter.grad, torch.full_like(parameter, 10 * number + 0.5))
-    dist.destroy_process_group()
 
 
-def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_average, (str(tmp_path / "meeting"),), nprocs=2)
+def test_two_processes_average_their_gradients() -> None:
+    run_ranks(_average, 2)
 
 
 def test_only_matrices_decay() -> None:

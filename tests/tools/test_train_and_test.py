@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -19,6 +15,7 @@ from torch import Tensor
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from tests.paths import ROOT
+from tests.ranks import launch
 from tests.tools.random_data import write_task
 
 
@@ -147,28 +144,13 @@ def test_tensorboard_is_an_option(config: Path, capsys: pytest.CaptureFixture[st
     assert len(events.Scalars("loss")) == 1
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 def test_two_processes_equal_one_on_the_joint_batch(tmp_path: Path) -> None:
     config = write_task(tmp_path / "task", dropout=0.0, flip=0.0)
     alone, half = tmp_path / "alone", tmp_path / "half"
     run_train([str(config), *options(alone, "train_dataloader.batch_size=4")])
     run_train([str(config), *options(half)])
-    environment = {
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "PORT": str(free_port()),
-        "PYTHON": sys.executable,
-    }
-    environment.pop("LOCAL_RANK", None)
     two = tmp_path / "two"
-    command = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", *options(two)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    result = launch("dist_train.sh", str(config), "2", *options(two))
     assert result.returncode == 0, result.stderr[-3000:]
     first, second = parameters(alone / "iter_4.pth"), parameters(two / "iter_4.pth")
     assert float((first - second).abs().max()) < 1e-5

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor
 
 from tests.models.distillation.test_declip import GRID, PATCH, batch, build
+from tests.ranks import run_ranks
 
 BOXES = (2, 5)  # a rank: the batch's mean is not the mean of the ranks' means
 
@@ -28,20 +25,15 @@ def joint(parts: list[dict]) -> dict:
     )
 
 
-def run(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def run(rank: int) -> dict[str, Tensor]:
     model = MMDistributedDataParallel(build().train())
     losses = model(batch(seed=rank, boxes=BOXES[rank]), mode="loss")
     sum(losses.values()).backward()
-    found = {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
 
 
-def test_two_processes_have_the_gradient_of_the_joint_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(run, (str(tmp_path),), nprocs=2)
-    ranks: list[dict[str, Tensor]] = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+def test_two_processes_have_the_gradient_of_the_joint_batch() -> None:
+    ranks: list[dict[str, Tensor]] = run_ranks(run, 2)
     model = build().train()
     inputs = joint([batch(seed=rank, boxes=BOXES[rank]) for rank in (0, 1)])
     sum(model(inputs, mode="loss").values()).backward()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor
 
 from mmclipdis.models.recognition.dclip import DCLIP
 from tests.models.recognition.tiny_dclip import batch, build
+from tests.ranks import run_ranks
 
 SIZES = (1, 3)  # images of a rank
 
@@ -34,19 +31,15 @@ def share(rank: int) -> tuple[Tensor, list]:
     return images.double(), labelled
 
 
-def run(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def run(rank: int) -> dict[str, Tensor]:
     model = MMDistributedDataParallel(in_double(build()))
     losses = model(*share(rank), mode="loss")
     sum(losses.values()).backward()
-    torch.save(gradients(model.module), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return gradients(model.module)
 
 
-def test_two_processes_have_the_gradient_of_the_joint_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(run, (str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+def test_two_processes_have_the_gradient_of_the_joint_batch() -> None:
+    ranks = run_ranks(run, 2)
     parts = [share(rank) for rank in (0, 1)]
     model = in_double(build())
     images = torch.cat([images for images, _ in parts])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor
 
-import mmclipdis  # noqa: F401  (first, in a spawned process too: it has mmcv's ops)
+import mmclipdis  # noqa: F401  (first, in a rank too: it has mmcv's ops)
 
 pytest.importorskip("mmdet")
 
@@ -21,6 +18,7 @@ from mmdet.models.task_modules.samplers import RandomSampler
 from tests.models.detection.fvit import tiny as tiny_fvit
 from tests.models.detection.fvit.test_parts import real_config, total
 from tests.models.detection.fvit.tiny import batch
+from tests.ranks import run_ranks
 
 
 def first(self: RandomSampler, gallery: Tensor, num: int) -> Tensor:
@@ -55,17 +53,13 @@ def step(model: Any, images: list[int]) -> dict[str, Tensor]:
         RandomSampler.random_choice = kept
 
 
-def run(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    found = step(MMDistributedDataParallel(in_double()), [rank])
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def run(rank: int) -> dict[str, Tensor]:
+    return step(MMDistributedDataParallel(in_double()), [rank])
 
 
-def test_two_processes_have_the_gradient_of_the_joint_batch(tmp_path: Path) -> None:
+def test_two_processes_have_the_gradient_of_the_joint_batch() -> None:
     threads = torch.get_num_threads()
-    torch.multiprocessing.spawn(run, (str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    ranks = run_ranks(run, 2)
     expected, alone = step(in_double(), [0, 1]), step(in_double(), [1])
     torch.set_num_threads(threads)
     assert set(ranks[0]) == set(expected)

@@ -15,6 +15,7 @@ import mmclipdis  # noqa: F401
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
 from mmclipdis.models.segmentation.prediction import full_size_scores
 from mmclipdis.models.segmentation.windows import coverage, cut, slide_windows
+from tests.ranks import group_of_one
 
 ARCH = {
     "embed_dim": 12,
@@ -105,20 +106,16 @@ def test_an_optimiser_step_moves_nothing_that_is_frozen():
 
 
 @pytest.mark.parametrize("pad_len", [2, 8])
-def test_ddp_finds_no_unused_parameter(pad_len, tmp_path):
+def test_ddp_finds_no_unused_parameter(pad_len):
     """DDP stops in the second iteration if a parameter got no gradient in the first."""
     head = {"type": "CATSegHead", "guidance_dims": (8, 4)}
     head["aggregator"] = {**AGGREGATOR, "pad_len": pad_len}
     model = build(decode_head=head).train()
-    store = f"file://{tmp_path}/store"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
+    with group_of_one():
         wrapped = MMDistributedDataParallel(model)
         for _ in range(2):
             losses = wrapped(torch.randn(1, 3, 48, 48), [sample(48, 48)], mode="loss")
             losses["decode.loss_bce"].backward()
-    finally:
-        torch.distributed.destroy_process_group()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 

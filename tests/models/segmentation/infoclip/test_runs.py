@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
@@ -27,6 +26,7 @@ from tests.models.segmentation.infoclip.tiny import (
     one_tokenizer,  # noqa: F401  (a fixture)
 )
 from tests.paths import ROOT
+from tests.ranks import run_ranks
 from tools.model_converters import infoclip
 
 
@@ -163,10 +163,7 @@ def total(losses: dict) -> torch.Tensor:
     return sum(value for name, value in losses.items() if "loss" in name)
 
 
-def _worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+def _worker(rank: int) -> dict[str, dict[str, torch.Tensor]]:
     model = MMDistributedDataParallel(small())
     inputs, samples = batch(4, torch.float64)
     share = slice(2 * rank, 2 * rank + 2)
@@ -175,13 +172,11 @@ def _worker(rank: int, folder: str) -> None:
         losses = model(inputs[share], samples[share], mode="loss")
         total(losses).backward()
     gradients = {n: p.grad for n, p in model.module.named_parameters() if p.grad is not None}
-    torch.save({"losses": losses, "gradients": gradients}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return {"losses": {n: loss.detach() for n, loss in losses.items()}, "gradients": gradients}
 
 
-def test_two_processes_are_one_of_twice_the_batch(tmp_path):
-    mp.start_processes(_worker, args=(str(tmp_path),), nprocs=2, start_method="fork")
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+def test_two_processes_are_one_of_twice_the_batch():
+    found = run_ranks(_worker, 2)
     model = small()
     losses = model.loss(*batch(4, torch.float64))
     total(losses).backward()
