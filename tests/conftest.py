@@ -85,11 +85,10 @@ def unformatted_configs() -> Iterator[None]:
 
 @contextmanager
 def _scopes_kept() -> Iterator[None]:
-    scopes = DefaultScope._instance_dict
-    before = dict(scopes)
+    # mmengine puts another dict in place whenever it switches scopes: no reference to one is kept
+    before = DefaultScope._instance_dict.copy()
     yield
-    scopes.clear()
-    scopes.update(before)
+    DefaultScope._instance_dict = before
 
 
 @pytest.fixture(autouse=True)
