@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,15 +12,9 @@ import pytest
 
 from mmclipdis.compat import install, mmcv_ops
 from mmclipdis.compat import python as compat_python
-from tests.paths import ROOT
+from tests.processes import run_code
 
 needs_lite = pytest.mark.skipif(not mmcv_ops.uses_stand_in(), reason="the full mmcv is installed")
-
-
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
 
 
 @needs_lite
@@ -63,7 +56,7 @@ def test_compiled_ops_are_used_untouched(tmp_path: Path) -> None:
         "    if name.startswith('__'):\n        raise AttributeError(name)\n"
         "    return lambda *args, **kwargs: origin\n"
     )
-    result = run(
+    result = run_code(
         f"import mmcv; mmcv.__path__.insert(0, {str(tmp_path)!r})\n"
         "import mmclipdis.compat.mmcv_ops as stand_in\n"
         "import mmcv._ext, mmcv.ops\n"
@@ -73,7 +66,7 @@ def test_compiled_ops_are_used_untouched(tmp_path: Path) -> None:
 
 
 def test_mmseg_and_mmdet_import_and_register_in_full() -> None:
-    result = run(
+    result = run_code(
         "import mmclipdis\n"
         "import mmcv.ops, mmseg.apis, mmdet.apis\n"
         "from mmseg.utils import register_all_modules as seg\n"

@@ -25,7 +25,6 @@ from tests.models.segmentation.catseg.tiny import shrink_model
 from tests.models.segmentation.infoclip.test_segmentor import (
     build,
     catseg,
-    one_tokenizer,  # noqa: F401  (a fixture)
 )
 from tests.paths import ROOT
 

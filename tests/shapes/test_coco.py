@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from mmclipdis.shapes import coco as module
 from mmclipdis.shapes.captions import names_in
 from mmclipdis.shapes.coco import LABEL_SUFFIX, Settings, categories, write_dataset
 from mmclipdis.shapes.world import CLASSES, THINGS
+from mmclipdis.utils import processes
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +89,12 @@ def test_captions_on_disk_name_what_the_label_map_shows(folder: Path) -> None:
             assert set(names_in(note["caption"])) == visible
 
 
-@pytest.mark.slow
 def test_writing_again_gives_the_same_bytes_also_from_two_processes(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Forked, since a process that starts anew imports everything first, for seconds.
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: fork)
     write_dataset(tmp_path / "again", Settings(6, 5, 3), workers=2)
     assert _digest(tmp_path / "again") == _digest(folder)
 

@@ -55,12 +55,17 @@ def repo(tmp_path):
     return tmp_path
 
 
-def test_the_package_keeps_the_limits_of_the_house():
-    assert house.faults(house.measure(ROOT)) == []
+@pytest.fixture(scope="module")
+def measured():
+    return house.measure(ROOT)
 
 
-def test_the_kept_figures_are_those_of_the_code():
-    assert house.stale(house.read_kept(ROOT), house.table(house.measure(ROOT))) == []
+def test_the_package_keeps_the_limits_of_the_house(measured):
+    assert house.faults(measured) == []
+
+
+def test_the_kept_figures_are_those_of_the_code(measured):
+    assert house.stale(house.read_kept(ROOT), house.table(measured)) == []
 
 
 def test_public_is_what_a_user_can_reach(repo):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -40,6 +41,22 @@ from mmclipdis.clip.weights.loading import Arch, model_config
 _PROBE = "A Photo of  a fire-hydrant's 2 ÜBER crtscreens, isn't it?"
 
 
+@lru_cache(maxsize=8)
+def clip_tokenizer(context_length: int, **options: Any) -> SimpleTokenizer:
+    """CLIP's tokenizer; the same object for the same arguments, since its table takes long to read.
+
+    Args:
+        context_length: Tokens of a text, start and end included.
+        options: Those of ``open_clip.tokenizer.SimpleTokenizer``, such as ``clean``.
+    """
+    return SimpleTokenizer(context_length=context_length, **options)
+
+
+def _hashable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` with tuples for lists, as of special tokens."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
 class TextTower(nn.Module):
     """open_clip's causal text transformer with its tokenizer, run no further than needed.
 
@@ -60,7 +77,7 @@ class TextTower(nn.Module):
         super().__init__()
         _check_causal(text)
         self.text = text
-        self.tokenizer = tokenizer or SimpleTokenizer(context_length=text.context_length)
+        self.tokenizer = tokenizer or clip_tokenizer(int(text.context_length))
         self.context_length = int(text.context_length)
         self.embed_dim = int(text.text_projection.shape[1])
         self.memory = MemoryCache()
@@ -208,7 +225,7 @@ def build_text_tower(arch: Arch) -> TextTower:
         )
     text = build_text_transformer(arch)
     options = text_cfg.get("tokenizer_kwargs") or {}
-    return TextTower(text, SimpleTokenizer(context_length=text.context_length, **options))
+    return TextTower(text, clip_tokenizer(int(text.context_length), **_hashable(options)))
 
 
 def embed_vocabulary(

@@ -19,7 +19,6 @@ from tests.models.segmentation.infoclip.tiny import (
     build,
     catseg,
     drift,
-    one_tokenizer,  # noqa: F401  (a fixture)
     reached,
 )
 

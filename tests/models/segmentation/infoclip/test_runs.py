@@ -23,7 +23,6 @@ from tests.models.segmentation.infoclip.tiny import (
     build,
     catseg,
     drift,
-    one_tokenizer,  # noqa: F401  (a fixture)
 )
 from tests.paths import ROOT
 from tests.ranks import run_ranks

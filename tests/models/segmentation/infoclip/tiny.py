@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
-import pytest
 import torch
 from mmseg.registry import MODELS
-from open_clip.tokenizer import SimpleTokenizer
 
 import mmclipdis  # noqa: F401
 from tests.models.segmentation.catseg.test_segmentor import AGGREGATOR, ARCH, NAMES, QV, sample
 
 ENCODER_PARTS = ("segmentor.image_encoder", "segmentor.text_encoder")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_tokenizer():
-    """All models share what is the same in all; reading it again would take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "mmclipdis.clip.text.encoder.SimpleTokenizer", functools.cache(SimpleTokenizer)
-        )
-        yield
 
 
 def catseg(**options):
