@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import logging
 import os
 import re
@@ -137,6 +138,10 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     return runner.test()
 
 
+#: Numbers of the runs of this process.
+_RUNS = itertools.count(1)
+
+
 def build_runner(config: Config) -> Runner:
     """Build the runner; starts the processes' group itself where there is no GPU.
 
@@ -149,6 +154,12 @@ def build_runner(config: Config) -> Runner:
         )
     if config.launcher != "none" and get_device() == "cpu":
         prepare_cpu_processes(config)
+    run = next(_RUNS)
+    if run > 1:
+        # mmengine hands the logger, messages and visualizer of a name to whoever asks for it, and
+        # names differ by the second: two short runs of a process would paint into one folder.
+        name = config.get("experiment_name") or Path(config.filename or "run").stem
+        config.experiment_name = f"{name}_{run}"
     kind = "runner_type" in config
     runner: Runner = RUNNERS.build(config) if kind else Runner.from_cfg(config)
     runner.register_hook(ForeignCheckpointGuard())

@@ -124,9 +124,13 @@ def test_tta_gives_the_mirror_image_mirrored_labels(tmp_path: Path) -> None:
     assert not np.array_equal(labels["tta"], labels["plain"])
 
 
-def test_each_run_of_a_process_logs_into_its_own_folder(config: Path) -> None:
+def test_each_run_of_a_process_logs_into_its_own_folder(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they begin in the same second, which is all that mmengine's names tell apart."""
+    monkeypatch.setattr("mmengine.runner.runner.time.strftime", lambda *_: "20260101_000000")
     more = ("train_cfg.max_iters=1", "default_hooks.logger.interval=1")
-    for name in ("first", "second"):
+    for name in ("first/work", "second/work"):
         run_train([str(config), *options(config.parent / name, *more)])
         (log,) = (config.parent / name).rglob("scalars.json")
         assert log.read_text().count('"loss"') == 1
