@@ -134,6 +134,7 @@ def test_a_chosen_vocabulary_must_have_as_many_classes_as_the_data(
         run.val()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("cat", "sky", "red_Bus"), ("cat", ["Sky", "air"], "red  bus")])
 def test_a_chosen_vocabulary_in_another_order_is_refused(tmp_path: Path, names: Any) -> None:
     """A label is a place: each would be learned, and scored, under another name."""

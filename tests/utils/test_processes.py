@@ -135,6 +135,7 @@ def test_a_fork_does_not_wait_for_threads_of_opencv_that_it_has_not() -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spawn", [False, True])
 def test_a_spawned_process_is_no_fork_of_this_one(spawn: bool) -> None:
     logging.addLevelName(77, "known here alone")  # a copy of this process would know it, too
@@ -145,6 +146,7 @@ def test_a_spawned_process_is_no_fork_of_this_one(spawn: bool) -> None:
         assert found <= {"Level 77", "known here alone"}
 
 
+@pytest.mark.slow
 def test_spawned_processes_work_beside_threads(capsys: pytest.CaptureFixture[str]) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
