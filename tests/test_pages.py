@@ -59,6 +59,13 @@ def test_targets_of_make_on_the_pages_exist(page: Path) -> None:
     assert named - targets == set()
 
 
+def test_targets_of_make_in_continuous_integration_exist() -> None:
+    targets = set(re.findall(r"(?m)^([a-z][\w-]*):", (ROOT / "Makefile").read_text()))
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    named = set(re.findall(r"run: make ([\w-]+)", workflow))
+    assert "test-fast" in named and named <= targets
+
+
 def test_the_paths_of_a_page_are_found() -> None:
     text = (
         "See `mmclipdis/a.py`, `bash tools/x_{a,b}.sh --y z/tools/q`.\n```bash\nls docs/*.md\n```\n"
