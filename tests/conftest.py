@@ -90,6 +90,14 @@ def unformatted_configs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_files() -> Iterator[None]:
+    """No test waits for the disk: what is synced, and when, is watched by those of whole files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @contextmanager
 def _scopes_kept() -> Iterator[None]:
     # mmengine puts another dict in place whenever it switches scopes: no reference to one is kept
