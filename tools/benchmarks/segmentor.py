@@ -34,6 +34,7 @@ from mmclipdis.models.segmentation.prediction import (
     labels_from_probabilities,
     predict_labels,
 )
+from mmclipdis.models.segmentation.settings import TestSettings
 from mmclipdis.models.segmentation.windows import Size, slide_windows
 
 
@@ -125,7 +126,8 @@ def memory_rows(size: Size, classes: tuple[int, ...]) -> list[dict[str, Any]]:
             return labels_from_probabilities(probabilities, rule)
 
         def chunked(scores: WindowScores = scores, rule: LabelRule = rule) -> Tensor:
-            return predict_labels(scores, photo, rule)
+            step = TestSettings().queries_at_once(scores, photo)
+            return predict_labels(scores, photo, rule, class_chunk=step)
 
         name = f"labels of {photo[0]} x {photo[1]} px, {count} classes"
         rows.append({"name": f"{name}, in chunks", "metrics": {"peak_mb": peak_mb(chunked)}})

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -15,12 +14,12 @@ from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
-from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
+from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(BaseSegmentor):
+class OpenVocabSegmentor(WindowSegmentor):
     """A backbone with a dense map in CLIP's joint space and a head that compares it with names.
 
     Order of operations (ClearCLIP, the published one): windows -> padding to whole patches ->
@@ -84,11 +83,6 @@ class OpenVocabSegmentor(BaseSegmentor):
         """Number of classes C, if known."""
         return self.decode_head.num_classes  # type: ignore[no-any-return]
 
-    @property
-    def out_channels(self) -> int | None:
-        """Channels of the class scores, which mmseg's test-time augmentation asks for."""
-        return self.num_classes
-
     def set_vocabulary(self, vocabulary: Any) -> None:
         """Change the classes of the live model; see :meth:`CosineSegHead.set_vocabulary`."""
         self.decode_head.set_vocabulary(vocabulary)
@@ -110,37 +104,17 @@ class OpenVocabSegmentor(BaseSegmentor):
         losses = self.decode_head.loss(features, data_samples, self.train_cfg)
         return {f"decode.{name}": value for name, value in losses.items()}
 
-    @torch.no_grad()
-    def predict(
-        self,
-        inputs: Tensor | Sequence[Tensor],
-        data_samples: Sequence[SegDataSample] | None = None,
-    ) -> list[SegDataSample]:
-        """Label maps at the size of the photos.
-
-        Args:
-            inputs: normalised images, (B, 3, H, W) or a list of (3, H, W) of different sizes.
-            data_samples: their meta information (``ori_shape``, padding, flip); without it the
-                result has the size of the input.
-
-        Returns:
-            One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
-            ``test_cfg.return_probs``, class probabilities ``seg_logits`` (C, H, W).
-
-        Raises:
-            ValueError: an image without pixels, a window smaller than a patch, or a projector that
-                was trained on a CLIP with other weights.
-        """
-        return predict_samples(
-            inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
-        )
-
     def label_rule(self) -> LabelRule:
         """How the query scores of the windows become labels; the head's."""
         return self.decode_head.rule()  # type: ignore[no-any-return]
 
     def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
-        """Logits of all windows of all ``images``, each (3, H, W), at patch resolution."""
+        """Logits of all windows of all ``images``, each (3, H, W), at patch resolution.
+
+        Raises:
+            ValueError: a window smaller than a patch, or a projector that was trained on a CLIP
+                with other weights.
+        """
         settings = self._settings()
         projector = getattr(self.decode_head, "projector", None)
         if projector is not None and not self.decode_head.any_arch:

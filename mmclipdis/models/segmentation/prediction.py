@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,12 @@ class LabelRule:
     background_index: int = 0
     area_thd: float | None = None
     activation: Activation | None = None
+
+    @cached_property
+    def one_name_each(self) -> bool:
+        """Whether query i is class i, for all of them."""
+        classes = torch.arange(self.num_classes, device=self.query_to_class.device)
+        return torch.equal(self.query_to_class, classes)
 
 
 def resize(maps: Tensor, size: Size) -> Tensor:
@@ -138,7 +145,7 @@ def stream_argmax(
     out_size: Size,
     *,
     activation: Activation | None = None,
-    class_chunk: int = 32,
+    class_chunk: int,
     with_lse: bool = False,
 ) -> RunningArgmax:
     """Best query of each pixel at ``out_size``, ``class_chunk`` queries in memory at a time.
@@ -158,7 +165,7 @@ def stream_argmax(
 
 
 def predict_labels(
-    scores: WindowScores, out_size: Size, rule: LabelRule, *, class_chunk: int = 32
+    scores: WindowScores, out_size: Size, rule: LabelRule, *, class_chunk: int
 ) -> Tensor:
     """Label map int64 (H, W) from logits, in chunks of queries.
 
@@ -213,8 +220,7 @@ def best_synonyms(scores: Tensor, rule: LabelRule, empty: float = -torch.inf) ->
 
     A class without a query gets ``empty``.
     """
-    classes = torch.arange(rule.num_classes, device=rule.query_to_class.device)
-    if torch.equal(rule.query_to_class, classes):  # one name a class
+    if rule.one_name_each:
         return scores
     shape = (*scores.shape[:-3], rule.num_classes, *scores.shape[-2:])
     index = rule.query_to_class.view(-1, 1, 1).expand_as(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from mmclipdis.models.segmentation.prediction import (
     stream_argmax,
 )
 from mmclipdis.models.segmentation.windows import Windows, one_window, slide_windows
+
+labels_of = partial(predict_labels, class_chunk=32)
 
 
 def naive_full_size(scores: WindowScores, out_size, activation=None) -> torch.Tensor:
@@ -162,25 +165,25 @@ def test_golden_probabilities_and_labels() -> None:
         rtol=0,
         atol=5e-6,
     )
-    assert predict_labels(golden_scores(), (1, 1), synonyms).item() == 1
+    assert labels_of(golden_scores(), (1, 1), synonyms).item() == 1
     thresholded = rule([0, 1, 1, 2], prob_thd=0.53)
-    assert predict_labels(golden_scores(), (1, 1), thresholded).item() == 0
+    assert labels_of(golden_scores(), (1, 1), thresholded).item() == 0
 
 
 def test_threshold_is_strict() -> None:
     """A probability that equals the threshold keeps its label; the next number above does not."""
     scores = WindowScores(torch.tensor([0.0, 5.0, 5.0]).view(1, 3, 1, 1), one_window((1, 1)))
-    running = stream_argmax(scores, (1, 1), with_lse=True)
+    running = stream_argmax(scores, (1, 1), class_chunk=2, with_lse=True)
     best = running.probability.item()
     above = math.nextafter(best, 1.0) + 1e-7
-    assert predict_labels(scores, (1, 1), rule([0, 1, 2], prob_thd=best)).item() == 1
-    assert predict_labels(scores, (1, 1), rule([0, 1, 2], prob_thd=above)).item() == 0
+    assert labels_of(scores, (1, 1), rule([0, 1, 2], prob_thd=best)).item() == 1
+    assert labels_of(scores, (1, 1), rule([0, 1, 2], prob_thd=above)).item() == 0
 
 
 def test_without_threshold_and_synonyms_the_best_cosine_wins() -> None:
     scores = make_scores()
     want = full_size_scores(scores, (21, 22)).argmax(dim=0)
-    assert torch.equal(predict_labels(scores, (21, 22), rule(list(range(7)))), want)
+    assert torch.equal(labels_of(scores, (21, 22), rule(list(range(7)))), want)
 
 
 @given(
@@ -215,8 +218,8 @@ def test_area_threshold_drops_rare_classes_and_never_the_background() -> None:
     logits[0, 1] = 1.0
     logits[0, 2, 0, 0], logits[0, 0, 0, 1] = 2.0, 3.0
     scores = WindowScores(logits, one_window((3, 7)))
-    kept = predict_labels(scores, (3, 7), rule([0, 1, 2], area_thd=0.04))
-    dropped = predict_labels(scores, (3, 7), rule([0, 1, 2], area_thd=0.1))
+    kept = labels_of(scores, (3, 7), rule([0, 1, 2], area_thd=0.04))
+    dropped = labels_of(scores, (3, 7), rule([0, 1, 2], area_thd=0.1))
     assert (kept[0, 0].item(), kept[0, 1].item()) == (2, 0)
     assert (dropped[0, 0].item(), dropped[0, 1].item()) == (1, 0)
 
@@ -224,9 +227,9 @@ def test_area_threshold_drops_rare_classes_and_never_the_background() -> None:
 def test_class_permutation_permutes_the_labels() -> None:
     scores = make_scores()
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
-    labels = predict_labels(scores, (25, 25), rule(list(range(7))))
+    labels = labels_of(scores, (25, 25), rule(list(range(7))))
     permuted = WindowScores(scores.maps[:, order], scores.windows)
-    assert torch.equal(order[predict_labels(permuted, (25, 25), rule(list(range(7))))], labels)
+    assert torch.equal(order[labels_of(permuted, (25, 25), rule(list(range(7))))], labels)
 
 
 def test_bad_chunk_is_refused() -> None:

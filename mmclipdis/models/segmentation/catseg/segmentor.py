@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -21,7 +20,7 @@ from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores, resize
-from mmclipdis.models.segmentation.samples import predict_samples
+from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
 from mmclipdis.models.segmentation.windows import Size, pair
 from mmclipdis.models.text_encoder import build_vocabulary
 
@@ -29,7 +28,7 @@ FOLLOW_DATASET = "dataset"
 
 
 @MODELS.register_module()
-class CATSeg(BaseSegmentor):
+class CATSeg(WindowSegmentor):
     """CAT-Seg with any image encoder that has ``dense()`` and any text encoder of this package.
 
     Image -> bilinear to ``clip_size`` -> dense embeddings and two intermediate maps; class names ->
@@ -130,11 +129,6 @@ class CATSeg(BaseSegmentor):
         """Number of classes T, if known."""
         return None if self._vocabulary is None else self._vocabulary.num_classes
 
-    @property
-    def out_channels(self) -> int | None:
-        """Channels of the class scores, which mmseg's test-time augmentation asks for."""
-        return self.num_classes
-
     def set_vocabulary(self, vocabulary: Any) -> None:
         """Change the classes of the live model.
 
@@ -215,33 +209,6 @@ class CATSeg(BaseSegmentor):
         )
         losses = self.decode_head.loss(self.decode_head(features, text), labels)
         return {f"decode.{name}": value for name, value in losses.items()}
-
-    @torch.no_grad()
-    def predict(
-        self,
-        inputs: Tensor | Sequence[Tensor],
-        data_samples: Sequence[SegDataSample] | None = None,
-    ) -> list[SegDataSample]:
-        """Label maps at the size of the photos.
-
-        All views of all images are encoded in batches; from their logits to the labels a few
-        classes are at full size at a time.
-
-        Args:
-            inputs: Normalised images, ``(B, 3, H, W)`` or a list of ``(3, H, W)``.
-            data_samples: Their meta information (``ori_shape``, padding, flip); without it the
-                result has the size of the input.
-
-        Returns:
-            One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
-            ``test_cfg.return_probs``, per-class probabilities ``seg_logits`` (T, H, W).
-
-        Raises:
-            ValueError: An image without pixels, or no vocabulary.
-        """
-        return predict_samples(
-            inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
-        )
 
     def label_rule(self) -> LabelRule:
         """How class logits become labels: sigmoid in every view, then the largest.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmclipdis.models.segmentation.prediction import WindowScores, resize
 from mmclipdis.models.segmentation.settings import TestSettings
-from mmclipdis.models.segmentation.windows import Size, Windows, one_window, slide_windows
+from mmclipdis.models.segmentation.windows import Size, Windows, one_window
 
 MODES = ("whole", "slide", "slide_with_global")
 
@@ -80,10 +80,9 @@ def views_of(image: Tensor, settings: CATSegTestSettings, clip_size: Size) -> Vi
         settings: Test settings.
         clip_size: Size (height, width) in pixels that the encoder sees.
     """
-    if settings.mode == "whole":
-        return Views([resize(image, clip_size)], [one_window(clip_size)], is_whole=True)
-    windows = slide_windows(settings.size, settings.crop_size, settings.stride)
-    picture = resize(image, settings.size)
-    if settings.mode == "slide":
-        return Views([picture], [windows])
+    whole = settings.mode == "whole"
+    picture = resize(image, clip_size if whole else settings.size)
+    windows = settings.windows((picture.shape[-2], picture.shape[-1]))
+    if settings.mode != "slide_with_global":
+        return Views([picture], [windows], is_whole=whole)
     return Views([picture, resize(image, windows.crop)], [windows, one_window(windows.crop)])

@@ -1,0 +1,69 @@
+"""The base of segmentors that score windows of an image and label it from these scores."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
+from mmclipdis.models.segmentation.samples import predict_samples
+from mmclipdis.models.segmentation.settings import TestSettings
+
+
+class WindowSegmentor(BaseSegmentor):
+    """Prediction; a subclass says how windows are scored and how scores become labels."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int | None:
+        """Number of classes, if known."""
+
+    @property
+    def out_channels(self) -> int | None:
+        """Channels of the class scores, which mmseg's test-time augmentation asks for."""
+        return self.num_classes
+
+    @abstractmethod
+    def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
+        """Scores of all windows of ``images``, each (3, H, W), as the model gives them."""
+
+    @abstractmethod
+    def label_rule(self) -> LabelRule:
+        """How these scores become labels."""
+
+    @abstractmethod
+    def _settings(self) -> TestSettings:
+        """Read ``test_cfg`` anew: tools change it after the model was built."""
+
+    @torch.no_grad()
+    def predict(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: Sequence[SegDataSample] | None = None,
+    ) -> list[SegDataSample]:
+        """Label maps at the size of the photos.
+
+        Windows of all images are encoded in batches; from their scores to the labels a few classes
+        are at full size at a time.
+
+        Args:
+            inputs: Normalised images, (B, 3, H, W) or a list of (3, H, W) of different sizes.
+            data_samples: Their meta information (``ori_shape``, padding, flip); without it the
+                result has the size of the input.
+
+        Returns:
+            One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
+            ``test_cfg.return_probs``, class probabilities ``seg_logits`` (C, H, W).
+
+        Raises:
+            ValueError: An image without pixels, no classes, a bad ``test_cfg``, or what
+                :meth:`window_scores` refuses.
+        """
+        return predict_samples(
+            inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
+        )
