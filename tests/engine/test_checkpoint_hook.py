@@ -128,6 +128,15 @@ def test_late_removal_spares_a_file_that_was_written_again(tmp_path: Path) -> No
     assert files(tmp_path) == {"same.pth"}
 
 
+def test_a_best_checkpoint_found_again_in_the_same_iteration_is_kept(tmp_path: Path) -> None:
+    """A second validation writes the file of the first again, and then removes the old one."""
+    run = train(toy_config(tmp_path / "run", **EVERY_TWO))
+    (hook,) = (hook for hook in run.hooks if isinstance(hook, ExactCheckpointHook))
+    hook._save_best_checkpoint(run, {"acc": 99.0})
+    assert run.message_hub.get_info("best_score") == 99.0
+    assert files(tmp_path / "run") == {"iter_6.pth", "best_acc_iter_6.pth"}
+
+
 def test_histories_survive_as_plain_data(tmp_path: Path) -> None:
     config = toy_config(tmp_path / "run", **{"train_cfg.max_iters": 3})
     runner = train(config)

@@ -39,7 +39,11 @@ class DrawingModel(ToyModel):
 
 
 def train_here(
-    work_dir: Path, iterations: int, resume: bool = False, seeds_differ: bool = True
+    work_dir: Path,
+    iterations: int,
+    resume: bool = False,
+    seeds_differ: bool = True,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Train up to an iteration, and tell what this rank has drawn, seen and learnt."""
     config = toy_config(work_dir, launcher="pytorch", resume=resume)
@@ -47,6 +51,7 @@ def train_here(
         {
             "model.type": "DrawingModel",
             "randomness.diff_rank_seed": seeds_differ,  # the ranks draw different numbers
+            "train_dataloader.num_workers": workers,
             "train_cfg.max_iters": iterations,
             "train_cfg.val_interval": 2,  # validation draws, too
             "default_hooks.checkpoint.interval": HALF,
@@ -88,11 +93,14 @@ def test_two_resumed_ranks_draw_and_learn_what_uninterrupted_ones_do(tmp_path: P
     assert torch.equal(first["weights"], second["weights"])
 
 
-def one_seed(rank: int, folder: Path) -> list[float]:
-    return train_here(folder, 2, seeds_differ=False)["noise"]
+def one_seed(rank: int, folder: Path) -> list[list[float]]:
+    """What the images of a rank are disturbed by, loaded by itself and by a worker."""
+    return [train_here(folder / str(n), 2, seeds_differ=False, workers=n)["noise"] for n in (0, 1)]
 
 
 def test_ranks_with_one_seed_augment_differently(tmp_path: Path) -> None:
-    first, second = run_ranks(one_seed, 2, tmp_path)
-    assert len(first) == len(second) == 6
-    assert not set(first) & set(second)
+    ranks = run_ranks(one_seed, 2, tmp_path)
+    for first, second in zip(*ranks, strict=True):
+        assert len(first) == len(second) == 6
+        assert not set(first) & set(second)
+    assert ranks[0][0] == ranks[0][1]
