@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.forkserver import ForkServer
 from pathlib import Path
 from unittest import mock
@@ -39,6 +40,14 @@ LEFT_OUT = ("mmclipdis", "mmcv", "mmdet", "mmseg")
 #: Not the one that multiprocessing keeps for everybody, which may have imported what is under test.
 SERVER = ForkServer()
 SERVER.set_forkserver_preload(LIBRARIES)
+
+
+@contextmanager
+def forked_from(server: ForkServer) -> Iterator[None]:
+    """Have the processes that start in the block by ``forkserver`` come from this one."""
+    connect = server.connect_to_new_process
+    with mock.patch.object(multiprocessing.forkserver, "connect_to_new_process", connect):
+        yield
 
 
 def _start_server() -> None:
@@ -99,8 +108,7 @@ def _run(
         child = multiprocessing.get_context("forkserver").Process(
             target=_child, args=(argv, code, str(cwd), environment, streams)
         )
-        connect = SERVER.connect_to_new_process
-        with mock.patch.object(multiprocessing.forkserver, "connect_to_new_process", connect):
+        with forked_from(SERVER):
             child.start()
         child.join(timeout)
         late = child.is_alive()

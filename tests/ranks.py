@@ -28,6 +28,7 @@ import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
 from tests.paths import ROOT
+from tests.processes import forked_from
 
 #: A server of our own: that of multiprocessing may be used by others, who preload something else.
 _SERVER = multiprocessing.forkserver.ForkServer()
@@ -66,12 +67,10 @@ def run_ranks(
         patch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the server too: libraries look at import
         folder = Path(name)
         task = (function, world_size, arguments, folder, dict(os.environ))
-        patch.setattr(
-            multiprocessing.forkserver, "connect_to_new_process", _SERVER.connect_to_new_process
-        )
-        context = start_processes(
-            _rank, task, nprocs=world_size, join=False, start_method="forkserver"
-        )
+        with forked_from(_SERVER):
+            context = start_processes(
+                _rank, task, nprocs=world_size, join=False, start_method="forkserver"
+            )
         try:
             while not context.join(max(0.0, end - time.monotonic())):
                 running = [r for r, process in enumerate(context.processes) if process.is_alive()]

@@ -19,7 +19,27 @@ from mmclipdis.models.text_encoder import build_vocabulary
 from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
 
-class ClassText(BaseModule):
+class TextEmbeddings(BaseModule):
+    """Base of what keeps text embeddings: given ones for good, others until weights are loaded."""
+
+    _embeddings: Tensor | None
+    _are_given: bool  # by a file or a tensor, and not by a text encoder
+
+    def init_weights(self) -> None:
+        """Load the text encoder's weights; embeddings made with other weights are forgotten."""
+        super().init_weights()
+        self._forget()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._forget()
+
+    def _forget(self) -> None:
+        if not self._are_given:
+            self._embeddings = None
+
+
+class ClassText(TextEmbeddings):
     """One constant text embedding a class and prompt set, from a text encoder or from a file.
 
     The embeddings follow the vocabulary and the weights of the text encoder, and are not saved.
@@ -78,9 +98,9 @@ class ClassText(BaseModule):
             raise ValueError("a file of text_embeddings has one row a class, not one a prompt set")
         self.templates = self.prompt_sets[0] if self.prompt_sets else templates
         self.text_embeddings = text_embeddings
+        self._are_given = text_embeddings is not None
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         self.vocabulary: Vocabulary | None = None
-        self._embeddings: Tensor | None
         self.register_buffer("_embeddings", None, persistent=False)
         self.register_buffer("_place", torch.empty(0), persistent=False)  # knows the device
         self.saved = saved
@@ -156,19 +176,6 @@ class ClassText(BaseModule):
                 "hold it: name its weights with text_encoder.init_cfg",
                 stacklevel=2,
             )
-
-    def init_weights(self) -> None:
-        """Load the text encoder's weights; embeddings made with other weights are forgotten."""
-        super().init_weights()
-        self._forget()
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._forget()
-
-    def _forget(self) -> None:
-        if self.text_embeddings is None:
-            self._embeddings = None
 
 
 class WithClassText:

@@ -201,4 +201,7 @@ def _segments(scene: Scene) -> tuple[list[dict[str, Any]], NDArray[np.uint32]]:
 
 
 def _save(path: Path, array: NDArray[np.uint8]) -> None:
-    write_bytes(path, cv2.imencode(".png", array)[1].tobytes())
+    encoded, data = cv2.imencode(".png", array)
+    if not encoded:
+        raise OSError(f"could not write {path}")
+    write_bytes(path, data.tobytes())

@@ -110,7 +110,7 @@ class CosineSegHead(QueryText):
         loss = dict(loss_decode or {"type": "CrossEntropyLoss", "avg_non_ignore": True})
         self.loss_decode = MODELS.build(loss)
         self.any_arch = any_arch
-        ready = self._embeddings if self._embeddings_are_given else None
+        ready = self._embeddings if self._are_given else None
         self.projector = build_projector(projector, self.text_encoder, ready, any_arch)
 
     @property

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.models.class_text import TextEmbeddings
 from mmclipdis.models.segmentation.class_queries import ClassQueries
 from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
 from mmclipdis.models.text_encoder import build_vocabulary
@@ -20,7 +20,7 @@ from mmclipdis.models.text_encoder import build_vocabulary
 FOLLOW_DATASET = "dataset"
 
 
-class QueryText(BaseModule):
+class QueryText(TextEmbeddings):
     """Base of a head whose classes have one or more names, each with a constant text embedding.
 
     The embeddings are a buffer that is not saved: they follow the vocabulary and the weights of the
@@ -82,8 +82,7 @@ class QueryText(BaseModule):
         self._expected_classes = num_classes
         self._vocabulary: Vocabulary | None = None
         self._asked: Vocabulary | None = None  # without the background, if that has no query
-        self._embeddings_are_given = embeddings is not None
-        self._embeddings: Tensor | None
+        self._are_given = embeddings is not None
         self.query_to_class: Tensor
         given = (
             None if embeddings is None else F.normalize(load_ready_embeddings(embeddings), dim=-1)
@@ -130,7 +129,7 @@ class QueryText(BaseModule):
                 f"background_index={background} is no class of a vocabulary of {new.num_classes}"
             )
         asked = ClassQueries.of(new, None if self.ask_background else background)
-        ready = self._embeddings if self._embeddings_are_given else None
+        ready = self._embeddings if self._are_given else None
         if embeddings is not None:
             ready = F.normalize(embeddings.to(self.query_to_class.device), dim=-1)
         if ready is not None and len(ready) != len(asked.classes):
@@ -161,19 +160,6 @@ class QueryText(BaseModule):
         if self._embeddings is None:
             raise RuntimeError("no embeddings for this vocabulary")
         return self._embeddings
-
-    def init_weights(self) -> None:
-        """Load the text encoder's weights; embeddings made with other weights are forgotten."""
-        super().init_weights()
-        self._forget()
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._forget()
-
-    def _forget(self) -> None:
-        if not self._embeddings_are_given:
-            self._embeddings = None
 
     def _background(self, vocabulary: Vocabulary | None) -> int:
         if self.background_index is not None:

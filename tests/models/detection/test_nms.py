@@ -68,9 +68,10 @@ def test_more_are_looked_at_if_those_do_not_suffice(monkeypatch):
     assert len(found[0]) < 8
 
 
-def test_soft_nms_as_in_mmdet():
-    """Its scores fall below those of pairs that were not looked at first."""
-    nms = {"type": "soft_nms", "iou_threshold": 0.3, "min_score": 1e-3}
+@pytest.mark.parametrize("min_score", [1e-3, 0.0])
+def test_soft_nms_as_in_mmdet(min_score):
+    """Its scores fall below those of pairs not looked at first, be they as many as asked."""
+    nms = {"type": "soft_nms", "iou_threshold": 0.3, "min_score": min_score}
     crowded, _ = crowd(200, 1, things=1)
     alone = torch.arange(30.0)[:, None] * 20 + torch.tensor([700.0, 700, 710, 710])
     boxes = torch.cat([crowded, alone])

@@ -224,6 +224,16 @@ def test_area_threshold_drops_rare_classes_and_never_the_background() -> None:
     assert (dropped[0, 0].item(), dropped[0, 1].item()) == (1, 0)
 
 
+def test_a_class_of_exactly_the_area_threshold_is_dropped() -> None:
+    """SCLIP keeps what is above the threshold: one of four pixels is not above a quarter."""
+    logits = torch.zeros(1, 3, 1, 4)
+    logits[0, 1], logits[0, 2, 0, 0] = 1.0, 2.0
+    scores = WindowScores(logits, one_window((1, 4)))
+    for area_thd, first in ((0.25, 1), (0.2499, 2)):
+        labels = labels_of(scores, (1, 4), rule([0, 1, 2], area_thd=area_thd))
+        assert labels.tolist() == [[first, 1, 1, 1]]
+
+
 def test_class_permutation_permutes_the_labels() -> None:
     scores = make_scores()
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])

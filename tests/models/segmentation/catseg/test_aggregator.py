@@ -199,13 +199,14 @@ def test_equals_plain_form_in_values_and_gradients(train, recompute, options):
     )
 
 
-def test_equals_plain_form_on_a_grid_with_inner_windows():
-    model = tiny(window_size=4)
+@pytest.mark.parametrize(("window", "grid"), [(4, (12, 16)), (3, (9, 6))])
+def test_equals_plain_form_on_a_grid_with_inner_windows(window, grid):
+    model = tiny(window_size=window)
     assert_same(
         model,
         model,
         lambda *args: plain_forward(model, *args),
-        tiny_inputs(grid=(12, 16)),
+        tiny_inputs(grid=grid),
     )
 
 

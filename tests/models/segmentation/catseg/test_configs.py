@@ -11,7 +11,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 import mmclipdis  # noqa: F401
-from tests.models.segmentation.catseg.tiny import shrink_model
+from tests.models.segmentation.catseg.tiny import shrink_data, shrink_model
 from tests.paths import ROOT
 
 CONFIGS = (
@@ -48,13 +48,7 @@ def shrunk(path, tmp_path):
             "env_cfg.dist_cfg.backend": "gloo",
         }
     )
-    sizes = {"ResizeShortestEdgePIL": {"scale": 64}, "RandomCrop": {"crop_size": (64, 64)}}
-    sizes["Pad"] = {"size": (64, 64)}
-    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.data_root = str(tmp_path / "data")
-        for transform in loader.dataset.pipeline:
-            transform.update(sizes.get(transform.type, {}))
+    shrink_data(config, tmp_path / "data")
     return config
 
 

@@ -170,6 +170,14 @@ def test_labels_do_not_depend_on_the_budgets_of_memory(max_classes):
     assert results[0].pred_sem_seg.data.unique().numel() > 1
 
 
+def test_window_scores_are_in_full_precision_under_autocast():
+    """Ties of half-precision logits would show as steps in the labels."""
+    model = build(test_cfg={"mode": "slide", "size": 64, "crop_size": 40, "stride": 24}).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        (scores,) = model.window_scores([torch.randn(3, 40, 56)])
+    assert scores.maps.dtype == torch.float32
+
+
 def test_padding_of_the_batch_does_not_influence_the_result():
     model = build().eval()
     image = torch.randn(1, 3, 40, 40)

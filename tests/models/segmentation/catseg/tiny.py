@@ -50,3 +50,14 @@ def shrink_model(model: ConfigDict, patch: int) -> None:
     model.clip_size = (4 * patch, 4 * patch)
     model.data_preprocessor.size = (64, 64)
     model.test_cfg.update(size=(80, 80), crop_size=(64, 64), stride=(16, 16))
+
+
+def shrink_data(config, root):
+    """Let a config of training and testing read images of about 100 pixels under ``root``."""
+    sizes = {"ResizeShortestEdgePIL": {"scale": 64}, "RandomCrop": {"crop_size": (64, 64)}}
+    sizes["Pad"] = {"size": (64, 64)}
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(root)
+        for transform in loader.dataset.pipeline:
+            transform.update(sizes.get(transform.type, {}))

@@ -17,7 +17,8 @@ from mmseg.registry import MODELS
 from mmclipdis.engine import read_checkpoint
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.models.segmentation.infoclip.checkpoint import student_of
-from tests.models.segmentation.catseg.test_configs import shrink_model, write_images
+from tests.models.segmentation.catseg.test_configs import write_images
+from tests.models.segmentation.catseg.tiny import shrink_data, shrink_model
 from tests.models.segmentation.infoclip.tiny import (
     batch,
     build,
@@ -46,13 +47,7 @@ def shrunk(folder: Path, **changes) -> Config:
             **changes,
         }
     )
-    sizes = {"ResizeShortestEdgePIL": {"scale": 64}, "RandomCrop": {"crop_size": (64, 64)}}
-    sizes["Pad"] = {"size": (64, 64)}
-    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.data_root = str(folder / "data")
-        for transform in loader.dataset.pipeline:
-            transform.update(sizes.get(transform.type, {}))
+    shrink_data(config, folder / "data")
     return config
 
 
