@@ -8,6 +8,6 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(
-        encoder=dict(init_cfg=dict(checkpoint="checkpoints/clipself_EVA-L_proposals.pt"))
+        encoder=dict(init_cfg=dict(checkpoint="checkpoints/eva_vitl14_lvis_clipself_patches.pt"))
     ),
 )

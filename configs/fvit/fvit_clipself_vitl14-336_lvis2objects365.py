@@ -9,7 +9,8 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(
-        encoder=dict(init_cfg=dict(checkpoint="checkpoints/clipself_EVA-L_proposals.pt"))
+        encoder=dict(init_cfg=dict(checkpoint="checkpoints/eva_vitl14_lvis_clipself_patches.pt"))
     ),
+    roi_head=dict(bbox_head=dict(vocabulary="objects365")),
     test_cfg=dict(rcnn=dict(alpha=0.3, beta=0.3)),
 )

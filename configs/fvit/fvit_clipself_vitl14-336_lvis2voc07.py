@@ -8,7 +8,7 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(
-        encoder=dict(init_cfg=dict(checkpoint="checkpoints/clipself_EVA-L_proposals.pt"))
+        encoder=dict(init_cfg=dict(checkpoint="checkpoints/eva_vitl14_lvis_clipself_patches.pt"))
     ),
     roi_head=dict(bbox_head=dict(vocabulary=_base_.vocabulary)),
     test_cfg=dict(rcnn=dict(alpha=0.3, beta=0.3)),

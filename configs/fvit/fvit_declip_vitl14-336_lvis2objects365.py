@@ -17,6 +17,6 @@ model = dict(
     backbone=dict(
         encoder=dict(type="DeCLIPViT", readout=dict(attention=("qq", "kk"), scale="none"), **clip)
     ),
-    roi_head=dict(bbox_head=dict(text_encoder=dict(**clip))),
+    roi_head=dict(bbox_head=dict(vocabulary="objects365", text_encoder=dict(**clip))),
     test_cfg=dict(rcnn=dict(alpha=0.3, beta=0.3)),
 )

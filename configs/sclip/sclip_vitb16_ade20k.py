@@ -1,6 +1,5 @@
 # SCLIP, OpenAI ViT-B/16, ADE20K (150 classes). Not run here.
 # Published: 16.1 mIoU (SCLIP paper), 16.45 (its code, same protocol).
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/ade20k_sclip.py",

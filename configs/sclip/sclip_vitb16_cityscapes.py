@@ -1,6 +1,5 @@
 # SCLIP, OpenAI ViT-B/16, Cityscapes (19 classes). Not run here.
 # Published: 32.2 mIoU (SCLIP paper), 32.34 (its code, same protocol).
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/cityscapes_sclip.py",

@@ -1,6 +1,5 @@
 # SCLIP, OpenAI ViT-B/16, COCO-Stuff 164k (171 classes). Not run here.
 # Published: 22.4 mIoU (SCLIP paper), 22.77 (its code, same protocol).
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_stuff164k.py",

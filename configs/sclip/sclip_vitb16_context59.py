@@ -1,6 +1,5 @@
 # SCLIP, OpenAI ViT-B/16, PASCAL Context without background (59 classes). Not run here.
 # Published: 34.2 mIoU (SCLIP paper), 34.46 (its code, same protocol).
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/context59_sclip.py",

@@ -1,6 +1,5 @@
 # SCLIP, OpenAI ViT-B/16, PASCAL Context with background (60 classes). Not run here.
 # Published: 30.4 mIoU (SCLIP paper), 31.74 (its code, same protocol).
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/context60_sclip.py",

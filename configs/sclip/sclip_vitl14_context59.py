@@ -1,7 +1,6 @@
 # SCLIP, OpenAI ViT-L/14, PASCAL Context without background (59 classes). Not run here.
 # Published: 20.5 mIoU (ClearCLIP paper under its own protocol); the protocol here is
 # SCLIP's.
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/context59_sclip.py",

@@ -1,6 +1,5 @@
 # SCLIP, OpenAI ViT-L/14, PASCAL Context with background (60 classes). Not run here.
 # No published number for this backbone with background.
-# Class names: the list of ClearCLIP; that of SCLIP is not in the package.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/context60_sclip.py",

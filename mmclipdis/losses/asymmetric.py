@@ -150,10 +150,11 @@ def _negative(z: Tensor, gamma: float, clip: float, detach: bool, eps: float | N
     costs = ~(p <= clip)  # nan costs nan: at a cost of 0 only its gradient would be nan
     # the power of 0 may have an infinite slope, so that those below the margin take part with a 1
     focusing = torch.where(costs, p - clip, 1.0).pow(gamma)
+    rest = (-z).sigmoid() + clip  # 1 - p as a sigmoid: exact where it is small, never below clip
     if eps is not None:
-        log_rest = (1 - p + clip).clamp(min=eps, max=1).log()
+        log_rest = rest.clamp(min=eps, max=1).log()
     elif clip == 0:
         log_rest = F.logsigmoid(-z)
-    else:  # 1 - p as a sigmoid: exact where it is small, and the sum never falls below clip
-        log_rest = ((-z).sigmoid() + clip).clamp(max=1).log()
+    else:
+        log_rest = rest.clamp(max=1).log()
     return torch.where(costs, -(focusing.detach() if detach else focusing) * log_rest, 0.0)

@@ -131,6 +131,17 @@ def test_stable_and_limited_logarithms_differ_at_the_ends_only():
     assert torch.autograd.grad(stable, z)[0].item() == pytest.approx(-1, rel=1e-6)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1e-4])
+@pytest.mark.parametrize("z", [10.0, 12.0, 13.5])
+def test_a_probability_near_one_keeps_its_digits_with_a_limit(z, clip):
+    wrong = torch.tensor([[z]], requires_grad=True)
+    loss = asymmetric_loss(wrong, torch.zeros(1, 1), 1, 0, clip, eps=1e-6)
+    rest = 1 / (1 + math.exp(z)) + clip  # 1 - p in single precision has lost half of its digits
+    assert loss.item() == pytest.approx(-math.log(rest), rel=1e-6)
+    slope = math.exp(-z) / (1 + math.exp(-z)) ** 2 / rest
+    assert torch.autograd.grad(loss, wrong)[0].item() == pytest.approx(slope, rel=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("gammas", [(1, 2), (0.5, 0.5), (0, 0)])
 @pytest.mark.parametrize("detach", [True, False])

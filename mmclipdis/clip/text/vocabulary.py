@@ -15,13 +15,15 @@ from mmclipdis.clip.text.templates import TEMPLATES, Templates, TemplateSet, get
 CLASS_FILES = Path(__file__).parent / "class_files"
 
 #: Options of the class files in the package that are more than plain lists. SCLIP's COCO-Object
-#: lists "bed" both as a class and as a name of the background.
+#: and ProxyCLIP's list "bed" both as a class and as a name of the background.
 _BUNDLED_OPTIONS: dict[str, dict[str, Any]] = {
     "voc21": {"background_index": 0},
     "context60": {"background_index": 0},
     "coco_object": {"background_index": 0},
     "sclip_voc21": {"background_index": 0},
     "sclip_coco_object": {"background_index": 0, "allow_duplicates": True},
+    "proxyclip_voc21": {"background_index": 0},
+    "proxyclip_coco_object": {"background_index": 0, "allow_duplicates": True},
 }
 
 
@@ -204,7 +206,9 @@ def bundled_names() -> tuple[str, ...]:
 
     ``voc20 voc21 context59 context60 coco_object coco_stuff164k cityscapes ade20k`` are ClearCLIP's
     (they differ from the data sets' own names: ship, table, blanks deleted); ``sclip_*`` are
-    SCLIP's with its synonyms. Other lists of SCLIP, and ProxyCLIP's, are not included.
+    SCLIP's with its synonyms, ``proxyclip_*`` ProxyCLIP's with its words for the background. The
+    other lists of both are word for word ClearCLIP's. ``objects365`` are the data set's own names
+    but for "hami melon", as F-ViT's transfer prompts them.
     """
     return tuple(sorted(path.stem for path in CLASS_FILES.glob("*.txt")))
 

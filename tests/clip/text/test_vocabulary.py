@@ -178,6 +178,11 @@ def voc20() -> tuple[str, ...]:
     return tuple(VOC_RENAMED.get(n, n) for n in metainfo("PascalVOCDataset")[1:])
 
 
+def objects365() -> tuple[str, ...]:
+    names = pytest.importorskip("mmdet.datasets").Objects365V1Dataset.METAINFO["classes"]
+    return tuple({"hamimelon": "hami melon"}.get(n, n).strip() for n in names)  # "tissue "
+
+
 @pytest.mark.parametrize(
     ("name", "derive"),
     [
@@ -189,6 +194,7 @@ def voc20() -> tuple[str, ...]:
         ("coco_stuff164k", lambda: fused(metainfo("COCOStuffDataset"))),
         ("cityscapes", lambda: fused(metainfo("CityscapesDataset"))),
         ("ade20k", lambda: fused(metainfo("ADE20KDataset"))),
+        ("objects365", objects365),
     ],
 )
 def test_class_files_follow_the_data_sets(name: str, derive: object) -> None:
@@ -218,14 +224,39 @@ def test_sclip_files_have_the_published_number_of_queries(
         assert plain_name in expanded or synonyms == (plain_name,)
 
 
-def test_only_sclips_coco_object_shares_a_name_between_classes() -> None:
+@pytest.mark.filterwarnings("ignore:the same name stands for two classes")
+@pytest.mark.parametrize(("name", "words"), [("voc21", 26), ("coco_object", 17)])
+def test_proxyclips_lists_differ_from_the_plain_ones_in_the_background_alone(
+    name: str, words: int
+) -> None:
+    plain, ours = Vocabulary.bundled(name), Vocabulary.bundled(f"proxyclip_{name}")
+    assert ours.names[1:] == plain.names[1:] and ours.background_index == 0
+    of_sclip = Vocabulary.bundled(f"sclip_{name}").names[0]
+    left_out = {
+        "lamp",
+        "door",
+        "window",
+        "wardrobe",
+        "ceiling",
+        "shelf",
+        "curtain",
+        "stair",
+        "fence",
+    }
+    expected = [w for w in of_sclip if name == "voc21" or w not in left_out]
+    assert list(ours.names[0]) == expected and len(expected) == words
+
+
+def test_only_two_lists_of_coco_object_share_a_name_between_classes() -> None:
+    sharing = {"sclip_coco_object", "proxyclip_coco_object"}
     for name in bundled_names():
-        if name != "sclip_coco_object":
+        if name not in sharing:
             Vocabulary.bundled(name)
-    with pytest.warns(UserWarning, match="'bed'"):
-        Vocabulary.bundled("sclip_coco_object")
-    with pytest.raises(ValueError, match="'bed'"):
-        Vocabulary.bundled("sclip_coco_object", allow_duplicates=False)
+    for name in sharing:
+        with pytest.warns(UserWarning, match="'bed'"):
+            Vocabulary.bundled(name)
+        with pytest.raises(ValueError, match="'bed'"):
+            Vocabulary.bundled(name, allow_duplicates=False)
 
 
 def test_unknown_bundled_name_lists_the_files() -> None:
