@@ -19,6 +19,7 @@ from mmclipdis.clip.text.templates import Templates, get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.projectors import load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
+from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.whole_files import write_text
 from mmclipdis.visualization.class_similarity import cluster_order, draw_class_similarity
 
@@ -94,7 +95,7 @@ def class_features(
     arch: str,
     checkpoint: str,
     projectors: str | None,
-    device: str,
+    device: str | None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Text features of all classes, with those of their negative prompts.
 
@@ -104,26 +105,28 @@ def class_features(
         arch: open_clip name of CLIP.
         checkpoint: Its weights, a tag or a file.
         projectors: File of DCLIP's projectors; None for none.
-        device: Where to compute.
+        device: Where to compute, see :func:`mmclipdis.utils.device.usable_device`.
 
     Returns:
         ``clip``: two tensors ``(N, E)``, positive and negative, and with projectors ``projected``:
         two of ``(N, d')``.
 
     Raises:
-        FileNotFoundError, ValueError: for weights that do not exist or do not fit.
+        FileNotFoundError, ValueError: for weights that do not exist or do not fit, or a device
+            that is not there.
     """
+    place = usable_device(device)
     encoder = OpenCLIPTextEncoder(arch, init_cfg=dict(type="Pretrained", checkpoint=checkpoint))
     projection = None
     if projectors is not None:  # before the weights of CLIP are loaded: it may not fit
         projection = load_projectors(projectors, in_dim=encoder.embed_dim, arch=arch)
     encoder.init_weights()
-    encoder.to(device).eval()
+    encoder.to(place).eval()
     prompts = vocabulary, dataclasses.replace(vocabulary, templates=get_templates(negative))
     positive, negated = (encoder.embed(sentences) for sentences in prompts)
     found = {"clip": (positive, negated)}
     if projection is not None:
-        projection.to(device).eval()
+        projection.to(place).eval()
         with torch.no_grad():
             found["projected"] = (projection.text(positive), projection.text(negated))
     return found
@@ -219,6 +222,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--top", type=int, default=20, help="pairs to list; default: 20")
     add("--order", choices=["given", "cluster"], default="given",
         help="of the classes in the heat maps; cluster: similar ones side by side")  # fmt: skip
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", help="cpu, cuda, cuda:1, ...; a GPU if there is one")
     add("--out", default="work_dirs/class_similarity", help="folder to write into")
     return parser

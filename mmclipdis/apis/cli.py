@@ -18,16 +18,18 @@ import torch.distributed
 from mmengine.config import Config, DictAction
 
 import mmclipdis
+from mmclipdis.apis.config_check import UserInputError, check_config
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 
 DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
 PACKAGE = str(Path(mmclipdis.__file__).parent)
 EXIT_CODE = 2
+#: What a constructor fails with that was given a value of another kind than it expects.
+OF_VALUES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
+    ValueError,
+)
 FILE_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-
-
-class UserInputError(ValueError):
-    """The user asked for something that cannot be done; the message says what to do instead."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,12 +84,14 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
         raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}")
     try:
         config = Config.fromfile(path)
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise UserInputError(f"config {args.config!r} cannot be read: {error}.") from error
     except OSError as error:
         if "Only py/yml/yaml/json" in str(error):
             raise UserInputError(f"config {args.config!r} must be a .py file.") from error
         raise
+    except Exception as error:  # a config is a program
+        raise UserInputError(
+            f"config {args.config!r} cannot be read: {_failure(error)}."
+        ) from error
     if args.cfg_options:
         try:
             config.merge_from_dict(args.cfg_options)
@@ -109,12 +113,25 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
         raise UserInputError(f"config {args.config!r} {MMSEG_REMEDY}.")
     if config.get("default_scope") == "mmdet" and not HAS_MMDET:
         raise UserInputError(f"config {args.config!r} {MMDET_REMEDY}.")
+    check_config(config)
     config.launcher = args.launcher
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / path.stem)
     return config
+
+
+def _failure(error: Exception) -> str:
+    """Kind and message of what stopped a config, and the line of the config where it was."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, (SyntaxError, UnicodeDecodeError)):
+        return text  # names file and line itself
+    places = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"
+    ]
+    where = f" (line {places[-1].lineno} of {places[-1].filename})" if places else ""
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def _did_you_mean(path: Path) -> str:
@@ -129,8 +146,9 @@ def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str]
     """Run a tool; mistakes of the user become one line and exit code 2.
 
     Mistakes are errors that mmclipdis raises on purpose (``ValueError`` and the like), files that
-    are missing, and names that no registry knows. All other errors keep their traceback, and with
-    ``--debug`` or ``MMCLIPDIS_DEBUG=1`` these do, too.
+    are missing, names that no registry knows, and values of a config that the class they are given
+    to does not take. All other errors keep their traceback, and with ``--debug`` or
+    ``MMCLIPDIS_DEBUG=1`` these do, too.
     """
     try:
         result = main(arguments)
@@ -179,7 +197,34 @@ def user_message(error: BaseException) -> str | None:
         # an unknown type, or an argument that it does not take
         if isinstance(cause, (KeyError, TypeError)) and f"mmengine{os.sep}registry" in place:
             return message
-    return None
+    return _refused_values(error)
+
+
+def _refused_values(error: BaseException) -> str | None:
+    """What a config gives to a class whose constructor fails; None if none was being built.
+
+    mmengine and torch say ``'<=' not supported between 'float' and 'str'`` and not of what.
+    """
+    built = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "build_from_cfg" and "obj_cls" in frame.f_locals:
+            built = frame.f_locals
+    if built is None or not isinstance(error, OF_VALUES):
+        return None
+    name = getattr(built["obj_cls"], "__name__", built["obj_cls"])
+    given = ", ".join(f"{k}={_short(v)}" for k, v in built["args"].items() if _short(v))
+    reason = " ".join(str(error).split())[:200].rstrip(".") or "no message"
+    return (
+        f"{name} does not accept what the config gives it: {type(error).__name__}: {reason}; "
+        f"given: {given[:300] or 'nothing'}. --debug shows where it stopped."
+    )
+
+
+def _short(value: object) -> str:
+    """A value as a config has it; nothing for what is long or was built."""
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    text = repr(value) if isinstance(value, plain) else ""
+    return text if len(text) <= 120 else ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

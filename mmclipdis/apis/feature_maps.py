@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
+from mmclipdis.utils.device import usable_device
 from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
     GROUPS,
@@ -72,7 +73,7 @@ def figure(
     layers: Sequence[int] | None = None,
     groups: Sequence[str] = GROUPS,
     short_side: int | None = None,
-    device: str = "cpu",
+    device: str | None = "cpu",
     smooth: bool = False,
 ) -> Path:
     """Draw the maps of every model for every anchor into one picture.
@@ -89,7 +90,7 @@ def figure(
         groups: Of :data:`~mmclipdis.visualization.feature_maps.GROUPS`.
         short_side: Pixels that the first model sees of the photo's short side; None takes twice
             its native size for a CLIP, and 32 patches for another model.
-        device: Where to compute.
+        device: Where to compute, see :func:`mmclipdis.utils.device.usable_device`.
         smooth: Interpolate between the patches.
 
     Raises:
@@ -98,6 +99,7 @@ def figure(
     if not models:
         raise ValueError("no model to draw: give --arch, --config or --vfm")
     # What can be told before any weights are loaded.
+    place = usable_device(device)
     check_groups(groups)
     check_picture_name(out)
     anchors = list(anchors) or [_centre(photo)]
@@ -106,11 +108,11 @@ def figure(
     found: dict[str, list[FeatureMap]] = {}
     grid: tuple[int, int] | None = None
     for model in models:
-        encoder = _build(model, device)
+        encoder = _build(model, place)
         grid = grid or _grid(photo.shape[:2], encoder, short_side)
         patches = [anchor_patch(anchor, photo.shape[:2], grid) for anchor in anchors]
         is_clip = isinstance(encoder, CLIPViT)
-        image = _input(photo, grid, encoder.patch_size, is_clip).to(device)
+        image = _input(photo, grid, encoder.patch_size, is_clip).to(place)
         if is_clip:
             layers = layers or spread_layers(encoder.num_blocks)
             maps = clip_maps(encoder.tower, image, patches, layers, encoder.readout, groups)
@@ -204,7 +206,7 @@ def _in_config(path: str) -> tuple[dict[str, Any], list[Model]]:
     return dict(found[0]), [Model(str(v.get("model", v["type"])), v) for v in vfms]
 
 
-def _build(model: Model, device: str) -> Any:
+def _build(model: Model, device: torch.device) -> Any:
     encoder: Any = MODELS.build(model.config)
     if not hasattr(encoder, "patch_size"):
         raise ValueError(f"{model.name!r} is a {type(encoder).__name__}, not a CLIPViT or TimmVFM")
@@ -275,6 +277,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=int, help="short side in pixels that the first model sees of the photo; "
         "default: twice its native size")  # fmt: skip
     add("--smooth", action="store_true", help="interpolate between the patches")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", help="cpu, cuda, cuda:1, ...; a GPU if there is one")
     add("--out", default="work_dirs/feature_maps.png", help="picture to write")
     return parser

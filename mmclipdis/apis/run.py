@@ -22,7 +22,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmclipdis.apis.cache_features import use_cached_features
-from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read_config
+from mmclipdis.apis.cli import add_common_arguments, parse, read_config
+from mmclipdis.apis.config_check import UserInputError, check_custom_keys
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
 from mmclipdis.engine.checkpoint_io import is_remote
@@ -75,6 +76,7 @@ def train(arguments: Sequence[str] | None) -> Runner:
         config.load_from = find_checkpoint(config.work_dir, args.resume)
     check_data(config, ("train_dataloader", "val_dataloader"))
     runner = build_runner(config)
+    check_custom_keys(config, runner.model)
     runner.train()
     return runner
 

@@ -22,6 +22,7 @@ from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+from mmclipdis.utils.device import usable_device
 from mmclipdis.visualization import blend, class_palette, draw_sheet
 
 #: A file, or an RGB picture uint8 (H, W, 3), or a Pillow image.
@@ -94,6 +95,7 @@ class OpenVocabSegInferencer:
         cfg_options: Mapping[str, Any] | None = None,
         pipeline: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
+        self.device = usable_device(device)
         if isinstance(model, nn.Module):
             if checkpoint is not None or cfg_options:
                 raise ValueError(
@@ -105,7 +107,6 @@ class OpenVocabSegInferencer:
         else:
             config = _read_config(model, cfg_options)
             model = build_model(config, checkpoint)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model: Any = model.to(self.device).eval()
         self.vocabulary_owner = _vocabulary_owner(self.model)
         self.config = config

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mmclipdis.clip.text.embeddings_file import read_embeddings, write_embeddings
@@ -27,6 +26,7 @@ from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
+from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.whole_files import whole_file
 
 #: Rows of the same tower and prompts are nearer than that, also those computed in float16.
@@ -110,10 +110,11 @@ def run(
     Raises:
         FileExistsError, FileNotFoundError, ValueError: as the parts, or weights that do not fit.
     """
+    place = usable_device(device)
     init_cfg = dict(type="Pretrained", checkpoint=checkpoint)
     encoder = OpenCLIPTextEncoder(arch, init_cfg=init_cfg)
     encoder.init_weights()
-    embeddings = encoder.to(torch.device(device)).embed(vocabulary).float()
+    embeddings = encoder.to(place).embed(vocabulary).float()
     names, fingerprint = vocabulary.queries, encoder.tower.fingerprint()
     if only_compare:
         lowest = compare(target, embeddings, names, fingerprint)

@@ -54,7 +54,8 @@ class Readout:
     scale: Literal["sqrt", "none"] = "sqrt"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attention", tuple(self.attention))
+        terms = self.attention  # a string is one term, not its letters
+        object.__setattr__(self, "attention", (terms,) if isinstance(terms, str) else tuple(terms))
         unknown = [term for term in self.attention if term not in ATTENTION_TERMS]
         if unknown or not self.attention:
             raise ValueError(

@@ -301,6 +301,10 @@ def _check_options(
     max_classes: int | None,
     chunk_mb: float | None,
 ) -> None:
+    counts = dict(hidden_dim=hidden_dim, num_heads=num_heads, window_size=window_size)
+    for name, value in dict(counts, pad_len=pad_len, max_classes=max_classes).items():
+        if not isinstance(value, int) and not (name == "max_classes" and value is None):
+            raise ValueError(f"{name} must be a whole number, got {value!r}.")
     if num_heads < 1 or hidden_dim % num_heads:
         raise ValueError(f"hidden_dim={hidden_dim} is not a multiple of num_heads={num_heads}.")
     if window_size < 1:
