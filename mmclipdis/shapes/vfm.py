@@ -18,7 +18,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.files import check_finite, read_file
 from mmclipdis.clip.weights.loading import PACKAGED
 from mmclipdis.clip.weights.vfm import VFMS
 from mmclipdis.utils.whole_files import write_bytes
@@ -80,6 +80,7 @@ def load_vfm(weights: Path | str = WEIGHTS_PATH) -> VisionTransformer:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; tools/pretrain_shapes_vfm.py makes them")
     state, _ = read_file(path)
+    check_finite(state, str(path))
     model = build_vfm()
     model.load_state_dict({name: value.float() for name, value in state.items()})
     return model.eval()
