@@ -19,6 +19,7 @@ from mmengine.config import Config, DictAction
 
 import mmclipdis
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
+from mmclipdis.engine.configs import read_config_file
 
 DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
 PACKAGE = str(Path(mmclipdis.__file__).parent)
@@ -81,7 +82,7 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     if not path.is_file():
         raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}")
     try:
-        config = Config.fromfile(path)
+        config = read_config_file(path)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise UserInputError(f"config {args.config!r} cannot be read: {error}.") from error
     except OSError as error:

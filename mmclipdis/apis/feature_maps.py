@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
@@ -196,7 +196,7 @@ def _in_config(path: str) -> tuple[dict[str, Any], list[Model]]:
     """The CLIP image encoder of a config, and the vision models that teach it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no config at {path}")
-    model = Config.fromfile(path).get("model", {})
+    model = read_config_file(path).get("model", {})
     found = [model[key] for key in _ENCODER_KEYS if key in model]
     if not found:
         raise ValueError(f"config {path!r} has no CLIP image encoder: none of {_ENCODER_KEYS}")

@@ -20,6 +20,7 @@ from torch import nn
 
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
+from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from mmclipdis.visualization import blend, class_palette, draw_sheet
@@ -245,7 +246,7 @@ def _read_config(config: str | Path | Config, options: Mapping[str, Any] | None)
     if not isinstance(config, Config):
         if not Path(config).is_file():
             raise FileNotFoundError(f"no config at {config}")
-        config = Config.fromfile(config)
+        config = read_config_file(config)
     if options:
         config = copy.deepcopy(config)
         config.merge_from_dict(dict(options))
