@@ -35,7 +35,9 @@ class PlainYamlHandler(YamlHandler):  # type: ignore[misc]
             problem = getattr(error, "problem", None) or type(error).__name__
             place = getattr(error, "problem_mark", None)
             where = f" (line {place.line + 1})" if place is not None else ""
-            raise ValueError(f"this YAML file is not read as plain data: {problem}{where}") from error
+            raise ValueError(
+                f"this YAML file is not read as plain data: {problem}{where}"
+            ) from error
 
 
 def read_config_file(path: str | Path) -> Config:

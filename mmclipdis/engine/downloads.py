@@ -34,7 +34,7 @@ def downloaded(url: str) -> Path:
         FileNotFoundError: It cannot be downloaded, or ends early; names the URL and the reason.
         ValueError: The file is not the one whose hash stands in its name.
     """
-    path = _place(url)
+    path = place_of(url)
     if not path.is_file():
         print_log(f"Download {_shown(url)} to {path}", logger="current")
         _download(url, path)
@@ -43,7 +43,8 @@ def downloaded(url: str) -> Path:
     return path
 
 
-def _place(url: str) -> Path:
+def place_of(url: str) -> Path:
+    """Where the file of a URL lies, or will lie."""
     name = re.sub(r"[^\w.+-]", "_", Path(urlsplit(url).path).name).lstrip(".")[-100:]
     key = hashlib.sha256(url.encode()).hexdigest()[:16]
     return Path(torch.hub.get_dir()) / "checkpoints" / key / (name or "checkpoint")

@@ -66,15 +66,23 @@ def open_picture(
     """
     name = name or ("a picture" if isinstance(source, bytes) else source)
     with _open(source, name) as picture:
-        width, height = picture.size
-        most = pixel_limit() if limit is None else int(limit)
-        if width * height > most:
-            raise TooManyPixelsError(
-                f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit "
-                f"of {most:,}, and is not decoded; make it smaller, or raise the limit by "
-                f"{LIMIT_VARIABLE}={width * height}"
-            )
+        check_size(picture.size, name, limit)
         yield picture
+
+
+def check_size(size: tuple[int, int], name: str | Path, limit: float | None = None) -> None:
+    """Refuse a picture of (width, height) above the limit; see :func:`open_picture`."""
+    width, height = size
+    most = pixel_limit() if limit is None else int(limit)
+    if width * height > most:
+        raise TooManyPixelsError(
+            f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit of "
+            f"{most:,}, and is not decoded; make it smaller, or raise the limit by "
+            f"{LIMIT_VARIABLE}={width * height}"
+        )
+    with _lock:  # Pillow's own, lower one would refuse to decode what is allowed here
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            Image.MAX_IMAGE_PIXELS = most
 
 
 def picture_size(source: str | Path | bytes) -> tuple[int, int]:
@@ -103,6 +111,8 @@ def _open(source: str | Path | bytes, name: str | Path) -> Image.Image:
     try:
         with _without_own_limit():
             return Image.open(file, formats=_formats())
+    except MemoryError:
+        raise
     except Exception as error:  # broken heads raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise  # Pillow's own errors have no errno

@@ -42,7 +42,9 @@ def test_stock_mmengine_builds_no_objects_from_yaml(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text(HOSTILE.format(tmp_path / "made"))
     for read in (Config.fromfile, mmengine.load):
-        with pytest.raises(ValueError, match="not read as plain data: could not determine a constr"):
+        with pytest.raises(
+            ValueError, match="not read as plain data: could not determine a constr"
+        ):
             read(str(path))
     assert not (tmp_path / "made").exists()
 

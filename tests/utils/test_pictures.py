@@ -107,3 +107,16 @@ def test_files_that_the_system_does_not_give_keep_their_error(tmp_path: Path):
         picture_size(tmp_path / "none.png")
     with pytest.raises(IsADirectoryError), open_picture(tmp_path):
         pass
+
+
+def test_what_the_limit_allows_pillow_decodes_without_a_word(tmp_path: Path, monkeypatch):
+    """Pillow's own limit is lower: an error above twice of it, a warning above it."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    path = tmp_path / "a.png"
+    Image.new("L", (10, 7)).save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_picture(path) as picture:
+            assert picture.convert("RGB").size == (10, 7)
+        with Image.open(path) as picture:  # as mmcv opens what was checked before
+            picture.load()
