@@ -32,6 +32,9 @@ from mmclipdis.clip.weights.torchscript import is_torchscript
 from mmclipdis.engine.downloads import downloaded
 from mmclipdis.utils.whole_files import whole_file, write_bytes
 
+#: Where checkpoints have weights: mmengine's, those of an average (EMA), and detectron2's.
+_WEIGHTS = ("state_dict", "ema_state_dict", "model")
+
 
 class UnsafeCheckpointError(ValueError):
     """A checkpoint holds Python objects that only unsafe unpickling could rebuild."""
@@ -147,9 +150,9 @@ def _read(file: Path | io.BytesIO, name: str, map_location: Any) -> dict[str, An
 
 
 def _checked(checkpoint: Any, name: str) -> Any:
-    """The checkpoint, when its weights are finite; those of an average (EMA), too."""
+    """The checkpoint, when its weights are finite."""
     if isinstance(checkpoint, Mapping):
-        for state in (checkpoint, *(checkpoint.get(k) for k in ("state_dict", "ema_state_dict"))):
+        for state in (checkpoint, *(checkpoint.get(key) for key in _WEIGHTS)):
             if isinstance(state, Mapping):
                 check_finite(state, name)
     return checkpoint

@@ -21,6 +21,7 @@ from torch import Tensor
 from mmclipdis.clip.weights.files import check_finite, read_file
 from mmclipdis.clip.weights.loading import PACKAGED
 from mmclipdis.clip.weights.vfm import VFMS
+from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.utils.whole_files import write_bytes
 
 # Without a position embedding a patch is known by its looks and by what else is in the picture;
@@ -58,7 +59,7 @@ def export_vfm(checkpoint: Path, path: Path) -> None:
     The header holds the timm model that the weights are for. Raises FileNotFoundError without a
     checkpoint.
     """
-    run = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    run = read_checkpoint(checkpoint)
     state = {name: value.to(torch.float16).contiguous() for name, value in run["model"].items()}
     metadata = {
         "model_name": MODEL.timm_name,

@@ -185,7 +185,9 @@ def test_torchscript_archives_are_read_as_data(tmp_path: Path) -> None:
     assert not (tmp_path / "written").exists()
 
 
-@pytest.mark.parametrize("place", ["state_dict", "ema_state_dict", None, "safetensors", "script"])
+@pytest.mark.parametrize(
+    "place", ["state_dict", "ema_state_dict", "model", None, "safetensors", "script"]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, place: str, value: float) -> None:
     state = {"fine": torch.ones(2), "head.w": torch.tensor([[1.0, value], [value, 2.0]])}
