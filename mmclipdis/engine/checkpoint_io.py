@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,10 +179,12 @@ def _why_unreadable(file: Path | io.BytesIO, name: str, error: Exception) -> str
             "run code when loaded; re-save its weights where you trust it: "
             "torch.save({'state_dict': checkpoint['state_dict']}, 'weights.pth')."
         )
-    return (
-        f"checkpoint {name!r} cannot be read ({type(error).__name__}: {first_line(error)}); "
-        "it may be cut short or not a PyTorch checkpoint; copy or download it again."
-    )
+    what = "it may be cut short or not a PyTorch checkpoint"
+    if isinstance(error, pickle.UnpicklingError):
+        what += ", or hold Python objects, which could run code"
+    kind, reason = type(error).__name__, first_line(error)
+    reason = kind if reason == kind else f"{kind}: {reason}"
+    return f"checkpoint {name!r} cannot be read ({reason}); {what}; copy or download it again."
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:

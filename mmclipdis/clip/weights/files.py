@@ -85,7 +85,7 @@ def first_line(error: BaseException) -> str:
     """What an error of PyTorch says, without its advice to read the file unsafely."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if not lines or "weights_only" in lines[0]:
-        return f"{type(error).__name__}, it may be cut short or of another kind"
+        return type(error).__name__
     return lines[0][:300]
 
 
