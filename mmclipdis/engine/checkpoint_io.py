@@ -229,15 +229,16 @@ def load_from_store(
     return _read(io.BytesIO(content), filename, map_location)
 
 
-def refuse_pavi(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """In place of mmengine's loader of ``pavi://``, which unpickles what it gets.
+def refuse_scheme(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """In place of other loaders (``pavi://``, those of forks), which unpickle what they get.
 
     Raises:
         ValueError: always.
     """
+    scheme = filename.partition("://")[0]
     raise ValueError(
-        f"checkpoint {filename!r}: pavi:// is not read, since it cannot be read safely; fetch the "
-        "file and give its path"
+        f"checkpoint {filename!r}: {scheme}:// is not read, since its loader could run code of the "
+        "file; fetch the file and give its path"
     )
 
 
@@ -265,16 +266,18 @@ def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
     return stock._process_mmcls_checkpoint(checkpoint) if scheme == "mmcls" else checkpoint
 
 
-# All that mmengine knows, so that none of its own, which may unpickle anything, is left.
+# All that mmengine or a fork knows: none of their own, which may unpickle anything, is left.
 for _prefixes, _loader in (
     (("",), load_from_local),
     (("http://", "https://"), load_from_http),
     ((r"(\S+\:)?s3://", r"(\S+\:)?petrel://"), load_from_store),
-    (("pavi://",), refuse_pavi),
     (
         ("torchvision://", "modelzoo://", "open-mmlab://", "openmmlab://", "mmcls://"),
         load_by_name,
     ),
 ):
     CheckpointLoader.register_scheme(prefixes=_prefixes, loader=_loader, force=True)
+for _prefix, _loader in tuple(CheckpointLoader._schemes.items()):
+    if _loader.__module__ != __name__:
+        CheckpointLoader.register_scheme(prefixes=_prefix, loader=refuse_scheme, force=True)
 register_backend("atomic_local", AtomicLocalBackend)

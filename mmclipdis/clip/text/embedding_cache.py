@@ -160,7 +160,7 @@ def read_cached(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
 
 def _content_digest(embeddings: Tensor) -> str:
     digest = hashlib.sha256(f"{embeddings.dtype} {tuple(embeddings.shape)};".encode())
-    digest.update(memoryview(embeddings.contiguous().view(torch.uint8).numpy()).cast("B"))
+    digest.update(embeddings.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
