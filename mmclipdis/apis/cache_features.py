@@ -37,7 +37,7 @@ from mmclipdis.engine.nonfinite_guard import image_files
 from mmclipdis.engine.random_state import preserved_random_state
 
 #: Part of every key; raise it when the files or the meaning of the tokens in them change.
-FORMAT = 1
+FORMAT = 2
 #: Settings of a model that its tokens do not depend on. Any other one is part of the key.
 _NOT_IN_TOKENS = (
     *("text_encoder", "projectors", "vocabulary", "prompts", "pooling", "logit_temperature"),
@@ -109,11 +109,16 @@ class CacheFeaturesHook(Hook):
         first = compute_tokens(runner, [images[0]])
         _check_preprocessor(_bare(runner.model), first)
         parts = key_parts(runner, images)
-        folder = self.folder / _digest(parts)[:16]
+        key = _digest(parts)
+        folder = self.folder / key[:16]
         if get_rank() == 0:
             _prepare(runner, folder, (len(images), *first.shape[1:]), parts)
         barrier()
         store = TokenStore.open(folder) or _unseen(folder)
+        if store.key != key or len(store) != len(images):
+            raise UserInputError(
+                f"{str(folder)!r} holds other features than its name says; delete that folder."
+            )
         missing = store.missing()
         barrier()  # before any rank adds to the folder, all have looked into it
         if missing:
@@ -234,7 +239,9 @@ def _prepare(
     """
     count, *shape = size
     batch = int(runner.train_dataloader.batch_size or 1)
-    store = TokenStore.open(folder) or TokenStore.create(folder, count, shape, batch, about)
+    store = TokenStore.open(folder) or TokenStore.create(
+        folder, count, shape, batch, about, _digest(about)
+    )
     store.remove_abandoned()
     missing = sum(len(store.rows(shard)) for shard in store.missing())
     needed, free = store.bytes_of(missing), shutil.disk_usage(folder).free

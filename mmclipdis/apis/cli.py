@@ -20,6 +20,7 @@ from mmengine.config import Config, DictAction
 import mmclipdis
 from mmclipdis.apis.config_check import UserInputError, check_config
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
+from mmclipdis.engine.configs import read_config_file
 
 DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
 PACKAGE = str(Path(mmclipdis.__file__).parent)
@@ -82,16 +83,7 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     path = Path(args.config)
     if not path.is_file():
         raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}")
-    try:
-        config = Config.fromfile(path)
-    except OSError as error:
-        if "Only py/yml/yaml/json" in str(error):
-            raise UserInputError(f"config {args.config!r} must be a .py file.") from error
-        raise
-    except Exception as error:  # a config is a program
-        raise UserInputError(
-            f"config {args.config!r} cannot be read: {_failure(error)}."
-        ) from error
+    config = read_config_file(path)
     if args.cfg_options:
         try:
             config.merge_from_dict(args.cfg_options)
@@ -120,18 +112,6 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / path.stem)
     return config
-
-
-def _failure(error: Exception) -> str:
-    """Kind and message of what stopped a config, and the line of the config where it was."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, (SyntaxError, UnicodeDecodeError)):
-        return text  # names file and line itself
-    places = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"
-    ]
-    where = f" (line {places[-1].lineno} of {places[-1].filename})" if places else ""
-    return f"{type(error).__name__}: {text}{where}"
 
 
 def _did_you_mean(path: Path) -> str:

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.utils.device import usable_device
+from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
 from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
     GROUPS,
@@ -183,22 +184,24 @@ def read_photo(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image.
+        ValueError: it is no image, or above the limit of pixels.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"cannot read {path} as an image ({error})") from error
+    except TooManyPixelsError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"cannot read {path} as an image; replace or remove it") from error
 
 
 def _in_config(path: str) -> tuple[dict[str, Any], list[Model]]:
     """The CLIP image encoder of a config, and the vision models that teach it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no config at {path}")
-    model = Config.fromfile(path).get("model", {})
+    model = read_config_file(path).get("model", {})
     found = [model[key] for key in _ENCODER_KEYS if key in model]
     if not found:
         raise ValueError(f"config {path!r} has no CLIP image encoder: none of {_ENCODER_KEYS}")

@@ -20,9 +20,11 @@ from torch import nn
 
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
+from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from mmclipdis.utils.device import usable_device
+from mmclipdis.utils.pictures import check_size
 from mmclipdis.visualization import blend, class_palette, draw_sheet
 
 #: A file, or an RGB picture uint8 (H, W, 3), or a Pillow image.
@@ -207,12 +209,14 @@ def read_photo(photo: Photo) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a file (turned as its EXIF tag says), array or Pillow image.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, no image, or no pixels.
+        FileNotFoundError, ValueError: no such file, no image, no pixels or too many.
     """
     if isinstance(photo, (str, Path)):
         loaded: dict[str, Any] = {"img_path": str(photo)}
         LoadReadableImage().transform(loaded)
         return np.ascontiguousarray(loaded["img"][..., ::-1])
+    if isinstance(photo, Image.Image):  # Pillow decodes when it converts
+        check_size(photo.size, "the photo")
     picture = np.asarray(photo.convert("RGB") if isinstance(photo, Image.Image) else photo)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
@@ -246,7 +250,7 @@ def _read_config(config: str | Path | Config, options: Mapping[str, Any] | None)
     if not isinstance(config, Config):
         if not Path(config).is_file():
             raise FileNotFoundError(f"no config at {config}")
-        config = Config.fromfile(config)
+        config = read_config_file(config)
     if options:
         config = copy.deepcopy(config)
         config.merge_from_dict(dict(options))

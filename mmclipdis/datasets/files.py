@@ -7,6 +7,8 @@ from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
+from mmclipdis.utils.paths import check_samples
+
 
 def check_files(name: str, folder: str, split: str = "", suffix: str = "") -> None:
     """Check what a segmentation data set is going to read.
@@ -43,10 +45,12 @@ class FilesThere(BaseSegDataset):
 
         Raises:
             FileNotFoundError: the image folder, the split file or the photos are missing.
+            ValueError: the split file names photos outside ``data_root``.
         """
         folder = self.data_prefix.get("img_path") or ""
         check_files(type(self).__name__, folder, self.ann_file, self.img_suffix)
         listed: list[dict[str, Any]] = super().load_data_list()
         if not listed:
             raise FileNotFoundError(f"{type(self).__name__}: {self.ann_file!r} lists no photo")
+        check_samples(self, listed)
         return listed

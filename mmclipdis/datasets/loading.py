@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import cv2
+import mmcv
+import mmengine.fileio as fileio
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
+from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels
+
 #: What OpenCV, mmcv and Pillow raise for a broken file; Pillow's OSErrors have no ``errno``.
-BROKEN = (cv2.error, AssertionError, OSError, SyntaxError, ValueError)
+BROKEN = (
+    *(cv2.error, AssertionError, OSError, SyntaxError, ValueError),
+    *(EOFError, LookupError, ArithmeticError, struct.error),
+)
 
 
 @TRANSFORMS.register_module()
 class LoadReadableImage(LoadImageFromFile):
-    """``LoadImageFromFile`` with one clear error for a broken or empty image.
+    """``LoadImageFromFile`` with one clear error for a broken, empty or huge image.
 
-    The original dies in OpenCV or in an assertion, without the name for an empty file.
+    The original dies in OpenCV or in an assertion, without the name for an empty file, and decodes
+    pictures of up to 2^30 pixels.
+
+    Args:
+        max_pixels: Most pixels of a picture, by the head of its file; None is the limit of all
+            loaders, ``$MMCLIPDIS_MAX_PIXELS`` or 100 million.
+        args, kwargs: Those of ``LoadImageFromFile``.
     """
+
+    def __init__(self, *args: Any, max_pixels: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Load ``results['img_path']`` as BGR uint8 (H, W, 3).
@@ -25,17 +44,36 @@ class LoadReadableImage(LoadImageFromFile):
         Raises:
             FileNotFoundError: there is no such file.
             OSError: the system does not give the file: permissions, a failing disk.
-            ValueError: the file is no image, or an image without pixels.
+            ValueError: the file is no image, an image without pixels, or one of more than
+                ``max_pixels``.
         """
         path = results["img_path"]
         try:
-            loaded: dict[str, Any] | None = super().transform(results)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"no image at {path}") from error
-        except BROKEN as error:
+            image = self._decode(path)
+        except TooManyPixelsError:
+            raise
+        except (*BROKEN, FileNotFoundError) as error:
+            if self.ignore_empty:
+                return None
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(f"no image at {path}") from error
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ValueError(f"cannot read {path} as an image; replace or remove it") from error
-        if loaded is not None and 0 in loaded["img"].shape:
+        if 0 in image.shape:
             raise ValueError(f"{path} is an image without pixels; replace or remove it")
-        return loaded
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+    def _decode(self, path: str) -> np.ndarray:
+        """As mmcv does, but for the look at the head."""
+        if self.file_client_args is not None:  # mmcv's old name of backend_args
+            content = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        else:
+            content = fileio.get(path, backend_args=self.backend_args)
+        check_pixels(bytes(content), self.max_pixels, name=path)
+        image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        if image is None:  # OpenCV's word for a broken file
+            raise ValueError("no image")
+        return np.asarray(image)

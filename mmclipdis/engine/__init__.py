@@ -8,6 +8,7 @@ from mmclipdis.engine.checkpoint_io import (
     read_checkpoint,
     write_checkpoint,
 )
+from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
@@ -31,5 +32,6 @@ __all__ = [
     "VocabularyHook",
     "WeightEnsembleHook",
     "read_checkpoint",
+    "read_config_file",
     "write_checkpoint",
 ]

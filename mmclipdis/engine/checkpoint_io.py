@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
+import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -17,10 +19,22 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as stock
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from mmclipdis.clip.weights.files import (
+    UnsafeArchiveError,
+    check_finite,
+    first_line,
+    read_archive,
+)
+from mmclipdis.clip.weights.torchscript import is_torchscript
+from mmclipdis.engine.downloads import downloaded
 from mmclipdis.utils.whole_files import whole_file, write_bytes
+
+#: Where checkpoints have weights: mmengine's, those of an average (EMA), and detectron2's.
+_WEIGHTS = ("state_dict", "ema_state_dict", "model")
 
 
 class UnsafeCheckpointError(ValueError):
@@ -86,32 +100,62 @@ def _readable_names() -> list[Any]:
 
 
 def read_checkpoint(filename: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a local checkpoint with ``weights_only=True``, or a ``.safetensors`` file.
+    """Read a local checkpoint as data: ``weights_only=True``, ``.safetensors`` or TorchScript.
 
     Checkpoints of stock mmengine are read, too: the few classes they contain are replaced by
-    harmless ones while reading.
+    harmless ones while reading. No code of a TorchScript archive is run.
 
     Returns:
-        The checkpoint; for safetensors a dict with the tensors under ``state_dict``.
+        The checkpoint; for safetensors and TorchScript a dict with the tensors under
+        ``state_dict``.
 
     Raises:
         FileNotFoundError: there is no such file.
         UnsafeCheckpointError: it holds other Python objects, or is not a checkpoint at all.
+        ValueError: some of its weights are not finite.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist.")
     if path.suffix == ".safetensors":
         device = map_location if isinstance(map_location, (str, torch.device)) else "cpu"
-        return {"state_dict": load_file(path, device=str(device)), "meta": {}}
+        return _checked({"state_dict": _load_safetensors(path, str(device)), "meta": {}}, str(path))
+    return _read(path, str(path), map_location)
+
+
+def _load_safetensors(path: Path, device: str) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path, device=device)
+    except SafetensorError as error:
+        raise UnsafeCheckpointError(_why_unreadable(path, str(path), error)) from error
+
+
+def _read(file: Path | io.BytesIO, name: str, map_location: Any) -> dict[str, Any]:
+    """Content of a file of PyTorch, checked; ``name`` is what messages call it."""
+    if is_torchscript(file):
+        try:
+            return _checked({"state_dict": read_archive(file, name), "meta": {}}, name)
+        except UnsafeArchiveError as error:
+            raise UnsafeCheckpointError(str(error)) from error
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
     try:
         with safe_globals(_readable_names()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
-        raise UnsafeCheckpointError(_why_unreadable(path, error)) from error
+        raise UnsafeCheckpointError(_why_unreadable(file, name, error)) from error
     hub = checkpoint.get("message_hub") if isinstance(checkpoint, dict) else None
     if isinstance(hub, dict) and "log_scalars" in hub:
         hub["log_scalars"] = {k: _as_history(v) for k, v in hub["log_scalars"].items()}
+    return _checked(checkpoint, name)
+
+
+def _checked(checkpoint: Any, name: str) -> Any:
+    """The checkpoint, when its weights are finite."""
+    if isinstance(checkpoint, Mapping):
+        for state in (checkpoint, *(checkpoint.get(key) for key in _WEIGHTS)):
+            if isinstance(state, Mapping):
+                check_finite(state, name)
     return checkpoint
 
 
@@ -121,23 +165,26 @@ def _as_history(value: Any) -> Any:
     return value
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
+def _why_unreadable(file: Path | io.BytesIO, name: str, error: Exception) -> str:
     try:
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
         allowed = {name[1] if isinstance(name, tuple) else None for name in _readable_names()}
-        unsafe = sorted(set(get_unsafe_globals_in_checkpoint(path)) - allowed)
+        unsafe = sorted(set(get_unsafe_globals_in_checkpoint(file)) - allowed)
     except Exception:  # not a torch archive
         unsafe = []
     if unsafe:
         return (
-            f"checkpoint {str(path)!r} holds Python objects ({', '.join(unsafe[:5])}) that could "
+            f"checkpoint {name!r} holds Python objects ({', '.join(unsafe[:5])}) that could "
             "run code when loaded; re-save its weights where you trust it: "
             "torch.save({'state_dict': checkpoint['state_dict']}, 'weights.pth')."
         )
-    return (
-        f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}: "
-        f"{str(error).splitlines()[0] if str(error) else 'no message'}); "
-        "it may be cut short or not a PyTorch checkpoint; copy or download it again."
-    )
+    what = "it may be cut short or not a PyTorch checkpoint"
+    if isinstance(error, pickle.UnpicklingError):
+        what += ", or hold Python objects, which could run code"
+    kind, reason = type(error).__name__, first_line(error)
+    reason = kind if reason == kind else f"{kind}: {reason}"
+    return f"checkpoint {name!r} cannot be read ({reason}); {what}; copy or download it again."
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -148,33 +195,51 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
 def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     """mmengine's loader of URLs: download into torch's cache, then :func:`read_checkpoint`.
 
-    mmengine's own unpickles whatever the server sends. The main process downloads first.
+    mmengine's own unpickles whatever the server sends, and takes a file of the same name that came
+    from elsewhere. The main process downloads first.
 
     Raises:
-        FileNotFoundError: the download failed.
+        FileNotFoundError, ValueError: as :func:`mmclipdis.engine.downloads.downloaded`.
         UnsafeCheckpointError: as :func:`read_checkpoint`.
     """
     try:
         if is_main_process():
-            _download(filename)
+            downloaded(filename)
     finally:
         barrier()
-    return read_checkpoint(_download(filename), map_location)
+    return read_checkpoint(downloaded(filename), map_location)
 
 
-def _download(url: str) -> Path:
-    """Return the file in ``torch.hub``'s cache, downloaded if it is not there."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(url).path)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
-        except OSError as error:  # urllib's errors are of this kind
-            raise FileNotFoundError(
-                f"cannot download checkpoint {url} ({error}); download it by other means and give "
-                "the file."
-            ) from error
-    return path
+def load_from_store(
+    filename: str, map_location: Any = None, backend: str = "petrel"
+) -> dict[str, Any]:
+    """mmengine's loader of object stores (``s3://``, ``petrel://``), which reads what it gets
+    safely.
+
+    Raises:
+        ImportError: the client of the store is not installed.
+        UnsafeCheckpointError: as :func:`read_checkpoint`.
+    """
+    try:
+        content = stock.get_file_backend(filename, backend_args={"backend": backend}).get(filename)
+    except ImportError as error:
+        raise ImportError(
+            f"checkpoint {filename!r}: {first_line(error)}; or fetch the file and give its path"
+        ) from error
+    return _read(io.BytesIO(content), filename, map_location)
+
+
+def refuse_scheme(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """In place of other loaders (``pavi://``, those of forks), which unpickle what they get.
+
+    Raises:
+        ValueError: always.
+    """
+    scheme = filename.partition("://")[0]
+    raise ValueError(
+        f"checkpoint {filename!r}: {scheme}:// is not read, since its loader could run code of the "
+        "file; fetch the file and give its path"
+    )
 
 
 def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -201,14 +266,18 @@ def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
     return stock._process_mmcls_checkpoint(checkpoint) if scheme == "mmcls" else checkpoint
 
 
-# The loaders left to mmengine (s3://, petrel://, pavi://) use torch.load, which is safe by default.
+# All that mmengine or a fork knows: none of their own, which may unpickle anything, is left.
 for _prefixes, _loader in (
     (("",), load_from_local),
     (("http://", "https://"), load_from_http),
+    ((r"(\S+\:)?s3://", r"(\S+\:)?petrel://"), load_from_store),
     (
         ("torchvision://", "modelzoo://", "open-mmlab://", "openmmlab://", "mmcls://"),
         load_by_name,
     ),
 ):
     CheckpointLoader.register_scheme(prefixes=_prefixes, loader=_loader, force=True)
+for _prefix, _loader in tuple(CheckpointLoader._schemes.items()):
+    if _loader.__module__ != __name__:
+        CheckpointLoader.register_scheme(prefixes=_prefix, loader=refuse_scheme, force=True)
 register_backend("atomic_local", AtomicLocalBackend)

@@ -20,7 +20,7 @@ from mmclipdis.clip.weights.arch_mark import (
     remember_arch,
     remember_clip,
 )
-from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.files import check_finite, read_file
 from mmclipdis.clip.weights.loading import Arch
 
 #: A weight that every projector has and no other module; its name tells the prefix.
@@ -167,8 +167,8 @@ def load_projectors(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file without projectors or with incomplete ones, of another width, or of
-            another CLIP.
+        ValueError: a file without projectors or with incomplete ones, of another width, of
+            another CLIP, or that are not finite.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -178,6 +178,7 @@ def load_projectors(
         )
     where = f"{str(path)!r}"
     state = _projector_entries(read_file(path)[0], where)
+    check_finite(state, str(path))
     hidden_dim, found = state["text.0.weight"].shape
     if in_dim is not None and found != in_dim:
         raise ValueError(

@@ -19,7 +19,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from mmclipdis.engine.checkpoint_io import write_checkpoint
+from mmclipdis.engine.checkpoint_io import read_checkpoint, write_checkpoint
 
 AnyRecipe = TypeVar("AnyRecipe")
 
@@ -84,7 +84,7 @@ def resume_run(
     path = folder / "last.pt"
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
     if json.loads(state["recipe"]) != json.loads(json.dumps(asdict(recipe))):
         raise ValueError(
             f"{path} was made by another recipe ({state['recipe']}); "

@@ -16,6 +16,7 @@ from mmclipdis.clip.weights.loading import (
     load_text_transformer,
     model_config,
 )
+from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.utils.whole_files import write_bytes
 
 ARCH = "shapes-tiny"
@@ -30,7 +31,7 @@ def export_run(checkpoint: Path, path: Path) -> None:
     ``token_embedding.rows`` ``(V, W)``. The header tells the recipe and the activation.
     Raises FileNotFoundError without a checkpoint.
     """
-    run = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    run = read_checkpoint(checkpoint)
     state = {name: value.to(torch.float16).contiguous() for name, value in run["model"].items()}
     state["token_embedding.rows"] = state.pop("token_embedding.weight")
     state["token_embedding.ids"] = run["ids"].to(torch.int64)

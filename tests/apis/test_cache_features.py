@@ -16,6 +16,7 @@ import torch
 from mmclipdis.apis import cache_features
 from mmclipdis.apis.cli import UserInputError, run
 from mmclipdis.apis.run import train
+from mmclipdis.datasets.recognition.token_store import TokenStore
 from mmclipdis.engine import NonFiniteLossError
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import CLIP_MEAN, CLIP_STD
@@ -177,12 +178,19 @@ def test_what_tokens_do_not_depend_on_is_no_part_of_the_key(config):
     assert len(caches(config)) == 1
 
 
+def rewrite(folder, shard, change):
+    """Put other tokens into a store, as if they had been computed so."""
+    store = TokenStore.open(folder)
+    rows = [store[row] for row in store.rows(shard)]
+    tokens = change(torch.stack([tokens for tokens, _ in rows]))
+    store.write(shard, [(tokens, [facts for _, facts in rows])])
+
+
 def test_features_that_are_not_the_models_after_all_are_refused(config):
     """The last defence, against what no key knows of, such as a changed library."""
     fit(config, *cached(config))
     (folder,) = caches(config)
-    path = folder / "tokens_00000.npy"
-    np.save(path, 1.1 * np.load(path))
+    rewrite(folder, 0, lambda tokens: 1.1 * tokens)
     with pytest.raises(UserInputError, match=rf"{folder}.*not those of this model.*delete"):
         fit(config, *cached(config))
 
@@ -218,6 +226,32 @@ def test_a_shortened_file_is_computed_again(config, seen):
     _, losses = fit(config, *cached(config))
     assert seen == [12 + 1 + 2]
     assert np.array_equal(losses, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["tokens", "facts"])
+def test_a_damaged_file_is_one_line_with_the_remedy(config, capsys, kind, workers):
+    """Not only that of the first image: each image is compared with its checksum."""
+    fit(config, *cached(config))
+    (folder,) = caches(config)
+    tokens = folder / "tokens_00004.npy"
+    path = tokens if kind == "tokens" else folder / "facts_00004.pt"
+    content = bytearray(path.read_bytes())
+    content[-40 if kind == "tokens" else content.index(b"_shape")] ^= 1
+    path.write_bytes(content)
+    line = one_line(config, capsys, f"train_dataloader.num_workers={workers}")
+    assert f"features in '{tokens}' are damaged" in line and "delete this file" in line
+    tokens.unlink()
+    fit(config, *cached(config))
+
+
+def test_a_store_under_another_name_is_refused(config, capsys):
+    fit(config, *cached(config))
+    (folder,) = caches(config)
+    index = folder / "index.json"
+    index.write_text(index.read_text().replace(f'"key": "{folder.name}', '"key": "0'))
+    line = one_line(config, capsys)
+    assert f"'{folder}' holds other features than its name says; delete" in line
 
 
 def one_line(config, capsys, *options):
@@ -271,9 +305,7 @@ def test_kept_features_of_nan_without_a_class_stop_their_own_iteration(config):
     options = without_labels(config, 5)
     fit(config, *cached(config), options=options)
     (folder,) = caches(config)
-    tokens = np.load(folder / "tokens_00002.npy")
-    tokens[1] = np.nan
-    np.save(folder / "tokens_00002.npy", tokens)
+    rewrite(folder, 2, lambda tokens: tokens.index_fill(0, torch.tensor(1), float("nan")))
     with pytest.raises(NonFiniteLossError, match=r"iteration 3: .*loss_asl.*/4.png, \S*/5.png; "):
         fit(config, *cached(config), options=options)
 

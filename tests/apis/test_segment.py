@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmclipdis.apis import OpenVocabSegInferencer, segment
 from mmclipdis.apis.segment import Segmentation
+from mmclipdis.engine.downloads import place_of
 from mmclipdis.visualization import class_palette
 from tests.models.segmentation.fakes import head_cfg, make_segmentor
 from tests.paths import ROOT
@@ -173,9 +174,10 @@ def test_checkpoint_may_be_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     model = make_segmentor(mode="whole").float()
     model.backbone.gain.data = torch.tensor([1.0, 1.0, 0.0])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)  # as if downloaded before
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "hub" / "checkpoints" / "a.pth")
-    inferencer = OpenVocabSegInferencer(make_config(), "https://nowhere.invalid/a.pth", "cpu")
+    address = "https://nowhere.invalid/a.pth"
+    place_of(address).parent.mkdir(parents=True)  # as if downloaded before
+    torch.save({"state_dict": model.state_dict()}, place_of(address))
+    inferencer = OpenVocabSegInferencer(make_config(), address, "cpu")
     assert set(inferencer(photo(), NAMES)[0].shares()) == {"red", "ground"}
 
 

@@ -126,6 +126,26 @@ def test_rope_tables_are_written_on_demand(tmp_path, official, source):
         convert(source, tmp_path / "x.pt", arch=EVA_ARCH, rope_tables=True)
 
 
+def test_rope_tables_stay_float32_in_files_of_half_precision(tmp_path, source):
+    """As in the released files."""
+    full, half = tmp_path / "full.pt", tmp_path / "half.pt"
+    convert(source, full, "official", arch=EVA_ARCH, rope_tables=True)
+    convert(source, half, "official", arch=EVA_ARCH, rope_tables=True, half=True)
+    expected = load(full)["state_dict"]
+    for name, value in load(half)["state_dict"].items():
+        if "freqs_" in name:
+            assert value.dtype == torch.float32 and torch.equal(value, expected[name]), name
+        else:
+            assert value.dtype == torch.float16, name
+
+
+def test_weights_that_are_not_finite_are_not_converted(tmp_path, official):
+    official["visual.blocks.1.norm1.weight"][3] = float("nan")
+    torch.save(official, tmp_path / "in.pt")
+    with pytest.raises(ValueError, match="blocks.1.norm1.weight holds 1 values of 32 that are not"):
+        convert(tmp_path / "in.pt", tmp_path / "out.pt", arch=EVA_ARCH)
+
+
 def test_openai_weights_keep_their_names(tmp_path):
     torch.manual_seed(0)
     arch = tiny_arch()

@@ -103,7 +103,8 @@ def convert(
         if layout != "official" or size.kind != "EVA-CLIP":
             raise ValueError("RoPE tables are only part of EVA-CLIP's official layout")
         tables = official_rope_tables(arch)
-    write(target, {k: _cast(v, half) for k, v in (written | tables).items()}, checkpoint)
+    # the released files of half precision keep the tables in float32
+    write(target, {k: _cast(v, half) for k, v in written.items()} | tables, checkpoint)
     report = _report(checkpoint.report, names, origin)
     report.assumed = note
     report.added |= dict.fromkeys(tables, "RoPE table of the native size")

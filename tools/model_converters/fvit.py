@@ -31,6 +31,7 @@ from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.engine import read_checkpoint, write_checkpoint
+from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models import FViT
 
 _BACKBONE, _ENCODER = "backbone.", "backbone.encoder."
@@ -208,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="say of every key what became of it")
     args = parser.parse_args(argv)
     try:
-        config = Config.fromfile(args.config)
+        config = read_config_file(args.config)
         report = convert(config, args.source, args.target, overwrite=args.overwrite)
     except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None

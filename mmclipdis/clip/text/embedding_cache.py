@@ -128,18 +128,25 @@ def cache_file(cache_dir: CacheDir, key: str) -> Path | None:
 
 
 def read_cached(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
-    """Embeddings of ``path``; None if there are none. A damaged file is reported and ignored."""
+    """Embeddings of ``path``; None if there are none.
+
+    They must have the digest that was stored with them. A damaged file is reported and ignored.
+    """
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             embeddings: Tensor = file.get_tensor("embeddings")
-            stored_key = (file.metadata() or {}).get("key")
+            metadata = file.metadata() or {}
         reason = None
-        if stored_key != key or tuple(embeddings.shape) != shape:
-            reason = f"it holds {tuple(embeddings.shape)} for key {stored_key}"
+        if metadata.get("key") != key or tuple(embeddings.shape) != shape:
+            reason = f"it holds {tuple(embeddings.shape)} for key {metadata.get('key')}"
         elif not bool(embeddings.isfinite().all()):
             reason = "it holds values that are not finite"
+        elif "digest" not in metadata:  # of a version that wrote none
+            return None
+        elif metadata["digest"] != _content_digest(embeddings):
+            reason = "its content is not what was written"
     except (SafetensorError, OSError) as error:
         reason = str(error)
     if reason is None:
@@ -151,12 +158,20 @@ def read_cached(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
     return None
 
 
+def _content_digest(embeddings: Tensor) -> str:
+    digest = hashlib.sha256(f"{embeddings.dtype} {tuple(embeddings.shape)};".encode())
+    digest.update(embeddings.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def write_cached(path: Path, key: str, embeddings: Tensor) -> None:
     """Store ``embeddings`` so that a reader, in whatever process, sees all of them or no file.
 
     A disk that cannot be written is reported by a warning: the cache only saves time.
     """
-    data = save({"embeddings": embeddings.detach().cpu().contiguous()}, metadata={"key": key})
+    embeddings = embeddings.detach().cpu().contiguous()
+    metadata = {"key": key, "digest": _content_digest(embeddings)}
+    data = save({"embeddings": embeddings}, metadata=metadata)
     try:
         write_bytes(path, data)
     except OSError as error:

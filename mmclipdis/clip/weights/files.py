@@ -5,11 +5,15 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mmclipdis.clip.weights.torchscript import is_torchscript, read_torchscript
 
 #: What ``torch.load`` raises for bytes that are no checkpoint.
 _UNPICKLING = (
@@ -25,8 +29,8 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
     what nobody looks at is never read from the disk.
 
     Args:
-        path: ``.safetensors``, a TorchScript archive (its ``state_dict`` is returned), or anything
-            else that ``torch.load(weights_only=True)`` reads.
+        path: ``.safetensors``, a TorchScript archive (its ``state_dict`` is returned; none of its
+            code is run), or anything else that ``torch.load(weights_only=True)`` reads.
 
     Raises:
         ValueError: for a file that is damaged, no checkpoint, or more than tensors.
@@ -36,13 +40,16 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 return tensors, file.metadata() or {}
-        if _is_torchscript(path):
-            archive: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-            return dict(archive.state_dict()), {}
+        if is_torchscript(path):
+            return read_archive(path, str(path)), {}
         mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), {}
+    except UnsafeArchiveError:
+        raise
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is not a readable checkpoint: {error}") from error
+        raise ValueError(
+            f"{str(path)!r} is not a readable checkpoint: {first_line(error)}"
+        ) from error
     except _UNPICKLING as error:
         what = "holds" if zipfile.is_zipfile(path) else "is no checkpoint, or holds"
         raise ValueError(
@@ -52,8 +59,65 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         ) from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+class UnsafeArchiveError(ValueError):
+    """A TorchScript archive holds more than weights, or is damaged."""
+
+
+def read_archive(file: Path | BinaryIO, name: str) -> dict[str, Tensor]:
+    """Weights of a TorchScript archive, see :func:`.torchscript.read_torchscript`.
+
+    Args:
+        name: What the file is called in the message.
+
+    Raises:
+        UnsafeArchiveError: naming the file, and what in it is no data or damaged.
+    """
+    try:
+        return read_torchscript(file)
+    except Exception as error:  # damaged pickles raise nearly anything
+        raise UnsafeArchiveError(
+            f"TorchScript archive {name!r} is not read: {first_line(error)}; check that it is the "
+            "file you meant to download, or save its state dict as .safetensors where you trust it"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of PyTorch says, without its advice to read the file unsafely."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines or "weights_only" in lines[0]:
+        return type(error).__name__
+    return lines[0][:300]
+
+
+def check_finite(state: Mapping[Any, Any], source: str) -> None:
+    """Refuse weights of which some are not finite; every score would be NaN, or just wrong.
+
+    Masks may hold minus infinity: attention masks are stored in that way.
+
+    Args:
+        state: Names to tensors; whatever is no tensor of floats is not looked at.
+        source: The file, for the message.
+
+    Raises:
+        ValueError: naming the first such tensor and how many of its values are not.
+    """
+    bad = [
+        (name, value)
+        for name, value in state.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and not _is_sound(name, value)
+    ]
+    if bad:
+        name, value = bad[0]
+        count = int((~value.float().isfinite()).sum())
+        more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{source!r}: {name} holds {count:,} values of {value.numel():,} that are not finite"
+            f"{more}; these weights are damaged, take an earlier checkpoint or fetch the file again"
+        )
+
+
+def _is_sound(name: Any, value: Tensor) -> bool:
+    values = value.float() if value.element_size() == 1 else value  # isfinite knows no float8
+    if bool(values.isfinite().all()):
+        return True
+    return str(name).endswith("mask") and not bool(values.isnan().any())

@@ -1,8 +1,7 @@
 """Where CLIP weights come from, and loading them into towers they fit.
 
 Every layout is turned into open_clip's (:mod:`mmclipdis.clip.weights.layouts`). Files are read
-without running code from them: safetensors, ``weights_only=True``, or the tensors of a TorchScript
-archive.
+as data, without running code from them: safetensors, ``weights_only=True``, TorchScript archives.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.readout import AnyReadout
 from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_gelu
 from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.files import check_finite, first_line, read_file
 from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
 from mmclipdis.clip.weights.trainable import match_qkv_layout
@@ -96,14 +95,16 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
             official EVA02-CLIP, CLIPSelf or DeCLIP file, or a checkpoint of a run of this package.
 
     Raises:
-        FileNotFoundError: if there is neither such a tag nor such a file.
+        FileNotFoundError: if there is neither such a tag nor such a file, or the tag's cannot be
+            downloaded.
         ValueError: for a file that is no CLIP checkpoint, one of another kind of image tower than
-            ``arch``, or a GELU/QuickGELU mismatch.
+            ``arch``, weights that are not finite, or a GELU/QuickGELU mismatch.
     """
     path, quick_gelu = _locate(arch, str(source))
     raw, metadata = _read_entries(path)
     found = read_layout(raw, str(source))
     _check_kind(arch, tower_size(found.state), str(source))
+    check_finite(found.state, str(source))
     entries = {**raw, **found.entries}
     if quick_gelu is None:
         quick_gelu = find_quick_gelu(entries, metadata, str(source))
@@ -216,12 +217,24 @@ def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
         quick_gelu = bool(config.get("quick_gelu", False))
         # before the download
         check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
-        return Path(open_clip.pretrained.download_pretrained(config)), quick_gelu
+        return _fetch(config, arch, source), quick_gelu
     tags = open_clip.pretrained.list_pretrained_tags_by_model(arch) if isinstance(arch, str) else []
     raise FileNotFoundError(
         f"{source!r} is neither a file nor weights known for {_name(arch)}"
         + (f"; known tags: {', '.join(tags)}" if tags else "")
     )
+
+
+def _fetch(config: dict[str, Any], arch: str, tag: str) -> Path:
+    """The file of an open_clip tag, downloaded by open_clip where it is not in its cache."""
+    try:
+        return Path(open_clip.pretrained.download_pretrained(config))
+    except Exception as error:  # of urllib, Hugging Face's hub and open_clip, each with its own
+        place = config.get("hf_hub") or config.get("url")
+        raise FileNotFoundError(
+            f"cannot download the weights {tag!r} of {arch!r} from {place!r}: {first_line(error)}; "
+            "fetch the file by other means and give its path as checkpoint"
+        ) from error
 
 
 def _read_entries(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmclipdis.clip.weights.files import read_file
+from mmclipdis.clip.weights.files import check_finite, read_file
 from mmclipdis.clip.weights.loading import PACKAGED, load_strictly
 
 
@@ -82,7 +82,7 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file; the message says where to get it.
-        ValueError: if it is no checkpoint or that of another model.
+        ValueError: if it is no checkpoint, that of another model, or not finite.
     """
     path = PACKAGED.get((name, str(source))) or Path(source).expanduser()
     url = (model.pretrained_cfg or {}).get("url")
@@ -100,6 +100,7 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
     tensors = {k.removeprefix("module."): v for k, v in raw.items() if isinstance(v, Tensor)}
     try:
         _check_sizes(tensors, model, str(source))
+        check_finite(tensors, str(source))
         converted = _without_classifier(_converter(model)(dict(tensors), model), model)
         load_strictly(model, converted, f"vision model {name!r}", str(source))
     except (ValueError, KeyError, RuntimeError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmclipdis.datasets.loading import BROKEN
+from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels, open_picture
 from mmclipdis.utils.whole_files import write_picture, write_text
 
 #: All that numpy arrays need to come back from a pickle, under numpy's old and new module names.
@@ -59,13 +60,13 @@ def read_picture(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, or broken.
+        ValueError: the file is no image, broken, or above the limit of pixels.
     """
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             picture.load()
             return picture.copy()
-    except FileNotFoundError:
+    except (FileNotFoundError, TooManyPixelsError):
         raise
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -78,15 +79,13 @@ def photo_size(path: Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image.
+        ValueError: the file is no image, or above the limit of pixels.
     """
     try:
-        with Image.open(path) as photo:
-            return photo.height, photo.width
+        width, height = check_pixels(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no photo {path}; extract the photos beside the labels") from error
-    except BROKEN as error:
-        raise ValueError(f"cannot read {path} as an image; extract it again") from error
+    return height, width
 
 
 def write_labels(target: Path, labels: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from mmclipdis.datasets.detection.classes import (
     OV_CLASSES,
     UNUSED_CLASSES,
 )
+from mmclipdis.utils.paths import check_samples
 
 
 @DATASETS.register_module()
@@ -43,7 +44,7 @@ class OVCocoDataset(CocoDataset):
     Raises:
         FileNotFoundError: no such annotation file.
         ValueError: it is broken, lacks classes, or lists unknown ones; ``metainfo`` contradicts
-            itself.
+            itself; a photo lies outside ``data_root``.
     """
 
     #: ``VocabularyHook`` need not doubt the labels where the json lists fewer categories.
@@ -128,6 +129,7 @@ class OVCocoDataset(CocoDataset):
             )
         # Not super(): LVIS's own reads classes by name and needs a package to read a json.
         images: list[dict[str, Any]] = CocoDataset.load_data_list(self)
+        check_samples(self, images)
         listed: list[int] = self.cat_ids  # those of the classes, in the order of the file
         novel = {self._metainfo["classes"].index(name) for name in self._metainfo["novel_classes"]}
         dropped = set() if self.test_mode or self.novel_in_training else novel

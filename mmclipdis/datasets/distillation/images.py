@@ -16,6 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch.utils.data import get_worker_info
 
+from mmclipdis.utils.paths import check_samples
+
 #: Files taken for images in a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -41,7 +43,8 @@ class DistillImageDataset(BaseDataset):
     Raises:
         FileNotFoundError: There is no such json or folder, no image in it, or none of the first
             hundred that the json lists.
-        ValueError: The json is none of that kind, or ``data_prefix`` has other keys.
+        ValueError: The json is none of that kind or names files outside ``data_root``, or
+            ``data_prefix`` has other keys.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class DistillImageDataset(BaseDataset):
             )
         if self.ann_file:
             paths = [os.path.join(folder, file) for file in listed_images(self.ann_file)]
+            check_samples(self, [{"img_path": path} for path in paths])
             if not any(os.path.isfile(path) for path in paths[:100]):
                 raise FileNotFoundError(
                     f"{name}: {paths[0]!r} is not there, nor are the next that {self.ann_file!r} "

@@ -11,6 +11,8 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
+from mmclipdis.utils.paths import check_samples
+
 
 @DATASETS.register_module()
 class PanopticRegionsDataset(BaseDataset):
@@ -93,7 +95,9 @@ class PanopticRegionsDataset(BaseDataset):
         )
         labels = {category["id"]: label for label, category in enumerate(categories)}
         images = {image["id"]: image for image in content["images"]}
-        return [self._item(note, images, labels) for note in content["annotations"]]
+        items = [self._item(note, images, labels) for note in content["annotations"]]
+        check_samples(self, items)
+        return items
 
     def _item(
         self, note: Mapping[str, Any], images: Mapping[Any, Any], labels: Mapping[Any, int]

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmclipdis.utils.letterbox import letterbox, letterbox_size, normalised_boxes
+from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
 
 
 @TRANSFORMS.register_module()
@@ -166,11 +167,13 @@ def open_rgb(path: str, what: str) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it cannot be read as an image.
+        ValueError: it cannot be read as an image, or is above the limit of pixels.
     """
     try:
-        with Image.open(path) as file:
+        with open_picture(path) as file:
             return file.convert("RGB")
+    except TooManyPixelsError:
+        raise
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no {what} at {path}") from error
     except (OSError, SyntaxError, ValueError) as error:

@@ -11,10 +11,10 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from mmclipdis.utils.letterbox import letterbox, letterbox_size
+from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
 
 META_KEYS = ("img_path", "ori_shape", "img_shape", "grid")
 
@@ -37,14 +37,18 @@ class LoadPILImage(BaseTransform):
         self.min_side = min_side
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Load; None when the file is missing, unreadable or too small."""
+        """Load; None when the file is missing, unreadable, too small or too large."""
         try:
-            with Image.open(results["img_path"]) as file:
+            with open_picture(results["img_path"]) as file:
                 image = file.convert("RGB")
         except MemoryError:
             raise
+        except TooManyPixelsError as error:
+            results["unreadable"] = str(error)
+            return None
         except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
-            results["unreadable"] = f"{type(error).__name__}: {error}"
+            reason = error.__cause__ or error  # Pillow's own word
+            results["unreadable"] = f"{type(reason).__name__}: {reason}"
             return None
         if min(image.size) < self.min_side:
             results["unreadable"] = "{}x{} pixels".format(*image.size)

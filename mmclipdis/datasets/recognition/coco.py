@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from mmclipdis.datasets.recognition.partial_labels import known_labels, load_mask
+from mmclipdis.utils.paths import check_samples
 
 
 class MultiLabelDataset(BaseDataset):
@@ -184,7 +185,7 @@ class CocoMultiLabelDataset(MultiLabelDataset):
             labels = {c["id"]: order.get(name) for c, name in zip(categories, names)}
             scores = {i["id"]: np.zeros(len(classes), np.int8) for i in content["images"]}
             self._mark(content["annotations"], labels, scores)
-            return [
+            items = [
                 {
                     "img_path": os.path.join(folder, image["file_name"]),
                     "img_id": image["id"],
@@ -192,6 +193,8 @@ class CocoMultiLabelDataset(MultiLabelDataset):
                 }
                 for image in content["images"]
             ]
+            check_samples(self, items)
+            return items
         except KeyError as error:
             raise ValueError(
                 f"{self.ann_file}: an image, annotation or category has no {error}; it must be "

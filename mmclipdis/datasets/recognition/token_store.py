@@ -6,14 +6,16 @@ import contextlib
 import io
 import json
 import time
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mmclipdis.clip.weights.files import first_line
 from mmclipdis.utils.whole_files import whole_file, write_text
 
 #: Most files of tokens; an interruption loses at most one of them for each process.
@@ -22,41 +24,59 @@ MAX_SHARDS = 256
 _ABANDONED = 3600.0
 
 Batch = tuple[Tensor, Sequence[dict[str, Any]]]
+#: Tokens of a shard, the facts of its images, and the checksums of their tokens.
+_Shard = tuple[np.ndarray, list[dict[str, Any]], list[int]]
 
 
 class TokenStore:
     """Tokens ``(L, D)`` of every image of a list, and what else is to be kept of each.
 
     The folder holds ``index.json`` and a shard for every ``per_shard`` images:
-    ``tokens_00000.npy``, float32 ``(n, L, D)``, read through a memory map, and ``facts_00000.pt``,
-    a list of ``n`` dicts of numbers and texts. A shard exists once its tokens have their name.
+    ``tokens_00000.npy``, float32 ``(n, L, D)``, read through a memory map, and ``facts_00000.pt``:
+    a list of ``n`` dicts of numbers and texts, and ``n`` checksums of tokens and facts, which are
+    compared when a process reads an image for the first time. A shard exists once its tokens have
+    their name.
 
     Args:
         folder: Where it is.
         count: Images.
         shape: ``(L, D)``.
         per_shard: Images of a shard; the last may have fewer.
+        key: Of what the tokens depend on. Part of each checksum, with the number of the image, so
+            that a file of another store or another place is found out.
     """
 
     def __init__(
-        self, folder: str | Path, count: int, shape: Sequence[int], per_shard: int
+        self,
+        folder: str | Path,
+        count: int,
+        shape: Sequence[int],
+        per_shard: int,
+        key: str = "",
     ) -> None:
         self.folder = Path(folder)
-        self.count, self.per_shard = int(count), int(per_shard)
+        self.count, self.per_shard, self.key = int(count), int(per_shard), str(key)
         self.shape = (int(shape[0]), int(shape[1]))
-        self._open: dict[int, tuple[np.ndarray, list[dict[str, Any]]]] = {}
+        self._open: dict[int, _Shard] = {}
+        self._sound: set[int] = set()
 
     @classmethod
     def create(
-        cls, folder: str | Path, count: int, shape: Sequence[int], batch: int, about: Any = None
+        cls,
+        folder: str | Path,
+        count: int,
+        shape: Sequence[int],
+        batch: int,
+        about: Any = None,
+        key: str = "",
     ) -> TokenStore:
         """Start a store; a shard is a whole number of batches of ``batch`` images.
 
         ``about`` is written into its index for people to read.
         """
         per_shard = batch * -(-count // (batch * MAX_SHARDS))
-        store = cls(folder, count, shape, per_shard)
-        index = {"count": store.count, "shape": store.shape, "per_shard": per_shard}
+        store = cls(folder, count, shape, per_shard, key)
+        index = {"count": store.count, "shape": store.shape, "per_shard": per_shard, "key": key}
         content = json.dumps({**index, "about": about}, indent=2, default=repr)
         write_text(store.folder / "index.json", content)
         return store
@@ -73,7 +93,7 @@ class TokenStore:
             return None
         try:
             index = json.loads(path.read_text())
-            return cls(folder, index["count"], index["shape"], index["per_shard"])
+            return cls(folder, index["count"], index["shape"], index["per_shard"], index["key"])
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{str(path)!r} is damaged ({error}); delete its folder.") from error
 
@@ -81,15 +101,25 @@ class TokenStore:
         return self.count
 
     def __getitem__(self, row: int) -> tuple[Tensor, dict[str, Any]]:
-        """Tokens ``(L, D)``, a copy, and the facts of image ``row``."""
+        """Tokens ``(L, D)``, a copy, and the facts of image ``row``.
+
+        Raises:
+            ValueError: they are not those that were written; says what to delete.
+        """
         shard, place = divmod(row, self.per_shard)
         if shard not in self._open:
             self._open[shard] = self._read(shard)
-        tokens, facts = self._open[shard]
-        return torch.from_numpy(np.array(tokens[place])), facts[place]
+        tokens, facts, checksums = self._open[shard]
+        found = np.array(tokens[place])
+        if row not in self._sound:
+            if self._checksum(row, found, facts[place]) != checksums[place]:
+                self._refuse(shard, f"the features of image {row} are not those that were written")
+            self._sound.add(row)
+        return torch.from_numpy(found), facts[place]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}  # a worker process maps the files itself
+        # a worker process maps the files itself
+        return {**self.__dict__, "_open": {}, "_sound": set()}
 
     def rows(self, shard: int) -> range:
         """The images of a shard."""
@@ -113,6 +143,8 @@ class TokenStore:
         """
         shape = (len(self.rows(shard)), *self.shape)
         facts: list[dict[str, Any]] = []
+        checksums: list[int] = []
+        rows = iter(self.rows(shard))
         with whole_file(self._path("tokens", shard)) as file:
             file.write(_header(shape))
             for tokens, more in batches:
@@ -121,13 +153,18 @@ class TokenStore:
                         f"{len(more)} images gave tokens {tuple(tokens.shape)}, expected "
                         f"{(len(more), *self.shape)}: all images must have one size."
                     )
-                file.write(tokens.numpy().astype("<f4", copy=False).tobytes())
+                values = tokens.numpy().astype("<f4", copy=False)
+                file.write(values.tobytes())
+                # rows last: zip takes one more of what stands first
+                for one, fact, row in zip(values, more, rows):
+                    checksums.append(self._checksum(row, one, fact))
                 facts.extend(more)
             if len(facts) != shape[0]:
                 raise ValueError(f"shard {shard} has {shape[0]} images, got {len(facts)}.")
             with whole_file(self._path("facts", shard)) as other:  # first: tokens make it count
-                torch.save(facts, other)
+                torch.save({"facts": facts, "checksums": checksums}, other)
         self._open.pop(shard, None)
+        self._sound.difference_update(self.rows(shard))
 
     def remove_abandoned(self) -> None:
         """Delete the unfinished files of processes that were killed a while ago."""
@@ -147,9 +184,32 @@ class TokenStore:
         expected = len(_header((images, *self.shape))) + self.bytes_of(images)
         return tokens.stat().st_size == expected
 
-    def _read(self, shard: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        facts = torch.load(self._path("facts", shard), weights_only=True)
-        return np.load(self._path("tokens", shard), mmap_mode="r"), facts
+    def _read(self, shard: int) -> _Shard:
+        try:
+            facts = torch.load(self._path("facts", shard), weights_only=True)
+            tokens = np.load(self._path("tokens", shard), mmap_mode="r")
+            count = len(self.rows(shard))
+            if tokens.shape != (count, *self.shape) or tokens.dtype != np.dtype("<f4"):
+                raise ValueError(f"tokens of {tokens.dtype} {tokens.shape}")
+            if not len(facts["facts"]) == len(facts["checksums"]) == count:
+                raise ValueError("another number of images")
+            return tokens, facts["facts"], facts["checksums"]
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of torch, numpy, pickle and zip, whatever is damaged
+            self._refuse(shard, first_line(error), error)
+
+    def _checksum(self, row: int, tokens: np.ndarray, facts: dict[str, Any]) -> int:
+        """CRC-32 of what is kept of an image, tokens ``(L, D)``; a fraction of a millisecond."""
+        start = zlib.crc32(f"{self.key} {row} {facts!r}".encode())
+        return zlib.crc32(np.ascontiguousarray(tokens).data.cast("B"), start)
+
+    def _refuse(self, shard: int, why: str, cause: Exception | None = None) -> NoReturn:
+        path = self._path("tokens", shard)
+        raise ValueError(
+            f"features in {str(path)!r} are damaged ({why}); delete this file, and the next run "
+            "computes its images again"
+        ) from cause
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from mmclipdis.datasets.recognition.coco import MultiLabelDataset, select_classes
+from mmclipdis.utils.paths import check_samples
 
 DIFFICULT = {"negative": 0, "ignore": -1, "positive": 1}
 
@@ -116,9 +117,11 @@ class VOCMultiLabelDataset(MultiLabelDataset):
                     "lists of one class (dog_train.txt) name all photos: set split='train'"
                 )
             name = line.strip()
+            photo = {"img_path": os.path.join(photos, f"{name}.jpg")}
+            check_samples(self, [photo])  # the annotation lies under the same name
             items.append(
                 {
-                    "img_path": os.path.join(photos, f"{name}.jpg"),
+                    **photo,
                     "img_id": name,
                     "gt_score": self._score(os.path.join(notes, f"{name}.xml"), labels),
                 }

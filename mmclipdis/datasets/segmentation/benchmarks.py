@@ -14,6 +14,7 @@ from mmseg.datasets import (
 from mmseg.registry import DATASETS
 
 from mmclipdis.datasets.files import FilesThere
+from mmclipdis.utils.paths import check_samples
 
 # ClearCLIP, SCLIP and ProxyCLIP configs name the two sets of mmseg like this.
 DATASETS.register_module(name="PascalContext60Dataset", module=PascalContextDataset)
@@ -79,6 +80,12 @@ class CATSegContext59Dataset(PascalContextDataset59):
         ),
         "palette": PascalContextDataset59.METAINFO["palette"],
     }
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """As mmseg's; raises ValueError for photos outside ``data_root``."""
+        listed: list[dict[str, Any]] = super().load_data_list()
+        check_samples(self, listed)
+        return listed
 
 
 @DATASETS.register_module()

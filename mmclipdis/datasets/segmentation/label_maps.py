@@ -12,6 +12,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
 from mmclipdis.datasets.loading import BROKEN, LoadReadableImage
+from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels
 
 # It is in the root registry; "mmseg.LoadReadableImage" is looked for in mmseg's only.
 TRANSFORMS.register_module(module=LoadReadableImage)
@@ -61,8 +62,8 @@ class LoadReadableAnnotations(LoadAnnotations):
         Raises:
             FileNotFoundError: there is no such file.
             OSError: the system does not give the file: permissions, a failing disk.
-            ValueError: the file is no image, its size is not the photo's, or its labels have other
-                bits than those of the data set.
+            ValueError: the file is no image or above the limit of pixels, its size is not the
+                photo's, or its labels have other bits than those of the data set.
         """
         path = results["seg_map_path"]
         labels = self._decode(path)
@@ -84,9 +85,12 @@ class LoadReadableAnnotations(LoadAnnotations):
     def _decode(self, path: str) -> np.ndarray:
         try:
             content = fileio.get(path, backend_args=self.backend_args)
+            check_pixels(content, name=path)
             labels = mmcv.imfrombytes(content, flag="unchanged", backend=self.imdecode_backend)
             if labels is None:  # OpenCV's word for a broken file
                 raise ValueError("no image")
+        except TooManyPixelsError:
+            raise
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no label map at {path}") from error
         except BROKEN as error:

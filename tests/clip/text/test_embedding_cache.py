@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mmclipdis.clip.text.embedding_cache import default_cache_dir, read_cached, write_cached
 
@@ -43,6 +44,28 @@ def test_xdg_is_respected_and_an_old_cache_stays_in_use(
     assert default_cache_dir() == old
     new.mkdir(parents=True)
     assert default_cache_dir() == new
+
+
+def test_a_changed_content_is_computed_again_with_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "text.safetensors"
+    write_cached(path, "key", torch.ones(2, 3))
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # one bit of one number; key, shape and finiteness are as before
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged .its content is not what was written"):
+        assert read_cached(path, "key", (2, 3)) is None
+
+
+def test_files_of_before_the_digest_are_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "text.safetensors"
+    save_file({"embeddings": torch.ones(2, 3)}, path, metadata={"key": "key"})
+    assert read_cached(path, "key", (2, 3)) is None
+
+
+def test_half_precision_and_odd_layouts_are_kept(tmp_path: Path) -> None:
+    for content in (torch.randn(3, 2).half().t(), torch.randn(2, 3, dtype=torch.float64)):
+        write_cached(tmp_path / "a.safetensors", "key", content)
+        assert torch.equal(read_cached(tmp_path / "a.safetensors", "key", (2, 3)), content)
 
 
 def test_a_disk_that_takes_no_more_is_a_warning_and_leaves_nothing(

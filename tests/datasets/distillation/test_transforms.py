@@ -92,7 +92,7 @@ def test_images_below_the_least_side_give_none(tmp_path):
 
 
 def test_running_out_of_memory_is_not_taken_for_a_broken_image(tmp_path, monkeypatch):
-    def out_of_memory(path):
+    def out_of_memory(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(Image, "open", out_of_memory)

@@ -211,6 +211,45 @@ def test_a_store_gives_back_what_was_written(tmp_path):
     assert torch.equal(again[6][0], tokens[6])
 
 
+def filled(folder, key="a", seed=0):
+    torch.manual_seed(seed)
+    store = TokenStore.create(folder, 6, (4, 3), batch=3, key=key)
+    for shard in store.missing():
+        store.write(shard, [(torch.randn(3, 4, 3), facts(3))])
+    return TokenStore.open(folder)
+
+
+@pytest.mark.parametrize(
+    "kind", ["value", "row", "shard", "store", "facts", "fact", "header", "no facts"]
+)
+def test_features_that_are_not_those_written_are_refused(tmp_path, kind):
+    store, other = filled(tmp_path / "a"), filled(tmp_path / "b", key="b", seed=1)
+    tokens, facts_file = (tmp_path / "a" / name for name in ("tokens_00001.npy", "facts_00001.pt"))
+    array = np.load(tokens)
+    if kind == "value":
+        array[2, 3, 1] += 1e-6
+        np.save(tokens, array)
+    elif kind == "row":
+        np.save(tokens, array[[1, 2, 0]])
+    elif kind in ("shard", "store"):  # whole files, each with its own checksums
+        source = store if kind == "shard" else other
+        for path, name in ((tokens, "tokens"), (facts_file, "facts")):
+            number = 0 if kind == "shard" else 1
+            path.write_bytes(next(source.folder.glob(f"{name}_0000{number}.*")).read_bytes())
+    elif kind == "facts":
+        facts_file.write_bytes(facts_file.read_bytes()[:-100])
+    elif kind == "fact":
+        facts_file.write_bytes(facts_file.read_bytes().replace(b"name", b"nane"))
+    elif kind == "header":
+        np.save(tokens, array.reshape(4, 3, 3))
+    else:
+        torch.save([{}, {}, {}], facts_file)
+    assert store[0][0].shape == (4, 3)
+    store = TokenStore.open(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"tokens_00001\.npy' are damaged .*delete this file, and"):
+        [store[row] for row in range(6)]
+
+
 def test_many_images_have_few_files(tmp_path):
     store = TokenStore.create(tmp_path, 82081, (197, 512), batch=32)
     assert len(store.missing()) <= 256 and store.per_shard % 32 == 0
