@@ -20,6 +20,7 @@ from mmengine.runner import checkpoint as stock
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from mmclipdis.engine.finite import check_finite, named_tensors
 from mmclipdis.utils.whole_files import whole_file, write_bytes
 
 
@@ -45,7 +46,9 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
     Raises:
         OSError: as :func:`mmclipdis.utils.whole_files.whole_file`.
+        ValueError: a tensor holds NaN or infinity; see :mod:`mmclipdis.engine.finite`.
     """
+    check_finite(named_tensors(content), path)
     with whole_file(path) as file:
         torch.save(content, file)
 

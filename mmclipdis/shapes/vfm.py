@@ -21,6 +21,7 @@ from torch import Tensor
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import PACKAGED
 from mmclipdis.clip.weights.vfm import VFMS
+from mmclipdis.engine.finite import check_finite
 from mmclipdis.utils.whole_files import write_bytes
 
 # Without a position embedding a patch is known by its looks and by what else is in the picture;
@@ -68,6 +69,7 @@ def export_vfm(checkpoint: Path, path: Path) -> None:
         "data": "ShapeScenes pictures, unlabelled (mmclipdis/shapes/vfm.py)",
         "made_by": "tools/pretrain_shapes_vfm.py",
     }
+    check_finite(state.items(), path)
     write_bytes(path, save(state, metadata=metadata))
 
 

@@ -16,6 +16,7 @@ from mmclipdis.clip.weights.loading import (
     load_text_transformer,
     model_config,
 )
+from mmclipdis.engine.finite import check_finite
 from mmclipdis.utils.whole_files import write_bytes
 
 ARCH = "shapes-tiny"
@@ -42,6 +43,7 @@ def export_run(checkpoint: Path, path: Path) -> None:
         "data": "ShapeScenes image-caption pairs (mmclipdis/shapes/pairs.py)",
         "made_by": "tools/pretrain_shapes_clip.py",
     }
+    check_finite(state.items(), path)
     write_bytes(path, save(state, metadata=metadata))
 
 

@@ -13,16 +13,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 #: What a disk says that takes no more.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: The temporary names of :func:`whole_file`.
+_LEFTOVER = re.compile(r"\..{0,50}\.[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
@@ -44,12 +53,12 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(16)}.tmp")
     with _naming(path, temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         mode = _mode_of(path)
-        created = False
+        created, held = False, None
         try:
             with open(temporary, "xb") as file:
-                created = True
+                created, held = True, _hold(file)
                 if mode is not None and mode != os.stat(temporary).st_mode & 0o777:
                     os.chmod(temporary, mode)
                 yield file
@@ -61,7 +70,62 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
                 with contextlib.suppress(OSError):  # the first error is the one to tell
                     temporary.unlink()
             raise
+        finally:
+            if held is not None:
+                os.close(held)
     _sync_folder(path.parent)
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder and those above it; it may be there.
+
+    Raises:
+        OSError: it cannot be made; a file that stands in the way is named.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        for part in (folder, *folder.parents):
+            if part.exists() and not part.is_dir():
+                raise NotADirectoryError(
+                    errno.ENOTDIR, "a file stands where a folder is needed; move it away", str(part)
+                ) from None
+        raise
+
+
+def refuse_existing(target: str | Path, overwrite: bool) -> None:
+    """Refuse to write over what the user has, unless told to; for a tool's start.
+
+    Raises:
+        FileExistsError: ``target`` is there and ``overwrite`` is false.
+    """
+    if os.path.lexists(target) and not overwrite:
+        raise FileExistsError(
+            f"{str(target)!r} exists and is left as it is; name another file, or give --overwrite"
+        )
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove the unfinished files that killed runs of :func:`whole_file` left in a folder.
+
+    A file that a living process writes is locked by it, and left alone. Where there are no locks, a
+    file counts as left behind when it is a day old.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _LEFTOVER.fullmatch(entry.name)]
+        for name in names:
+            path = Path(folder) / name
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+                if _abandoned(path):
+                    path.unlink()
+                    removed.append(path)
+    return removed
 
 
 def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
@@ -94,6 +158,35 @@ def write_picture(path: str | Path, picture: Image.Image, **options: Any) -> Non
         )
     with whole_file(path) as file:
         picture.save(file, format=kind, **options)
+
+
+def _hold(file: BinaryIO) -> int | None:
+    """Lock a file for as long as it has its temporary name; a descriptor to close after that."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks
+        return None
+    return os.dup(file.fileno())
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether no living process writes the file."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass
+            else:
+                return True
+        return time.time() - os.fstat(descriptor).st_mtime > 86400
+    finally:
+        os.close(descriptor)
 
 
 def _mode_of(path: Path) -> int | None:

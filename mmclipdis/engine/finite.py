@@ -1,0 +1,86 @@
+"""Finding the first tensor that holds NaN or infinity among many, at the price of one sum."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def named_tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor inside dicts, lists and tuples with its dotted name."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from named_tensors(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, (list, tuple)):
+        for i, value in enumerate(content):
+            yield from named_tensors(value, f"{name}.{i}" if name else str(i))
+
+
+@torch.no_grad()
+def first_nonfinite(entries: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Say which tensor is the first with NaN or infinity: ``'NAME (3 of 768 values)'``; or None.
+
+    All tensors of a device and type are summed up in one call (``|x|``, since NaN and infinity stay
+    what they are in a sum), and only one number is read back. Only where that sum is not finite,
+    which large finite values can do as well, each tensor is looked at.
+    """
+    tensors = [(name, _values(value)) for name, value in entries if _can_break(value)]
+    groups: dict[Any, list[Tensor]] = defaultdict(list)
+    for _, value in tensors:
+        groups[value.device, value.dtype].append(value)
+    if all(bool(_sums(values).isfinite().all()) for values in groups.values()):
+        return None
+    for name, value in tensors:
+        broken = int(value.numel() - value.isfinite().sum())
+        if broken:
+            return f"{name} ({broken} of {value.numel()} values)"
+    return None
+
+
+def check_finite(entries: Iterable[tuple[str, Tensor]], path: object) -> None:
+    """Refuse to write a checkpoint with a tensor that is not finite.
+
+    Raises:
+        ValueError: naming the first such tensor and the file.
+    """
+    broken = first_nonfinite(entries)
+    if broken is not None:
+        raise ValueError(
+            f"{str(path)!r} is not written: {broken} would be NaN or infinite in it; go on from the "
+            "file before, with a lower learning rate or clipped gradients"
+        )
+
+
+def constant_infinities(model: torch.nn.Module) -> set[str]:
+    """Names of the buffers that hold infinities by design, such as masks of attention.
+
+    To be called before the first step: one that holds NaN is none of them.
+    """
+    return {
+        name
+        for name, value in model.named_buffers()
+        if value.is_floating_point() and bool(value.isinf().any()) and not bool(value.isnan().any())
+    }
+
+
+def _can_break(value: Tensor) -> bool:
+    inexact = value.is_floating_point() or value.is_complex()
+    return inexact and value.numel() > 0 and value.device.type != "meta"
+
+
+def _values(value: Tensor) -> Tensor:
+    value = value.detach()
+    if value.layout != torch.strided:
+        value = value.coalesce().values() if value.is_sparse else value.to_dense()
+    # types of 8 bits have no norm
+    return value.float() if value.is_floating_point() and value.element_size() == 1 else value
+
+
+def _sums(values: list[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(values, 1))
