@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmclipdis.engine.checkpoint_io import is_remote, read_checkpoint
-from mmclipdis.engine.finite import first_nonfinite, named_tensors
+from mmclipdis.engine.finite import first_nonfinite, saved_entries
 
 #: Written by mmengine beside the checkpoints: the path of the last, as it was then.
 POINTER = "last_checkpoint"
@@ -75,32 +74,37 @@ def newest_checkpoint(folder: str | Path) -> str | None:
     return None
 
 
-def last_good_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint of a folder that can be read and holds finite tensors only."""
+def last_good_checkpoint(
+    folder: str | Path, constant: set[str] | frozenset[str] = frozenset()
+) -> str | None:
+    """The newest checkpoint of a folder that can be read and holds finite tensors only.
+
+    ``constant`` as for :func:`~mmclipdis.engine.finite.saved_entries`.
+    """
     for path in saved_checkpoints(folder):
         try:
             content = read_checkpoint(path)
         except ValueError:
             continue
-        if first_nonfinite(_weights_of(content)) is None:
+        if first_nonfinite(saved_entries(content, constant)) is None:
             return str(path)
     return None
 
 
-def _weights_of(content: dict) -> Iterator:
-    skipped = ("message_hub", "meta")
-    return named_tensors({k: v for k, v in content.items() if k not in skipped})
-
-
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint can be read to its end, without building what it holds if possible."""
+    """Whether a checkpoint is as it was written: by its checksums, which PyTorch does not compare.
+
+    A file of an old PyTorch has none, and is read.
+    """
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+                # PyTorch writes 0 when it is told to compute none
+                return damaged is None or archive.getinfo(damaged).CRC == 0
+        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError):
+            return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is None:
-                return True
-    except (zipfile.BadZipFile, OSError, EOFError):
-        pass
-    try:  # written by an old PyTorch, or without checksums
         read_checkpoint(path)
     except (OSError, ValueError):
         return False

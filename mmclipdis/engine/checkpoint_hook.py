@@ -17,8 +17,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmclipdis.engine import checkpoint_io as _checkpoint_io  # noqa: F401  (registers its backend)
 from mmclipdis.engine.checkpoint_files import newest_checkpoint
-from mmclipdis.engine.finite import check_finite, constant_infinities
-from mmclipdis.engine.nonfinite_guard import saved_entries
+from mmclipdis.engine.finite import check_finite, constant_infinities, saved_entries
 from mmclipdis.engine.plain import (
     pack_message_hub,
     to_plain,

@@ -22,6 +22,24 @@ def named_tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from named_tensors(value, f"{name}.{i}" if name else str(i))
 
 
+def saved_entries(
+    checkpoint: Mapping[str, Any], constant: set[str] | frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Tensor]]:
+    """Named tensors of a checkpoint of mmengine that must be finite.
+
+    Args:
+        checkpoint: As ``Runner.save_checkpoint`` hands it to hooks. Losses and metrics of the past
+            (``message_hub``) may be anything.
+        constant: Names in the state dict of buffers that are infinite by design.
+    """
+    for key, part in checkpoint.items():
+        if key in ("message_hub", "meta"):
+            continue
+        for name, value in named_tensors(part):
+            if name.removeprefix("module.") not in constant:
+                yield name if key == "state_dict" else f"{key}.{name}", value
+
+
 @torch.no_grad()
 def first_nonfinite(entries: Iterable[tuple[str, Tensor]]) -> str | None:
     """Say which tensor is the first with NaN or infinity: ``'NAME (3 of 768 values)'``; or None.

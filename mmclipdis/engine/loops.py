@@ -50,13 +50,13 @@ class _ExactLoop:
             self.dataloader = self._build_loader(runner, self._dataloader_cfg)
             self.random_state = state
 
-    def _is_done(self, reached: int, end: int, name: str) -> bool:
+    def _is_done(self, reached: int, end: int, unit: str, name: str) -> bool:
         """Whether a resumed run has nothing to train, which is said, as nothing else would."""
         runner: Runner = self.runner  # type: ignore[attr-defined]
         if not runner._resume or reached < end:
             return False
         runner.logger.warning(
-            f"Nothing to train: the checkpoint is at {name.removeprefix('max_')} {reached} of "
+            f"Nothing to train: the checkpoint is at {unit} {reached} of "
             f"train_cfg.{name}={end}. To go on, give a larger one: --resume --cfg-options "
             f"train_cfg.{name}=N; to measure it, use tools/test.py."
         )
@@ -80,7 +80,7 @@ class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the current iteration to the last."""
-        if self._is_done(self._iter, self._max_iters, "max_iters"):
+        if self._is_done(self._iter, self._max_iters, "iteration", "max_iters"):
             return self.runner.model
         self._follow_seed(self.runner)
         self.dataloader.skip = self._iter
@@ -104,7 +104,7 @@ class ExactEpochBasedTrainLoop(_ExactLoop, EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the current epoch to the last."""
-        if self._is_done(self._epoch, self._max_epochs, "max_epochs"):
+        if self._is_done(self._epoch, self._max_epochs, "epoch", "max_epochs"):
             return self.runner.model
         self._follow_seed(self.runner)
         try:

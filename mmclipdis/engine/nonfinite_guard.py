@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ from torch import Tensor, nn
 
 from mmclipdis.engine.checkpoint_files import last_good_checkpoint
 from mmclipdis.engine.checkpoint_io import is_remote
-from mmclipdis.engine.finite import constant_infinities, first_nonfinite, named_tensors
+from mmclipdis.engine.finite import (
+    constant_infinities,
+    first_nonfinite,
+    named_tensors,
+    saved_entries,
+)
 
 #: A dynamic loss scale below this has been halved for a hundred steps: no gradient was finite.
 _LOWEST_SCALE = 2.0**-40
@@ -47,6 +52,7 @@ class NonFiniteGuard(Hook):
 
     def __init__(self) -> None:
         self._constant: set[str] = set()
+        self._files: list[str] = []  # of the last batch
 
     def before_train(self, runner: Runner) -> None:
         """Note which buffers are infinite by design."""
@@ -87,7 +93,7 @@ class NonFiniteGuard(Hook):
         numbers = {k: v for k, v in (metrics or {}).items() if isinstance(v, (int, float))}
         problem = _broken_losses(numbers)
         if problem is not None:
-            raise _error(runner, f"validation: {problem}", ())
+            raise self._error(runner, f"validation: {problem}", ())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Refuse to write a checkpoint that is not finite, whichever hook saves it.
@@ -97,7 +103,9 @@ class NonFiniteGuard(Hook):
         """
         broken = first_nonfinite(saved_entries(checkpoint, self._constant))
         if broken is not None:
-            raise _error(runner, f"{broken} is NaN or infinite", ())
+            step = checkpoint.get("meta", {}).get("iter")
+            problem = f"checkpoint of iteration {step}: {broken} is NaN or infinite"
+            raise self._error(runner, problem, self._files)
 
     def _broken_weights(self, runner: Runner, everything: bool) -> str | None:
         model, optimizer = _module(runner), getattr(runner, "optim_wrapper", None)
@@ -134,7 +142,7 @@ class NonFiniteGuard(Hook):
         self, runner: Runner, where: str, problem: str | None, batch: Any
     ) -> None:
         """Raise in every process when one has a problem; otherwise none would wait for it."""
-        files = list(image_files(batch))
+        files = self._files = list(image_files(batch)) if batch is not None else self._files
         if get_world_size() > 1:
             module = _module(runner)
             device = next((p.device for p in module.parameters()), torch.device("cpu"))
@@ -146,25 +154,21 @@ class NonFiniteGuard(Hook):
             problem = next(text for text, _ in found if text is not None)
             files = [name for _, names in found for name in names]
         if problem is not None:
-            raise _error(runner, f"{where}: {problem}", files)
+            raise self._error(runner, f"{where}: {problem}", files)
 
-
-def saved_entries(
-    checkpoint: Mapping[str, Any], constant: set[str] | frozenset[str] = frozenset()
-) -> Iterator[tuple[str, Tensor]]:
-    """Named tensors of a checkpoint of mmengine that must be finite.
-
-    Args:
-        checkpoint: As ``Runner.save_checkpoint`` hands it to hooks. Losses and metrics of the past
-            (``message_hub``) may be anything.
-        constant: Names in the state dict of buffers that are infinite by design.
-    """
-    for key, part in checkpoint.items():
-        if key in ("message_hub", "meta"):
-            continue
-        for name, value in named_tensors(part):
-            if name.removeprefix("module.") not in constant:
-                yield name if key == "state_dict" else f"{key}.{name}", value
+    def _error(self, runner: Runner, problem: str, files: Iterable[str]) -> NonFiniteLossError:
+        named = list(dict.fromkeys(files))
+        listed = ", ".join(named[:4]) + (f" and {len(named) - 4} more" if len(named) > 4 else "")
+        about = f"; files of the batch: {listed}" if named else ""
+        last = runner.message_hub.get_info("last_ckpt")
+        if last and is_remote(last):
+            good: str | None = f"one of {last.rpartition('/')[0]}"
+        else:
+            folder = Path(last).parent if last else getattr(runner, "work_dir", None)
+            good = last_good_checkpoint(folder, self._constant) if folder else None
+        return NonFiniteLossError(
+            f"{problem}{about}; last good checkpoint: {good or 'none was saved yet'}. {_REMEDY}"
+        )
 
 
 def image_files(batch: Any) -> Iterator[str]:
@@ -178,24 +182,6 @@ def image_files(batch: Any) -> Iterator[str]:
         path = getattr(sample, "img_path", None)
         if path:
             yield str(path)
-
-
-def _error(runner: Runner, problem: str, files: Any) -> NonFiniteLossError:
-    named = list(dict.fromkeys(files))
-    listed = ", ".join(named[:4]) + (f" and {len(named) - 4} more" if len(named) > 4 else "")
-    about = f"; files of the batch: {listed}" if named else ""
-    return NonFiniteLossError(
-        f"{problem}{about}; last good checkpoint: {_last_good(runner)}. {_REMEDY}"
-    )
-
-
-def _last_good(runner: Runner) -> str:
-    last = runner.message_hub.get_info("last_ckpt")
-    if last and is_remote(last):
-        return f"not looked for in {last.rpartition('/')[0]}"
-    folder = Path(last).parent if last else getattr(runner, "work_dir", None)
-    good = last_good_checkpoint(folder) if folder else None
-    return good or "none was saved yet"
 
 
 def _broken_losses(outputs: Mapping[str, Any]) -> str | None:
