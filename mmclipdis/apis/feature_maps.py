@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
+from mmclipdis.utils.whole_files import refuse_existing
 from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
     GROUPS,
@@ -46,6 +47,7 @@ class Model:
 def feature_maps(arguments: Sequence[str] | None = None) -> Path:
     """Draw the figure that the command line asks for; see ``tools/analysis_tools``."""
     args = _parser().parse_args(arguments)
+    refuse_existing(args.out, args.overwrite)
     photo = read_photo(args.image)
     models = models_of(args.config, args.arch, args.checkpoint, args.readout)
     models += [vfm_of(value) for value in args.vfm]
@@ -277,4 +279,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--smooth", action="store_true", help="interpolate between the patches")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--out", default="work_dirs/feature_maps.png", help="picture to write")
+    add("--overwrite", action="store_true", help="replace the picture")
     return parser

@@ -41,15 +41,15 @@ class AtomicLocalBackend(LocalBackend):
         write_bytes(os.path.expanduser(filepath), obj)
 
 
-def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+def write_checkpoint(path: str | Path, content: dict[str, Any], overwrite: bool = True) -> None:
     """Write a checkpoint whole or not at all, as ``torch.save`` does otherwise.
 
     Raises:
-        OSError: as :func:`mmclipdis.utils.whole_files.whole_file`.
+        OSError: as :func:`mmclipdis.utils.whole_files.whole_file`, also for ``overwrite``.
         ValueError: a tensor holds NaN or infinity; see :mod:`mmclipdis.engine.finite`.
     """
     check_finite(named_tensors(content), path)
-    with whole_file(path) as file:
+    with whole_file(path, overwrite) as file:
         torch.save(content, file)
 
 

@@ -70,8 +70,8 @@ def check_finite(entries: Iterable[tuple[str, Tensor]], path: object) -> None:
     broken = first_nonfinite(entries)
     if broken is not None:
         raise ValueError(
-            f"{str(path)!r} is not written: {broken} would be NaN or infinite in it; go on from the "
-            "file before, with a lower learning rate or clipped gradients"
+            f"{str(path)!r} is not written: {broken} would be NaN or infinite in it; go on from "
+            "the file before, with a lower learning rate or clipped gradients"
         )
 
 

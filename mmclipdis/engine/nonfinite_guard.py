@@ -138,9 +138,7 @@ class NonFiniteGuard(Hook):
                     return f"averaged weight {found} is NaN or infinite"
         return None
 
-    def _stop_together(
-        self, runner: Runner, where: str, problem: str | None, batch: Any
-    ) -> None:
+    def _stop_together(self, runner: Runner, where: str, problem: str | None, batch: Any) -> None:
         """Raise in every process when one has a problem; otherwise none would wait for it."""
         files = self._files = list(image_files(batch)) if batch is not None else self._files
         if get_world_size() > 1:

@@ -35,7 +35,7 @@ _LEFTOVER = re.compile(r"\..{0,50}\.[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+def whole_file(path: str | Path, overwrite: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write, which takes the name ``path`` at the end of the block.
 
     - The folder is made. The file is created in it exclusively, under a name that nobody can
@@ -45,13 +45,16 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     - A link at ``path`` is replaced by the file; what it points to stays as it is. Writing through
       it would let whoever puts a link there choose which of our files is overwritten.
     - After any failure, an interruption included, ``path`` is as before and the new file is gone.
+    - Without ``overwrite`` a file that is there at the end stays, whoever put it there meanwhile.
 
     Raises:
+        FileExistsError: ``path`` exists, and ``overwrite`` is false.
         OSError: the folder cannot be made or written, the disk is full, or ``path`` is a folder, a
             device or the like; the message names ``path``.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(16)}.tmp")
+    refuse_existing(path, overwrite)
     with _naming(path, temporary):
         make_folder(path.parent)
         mode = _mode_of(path)
@@ -64,7 +67,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            _publish(temporary, path, overwrite)
         except BaseException:
             if created:
                 with contextlib.suppress(OSError):  # the first error is the one to tell
@@ -128,9 +131,9 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     return removed
 
 
-def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
+def write_bytes(path: str | Path, data: bytes | memoryview, overwrite: bool = True) -> None:
     """Write a file whole or not at all; see :func:`whole_file`."""
-    with whole_file(path) as file:
+    with whole_file(path, overwrite) as file:
         file.write(data)
 
 
@@ -158,6 +161,23 @@ def write_picture(path: str | Path, picture: Image.Image, **options: Any) -> Non
         )
     with whole_file(path) as file:
         picture.save(file, format=kind, **options)
+
+
+def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give a file its name; without ``overwrite`` in one step with the look whether it is free."""
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        refuse_existing(path, overwrite)
+        raise
+    except OSError:  # a file system without hard links
+        refuse_existing(path, overwrite)
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def _hold(file: BinaryIO) -> int | None:
