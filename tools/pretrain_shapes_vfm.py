@@ -2,7 +2,7 @@
 
 Training and export, resumed after an interruption from the work folder::
 
-    python tools/pretrain_shapes_vfm.py --work-dir work_dirs/shapes_vfm
+    python tools/pretrain_shapes_vfm.py --work-dir work_dirs/shapes_vfm --overwrite
 
 How well its patch features tell segments apart, beside other features, written to
 ``results/shapes_vfm.json``::

@@ -74,9 +74,7 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"iter_20.pth' is cut short .* before, '.*iter_10.pth'"):
         assert newest_checkpoint(tmp_path) == str(whole)
     cut(whole)
-    with pytest.raises(
-        ValueError, match=r"no checkpoint of .*20.pth', '.*10.pth' is cut"
-    ):
+    with pytest.raises(ValueError, match=r"no checkpoint of .*20.pth', '.*10.pth' is cut"):
         newest_checkpoint(tmp_path)
 
 

@@ -231,9 +231,7 @@ def test_text_tower_of_another_size_is_refused(tmp_path, official):
 def test_nothing_is_overwritten_unasked_or_left_half_written(tmp_path, source, monkeypatch):
     target = tmp_path / "out.pt"
     target.write_bytes(b"precious")
-    with pytest.raises(
-        FileExistsError, match="out.pt' exists and is left .*give --overwrite"
-    ):
+    with pytest.raises(FileExistsError, match="out.pt' exists and is left .*give --overwrite"):
         convert(source, target, arch=EVA_ARCH)
 
     def interrupted(content, file):
