@@ -52,7 +52,7 @@ def newest_checkpoint(folder: str | Path) -> str | None:
     Raises:
         ValueError: there are checkpoints, and each of them is damaged.
     """
-    damaged = []
+    damaged: list[Path] = []
     for path in saved_checkpoints(folder):
         if is_whole(path):
             if damaged:

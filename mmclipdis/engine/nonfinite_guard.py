@@ -205,7 +205,7 @@ def _saves_now(runner: Runner) -> bool:
 
 
 def _module(runner: Any) -> Any:
-    model = getattr(runner, "model", None)
+    model: Any = getattr(runner, "model", None)
     return model.module if is_model_wrapper(model) else model
 
 

@@ -162,7 +162,9 @@ def pretrain(
     parameters = list(model.parameters())
     optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
-    bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, start, disable=rank > 0)
+    bar = tqdm(
+        range(start, recipe.steps), "pretrain", recipe.steps, start, disable=rank > 0 or None
+    )
     for step in bar:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)

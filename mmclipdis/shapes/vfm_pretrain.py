@@ -220,7 +220,7 @@ def pretrain_vfm(
     model = build_vfm()
     optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
-    bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start)
+    bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start, disable=None)
     for step in bar:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import PurePath
 
 
@@ -21,8 +22,10 @@ def output_names(photos: Iterable[str], suffix: str = ".png") -> dict[str, str]:
     if not paths:
         return {}
     parts = {path: PurePath(os.path.normpath(path)).parts for path in paths}
-    shared = os.path.commonprefix([part[:-1] for part in parts.values()])  # works on tuples
-    below = {path: PurePath(*part[len(shared) :]) for path, part in parts.items()}
+    folders = [part[:-1] for part in parts.values()]
+    levels = zip(*folders, strict=False)
+    shared = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))
+    below = {path: PurePath(*part[shared:]) for path, part in parts.items()}
     names = {path: str(relative.with_suffix(suffix)) for path, relative in below.items()}
     count = Counter(name.lower() for name in names.values())
     for path, name in names.items():

@@ -65,7 +65,7 @@ def reduce_annotations(
     keep, listed = set(keep), set(listed)
     notes = [
         note
-        for note in tqdm(content["annotations"], unit="annotation", desc="select")
+        for note in tqdm(content["annotations"], unit="annotation", desc="select", disable=None)
         if note["category_id"] in keep
     ]
     images = content["images"]
