@@ -64,8 +64,12 @@ def newest_checkpoint(folder: str | Path) -> str | None:
             return str(path)
         damaged.append(path)
     named = _pointed_to(folder)  # a checkpoint hook with an out_dir saves elsewhere
-    if named and (is_remote(named) or Path(named).is_file()):
+    if not damaged and is_remote(named):
         return named
+    if not damaged and named and Path(named).is_file():
+        if is_whole(Path(named)):
+            return named
+        damaged.append(Path(named))
     if damaged:
         raise ValueError(
             f"no checkpoint of {str(folder)!r} can be read: {_names(damaged)} is cut short or "

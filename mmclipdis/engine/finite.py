@@ -75,6 +75,31 @@ def check_finite(entries: Iterable[tuple[str, Tensor]], path: object) -> None:
         )
 
 
+def check_scores(scores: Tensor, image: Any, what: str = "scores") -> None:
+    """Refuse what a model gives for an image when it holds NaN or infinity.
+
+    The largest of such values is any class, and the metric a number like another. One sum an image;
+    to be called on maps before they are made larger.
+
+    Args:
+        scores: Of one image, any shape.
+        image: Its sample or meta information, with ``img_path``, or its name.
+        what: They are, for the message.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    if bool(scores.detach().sum(dtype=torch.float32).isfinite()):
+        return
+    broken = int(scores.numel() - scores.isfinite().sum())
+    if broken:
+        name = image if isinstance(image, str) else image.get("img_path")
+        raise ValueError(
+            f"the {what} of {name or 'an image without img_path'} are NaN or infinite ({broken} of "
+            f"{scores.numel()} values); check the weights and the image, and test in full precision"
+        )
+
+
 def constant_infinities(model: torch.nn.Module) -> set[str]:
     """Names of the buffers that hold infinities by design, such as masks of attention.
 

@@ -20,8 +20,8 @@ from tests.paths import ROOT
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/d/iter_4.pth")
 CPU = (
-    "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to "
-    "allocate 400000000000 bytes. Error code 12"
+    "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried "
+    "to allocate 400000000000 bytes. Error code 12"
 )
 GPU = "CUDA out of memory. Tried to allocate 3.12 GiB. GPU 0 has a total capacity of 23.6 GiB"
 
