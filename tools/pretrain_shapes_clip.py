@@ -2,7 +2,7 @@
 
 Training and export, resumed after an interruption from the work folder::
 
-    python tools/pretrain_shapes_clip.py --work-dir work_dirs/shapes_clip
+    python tools/pretrain_shapes_clip.py --work-dir work_dirs/shapes_clip --overwrite
 
 Zero-shot measures of the shipped weights, written to ``results/shapes_clip.json``::
 
@@ -30,6 +30,7 @@ from mmclipdis.shapes.pretrain import Recipe, pretrain
 from mmclipdis.shapes.training import add_recipe, recipe_of
 from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, export_run, load_towers
 from mmclipdis.shapes.zero_shot import zero_shot
+from mmclipdis.utils.whole_files import refuse_existing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_clip"))
     parser.add_argument("--pairs-dir", type=Path, help="default: WORK_DIR/pairs")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_PATH, help="exported file")
+    parser.add_argument("--overwrite", action="store_true", help="replace --weights")
     parser.add_argument("--evaluate", action="store_true", help="measure --weights, do not train")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_clip.json")
     parser.add_argument("--count", type=int, default=500, help="pictures of a kind and seed")
@@ -73,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _evaluate(args.weights, args.out, args.count, args.seeds)
         return
     recipe = recipe_of(args, Recipe)
+    refuse_existing(args.weights, args.overwrite)
     pairs_dir = args.pairs_dir or args.work_dir / "pairs"
     side = model_config(ARCH)["vision_cfg"]["image_size"]
     make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side, workers=recipe.processes)

@@ -2,7 +2,7 @@
 
 Training and export, resumed after an interruption from the work folder::
 
-    python tools/pretrain_shapes_vfm.py --work-dir work_dirs/shapes_vfm
+    python tools/pretrain_shapes_vfm.py --work-dir work_dirs/shapes_vfm --overwrite
 
 How well its patch features tell segments apart, beside other features, written to
 ``results/shapes_vfm.json``::
@@ -28,6 +28,7 @@ from mmclipdis.shapes.vfm import WEIGHTS_PATH, export_vfm, load_vfm
 from mmclipdis.shapes.vfm_eval import feature_makers, patch_separation, vfm_features
 from mmclipdis.shapes.vfm_pretrain import VFMRecipe, make_pictures, pretrain_vfm
 from mmclipdis.shapes.zero_shot import draw_scenes
+from mmclipdis.utils.whole_files import refuse_existing
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK_SCENES = 50  # measured after a training
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_vfm"))
     parser.add_argument("--pictures-dir", type=Path, help="default: WORK_DIR/pictures")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_PATH, help="exported file")
+    parser.add_argument("--overwrite", action="store_true", help="replace --weights")
     parser.add_argument("--evaluate", action="store_true", help="measure --weights, do not train")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_vfm.json")
     parser.add_argument("--count", type=int, default=200, help="scenes of a seed")
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _evaluate(args.weights, args.out, args.count, args.seeds)
         return
     recipe = recipe_of(args, VFMRecipe)
+    refuse_existing(args.weights, args.overwrite)
     pictures_dir = args.pictures_dir or args.work_dir / "pictures"
     pictures = make_pictures(pictures_dir, recipe.pictures, seed=recipe.seed, workers=args.threads)
     pretrain_vfm(pictures, recipe, args.work_dir)

@@ -89,7 +89,7 @@ def trained(args: argparse.Namespace, name: str, options: Sequence[str], seed: i
 
 def classes(args: argparse.Namespace, folder: Path, projectors: str) -> Metrics:
     """Mean cosine between the texts of two classes, and mIoU, with projectors or without."""
-    words = ["ShapeScenesDataset", "--out", str(folder / "similarity")]
+    words = ["ShapeScenesDataset", "--overwrite", "--out", str(folder / "similarity")]
     words += ["--projectors", projectors] if projectors else []
     report = json.loads((class_similarity(words) / "similarity.json").read_text())
     cosine = report["projected" if projectors else "clip"]["mean_offdiag"]

@@ -20,7 +20,7 @@ from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.projectors import load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 from mmclipdis.utils.device import usable_device
-from mmclipdis.utils.whole_files import write_text
+from mmclipdis.utils.whole_files import refuse_existing, write_text
 from mmclipdis.visualization.class_similarity import cluster_order, draw_class_similarity
 
 #: Prompts without a final period, those of DCLIP.
@@ -38,6 +38,8 @@ def class_similarity(arguments: Sequence[str] | None = None) -> Path:
     templates = _templates(args.templates), _templates(args.negative_template)
     vocabulary = read_classes(args.classes, templates[0])
     folder = _writable(args.out)
+    for name in ("similarity.json", "similarity.png"):
+        refuse_existing(folder / name, args.overwrite)
     if args.top < 0:
         raise ValueError(f"--top {args.top}: expected 0 or more pairs")
     features = class_features(
@@ -224,4 +226,5 @@ def _parser() -> argparse.ArgumentParser:
         help="of the classes in the heat maps; cluster: similar ones side by side")  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1, ...; a GPU if there is one")
     add("--out", default="work_dirs/class_similarity", help="folder to write into")
+    add("--overwrite", action="store_true", help="replace what the folder holds of this tool")
     return parser

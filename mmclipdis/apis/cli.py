@@ -19,6 +19,14 @@ from mmengine.config import Config, DictAction
 
 import mmclipdis
 from mmclipdis.apis.config_check import UserInputError, check_config
+from mmclipdis.apis.resources import (
+    CLOSED_PIPE,
+    all_causes,
+    is_closed_pipe,
+    raising_loggers,
+    resource_message,
+    silence_output,
+)
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 from mmclipdis.engine.configs import read_config_file
 
@@ -30,7 +38,13 @@ OF_VALUES = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
     ValueError,
 )
-FILE_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+FILE_ERRORS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,16 +140,22 @@ def run(main: Callable[[Sequence[str] | None], object], arguments: Sequence[str]
     """Run a tool; mistakes of the user become one line and exit code 2.
 
     Mistakes are errors that mmclipdis raises on purpose (``ValueError`` and the like), files that
-    are missing, names that no registry knows, and values of a config that the class they are given
-    to does not take. All other errors keep their traceback, and with ``--debug`` or
-    ``MMCLIPDIS_DEBUG=1`` these do, too.
+    are missing, what the machine lacks, names that no registry knows, and values of a config that
+    the class they are given to does not take. A closed pipe (``| head``) ends the tool without a
+    word. All other errors keep their traceback, and with ``--debug`` or ``MMCLIPDIS_DEBUG=1`` these
+    do, too.
     """
     try:
-        result = main(arguments)
+        with raising_loggers():
+            result = main(arguments)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
+        if is_closed_pipe(error):  # "| head" has read enough
+            silence_output()
+            sys.exit(CLOSED_PIPE)
         message = user_message(error)
         if message is None or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
@@ -165,9 +185,15 @@ def _exit(message: str) -> NoReturn:
 
 
 def user_message(error: BaseException) -> str | None:
-    """Return the line to print when the error is the user's to mend, and None when it is a bug."""
+    """Return the line to print when the error is the user's to mend, and None when it is a bug.
+
+    What the machine lacks counts wherever it was found; see :mod:`mmclipdis.apis.resources`.
+    """
     for cause in _chain(error):
         place, line, message = _origin(cause)
+        lacking = resource_message(cause)
+        if lacking is not None:
+            return lacking
         if isinstance(cause, FILE_ERRORS):
             return message
         # a "raise" of ours, not a call that failed in our code
@@ -177,7 +203,10 @@ def user_message(error: BaseException) -> str | None:
         # an unknown type, or an argument that it does not take
         if isinstance(cause, (KeyError, TypeError)) and f"mmengine{os.sep}registry" in place:
             return message
-    return _refused_values(error)
+    # last: an error of ours that was raised while handling one of these says more
+    found = (resource_message(cause) for cause in all_causes(error))
+    lacking = next((message for message in found if message is not None), None)
+    return lacking or _refused_values(error)
 
 
 def _refused_values(error: BaseException) -> str | None:

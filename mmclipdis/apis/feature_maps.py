@@ -19,6 +19,7 @@ from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
+from mmclipdis.utils.whole_files import refuse_existing
 from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
     GROUPS,
@@ -48,6 +49,7 @@ class Model:
 def feature_maps(arguments: Sequence[str] | None = None) -> Path:
     """Draw the figure that the command line asks for; see ``tools/analysis_tools``."""
     args = _parser().parse_args(arguments)
+    refuse_existing(args.out, args.overwrite)
     photo = read_photo(args.image)
     models = models_of(args.config, args.arch, args.checkpoint, args.readout)
     models += [vfm_of(value) for value in args.vfm]
@@ -282,4 +284,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--smooth", action="store_true", help="interpolate between the patches")
     add("--device", help="cpu, cuda, cuda:1, ...; a GPU if there is one")
     add("--out", default="work_dirs/feature_maps.png", help="picture to write")
+    add("--overwrite", action="store_true", help="replace the picture")
     return parser

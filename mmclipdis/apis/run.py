@@ -7,7 +7,6 @@ import importlib.util
 import itertools
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,8 +25,10 @@ from mmclipdis.apis.cli import add_common_arguments, parse, read_config
 from mmclipdis.apis.config_check import UserInputError, check_custom_keys
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
+from mmclipdis.engine.checkpoint_files import newest_checkpoint
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard, check_trained
+from mmclipdis.engine.work_folder import lock_work_folder
 
 EXACT_TYPES = {
     "IterBasedTrainLoop": "ExactIterBasedTrainLoop",
@@ -71,6 +72,8 @@ def train(arguments: Sequence[str] | None) -> Runner:
     if args.cache_features:
         use_cached_features(config, args.cache_features)
     use_exact_engine(config)
+    # held until the checkpoint hook takes it over; before anything is written there
+    lock = lock_work_folder(config.work_dir) if _is_first_process() else None
     if args.resume is not None:
         config.resume = True
         config.load_from = find_checkpoint(config.work_dir, args.resume)
@@ -78,6 +81,7 @@ def train(arguments: Sequence[str] | None) -> Runner:
     runner = build_runner(config)
     check_custom_keys(config, runner.model)
     runner.train()
+    del lock
     return runner
 
 
@@ -138,6 +142,12 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
             raise UserInputError(f"{error}: tools/test.py {args.config} CHECKPOINT.") from error
         model.init_weights()
     return runner.test()
+
+
+def _is_first_process() -> bool:
+    """Whether this is the main process, as the launchers tell before they form a group."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 #: Numbers of the runs of this process.
@@ -271,32 +281,23 @@ def use_exact_engine(config: Config) -> None:
 def find_checkpoint(work_dir: str, wanted: str = "auto") -> str:
     """Return the checkpoint to resume from: the file that is wanted, or with 'auto' the last.
 
-    The last is what ``last_checkpoint`` names, or else the one of the largest iteration or epoch.
+    See :func:`mmclipdis.engine.checkpoint_files.newest_checkpoint`.
 
     Raises:
         UserInputError: there is none.
+        ValueError: none of them can be read.
     """
     if wanted != "auto":
         if not is_remote(wanted) and not Path(wanted).is_file():
             raise UserInputError(f"--resume: checkpoint {wanted!r} does not exist.")
         return wanted
-    folder = Path(work_dir)
-    pointer = folder / "last_checkpoint"
-    if pointer.is_file():
-        last = Path(pointer.read_text().strip())
-        for path in (last, folder / last.name):  # the folder may have been moved
-            if path.is_file():
-                return str(path)
-    matches = [
-        re.fullmatch(r"(?:iter|epoch)_(\d+)\.pth", path.name) for path in folder.glob("*.pth")
-    ]
-    saved = [match for match in matches if match]
-    if not saved:
+    found = newest_checkpoint(work_dir)
+    if found is None:
         raise UserInputError(
-            f"--resume: no checkpoint in {str(folder)!r}; train without --resume first, or name "
+            f"--resume: no checkpoint in {str(work_dir)!r}; train without --resume first, or name "
             "one: --resume PATH."
         )
-    return str(folder / max(saved, key=lambda match: int(match[1]))[0])
+    return found
 
 
 def _types(config: Any) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,8 @@ class OpenVocabSegInferencer:
             names: class names; None keeps the model's vocabulary, or takes the classes of the
                 config's data set.
             batch_size: photos whose windows are encoded together.
-            out_dir: also write each result as a picture with a legend into this folder.
+            out_dir: also write each result as a picture with a legend into this folder, as
+                ``0000_PHOTO.png`` and on from the largest number that is there.
 
         Returns:
             One result a photo, in order.
@@ -149,7 +151,8 @@ class OpenVocabSegInferencer:
             for result in self._segment(listed[start : start + batch_size])
         ]
         if out_dir is not None:
-            for i, result in enumerate(results):
+            first = _next_number(Path(out_dir))
+            for i, result in enumerate(results, first):
                 stem = result.path.stem if result.path else "photo"
                 result.save(Path(out_dir) / f"{i:04d}_{stem}.png")
         return results
@@ -244,6 +247,12 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> Any:
             raise FileNotFoundError(f"no checkpoint at {checkpoint}")
         check_checkpoint(model, load_checkpoint(model, str(checkpoint), map_location="cpu"))
     return model
+
+
+def _next_number(folder: Path) -> int:
+    """One more than the largest number at the start of a picture's name in a folder."""
+    found = [re.match(r"(\d{4,})_.*\.png", path.name) for path in folder.glob("*.png")]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _read_config(config: str | Path | Config, options: Mapping[str, Any] | None) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def _metrics(config: Config) -> Iterator[Any]:
 
 
 def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: float) -> None:
-    """Switch drawing on in the visualisation hook.
+    """Show predictions by the visualisation hook, and paint them into a folder by ours.
 
     Raises:
         UserInputError: the config tests neither segmentation nor detection, has no such hook, or
@@ -74,14 +73,19 @@ def draw_predictions(config: Config, show: bool, folder: str | None, wait_time: 
             f"dict(type='{task}LocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]) in "
             "the config."
         )
-    hook["draw"] = True
     if show:
-        hook["show"] = True
-        hook["wait_time"] = wait_time
-    if folder and detection:
-        hook["test_out_dir"] = os.path.abspath(folder)  # a relative one goes below the work folder
-    elif folder:
-        config.visualizer["save_dir"] = folder
+        hook.update(draw=True, show=True, wait_time=wait_time)
+    if folder:
+        interval = 1 if detection else hook.get("interval", 50)
+        painter = {"type": "PaintedPhotosHook", "folder": folder, "interval": interval}
+        if detection:
+            painter["score_thr"] = hook.get("score_thr", 0.3)
+        add_hook(config, painter)
+
+
+def add_hook(config: Config, hook: Mapping[str, Any]) -> None:
+    """Add a hook to those of a config."""
+    config.custom_hooks = [*(config.get("custom_hooks") or []), hook]
 
 
 def use_tta(config: Config) -> None:
@@ -147,6 +151,7 @@ def keep_predictions(config: Config, folder: str) -> None:
         if type_name(metric) == "IoUMetric":
             metric["type"] = "OpenVocabIoUMetric"
         metric["output_dir"] = folder
+    add_hook(config, {"type": "LabelMapNamesHook"})
 
 
 def _keep_detections(metrics: Sequence[Any], folder: str) -> None:

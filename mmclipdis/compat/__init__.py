@@ -2,7 +2,8 @@
 
 ``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
 answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, and
-lets the package ``lvis`` run on today's NumPy.
+lets the package ``lvis`` run on today's NumPy. It also keeps mmengine's list of initialised
+parameters out of terminals.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from mmclipdis.compat.environment import IncompatibleEnvironmentError, check_env
 from mmclipdis.compat.lvis import install_lvis
 from mmclipdis.compat.mmcv_ops import install_mmcv_ops
 from mmclipdis.compat.python import install_find_loader
+from mmclipdis.compat.quiet import install_quiet_initialisation
 
 __all__ = ["IncompatibleEnvironmentError", "check_environment", "install"]
 
@@ -25,3 +27,4 @@ def install() -> None:
     install_find_loader()
     install_mmcv_ops()
     install_lvis()
+    install_quiet_initialisation()

@@ -13,6 +13,7 @@ from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
+from mmclipdis.engine.output_hooks import LabelMapNamesHook, PaintedPhotosHook
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
 from mmclipdis.engine.unwrapped import Unwrapped
 from mmclipdis.engine.vocabulary_hook import VocabularyHook
@@ -23,9 +24,11 @@ __all__ = [
     "ExactEpochBasedTrainLoop",
     "ExactIterBasedTrainLoop",
     "ForeignCheckpointGuard",
+    "LabelMapNamesHook",
     "MFIMonitorHook",
     "NonFiniteGuard",
     "NonFiniteLossError",
+    "PaintedPhotosHook",
     "ReplacedImagesHook",
     "UnsafeCheckpointError",
     "Unwrapped",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmclipdis.engine import checkpoint_io as _checkpoint_io  # noqa: F401  (registers its backend)
+from mmclipdis.engine.checkpoint_files import newest_checkpoint
 from mmclipdis.engine.plain import (
     pack_message_hub,
     to_plain,
@@ -21,6 +24,9 @@ from mmclipdis.engine.plain import (
     without_odd_values,
 )
 from mmclipdis.engine.random_state import get_random_state, set_random_state
+from mmclipdis.engine.resumed_schedule import ResumedSchedule
+from mmclipdis.engine.work_folder import FolderLock, lock_work_folder
+from mmclipdis.utils.finite import check_writable, constant_infinities, saved_entries
 
 RANDOM_STATES = "random_states"
 
@@ -58,6 +64,11 @@ class ExactCheckpointHook(CheckpointHook):
     - A file is written aside and renamed, so a killed run leaves no half checkpoint.
     - The old checkpoint is removed after the new one has been written.
     - Files hold tensors, numbers and strings only: ``torch.load(weights_only=True)`` reads them.
+    - A checkpoint with NaN or infinity is refused, and the one before stays.
+    - ``resume=True`` takes the newest whole file of the work folder itself
+      (:func:`~mmclipdis.engine.checkpoint_files.newest_checkpoint`), and a schedule that the config
+      has changed since is followed from there (:mod:`~mmclipdis.engine.resumed_schedule`).
+    - Two runs cannot train in one work folder at once, and what a killed save left is removed.
     - The random states of all ranks are saved, and validation does not change them, so that with
       ``ExactIterBasedTrainLoop`` or ``ExactEpochBasedTrainLoop`` a resumed run equals an
       uninterrupted one to the last bit on the same machine and number of ranks.
@@ -70,6 +81,25 @@ class ExactCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         self._random_states: list[dict[str, Any]] | None = None
         self._before_val: dict[str, Any] | None = None
+        self._constant: set[str] = set()
+        self._schedule: ResumedSchedule | None = None
+        self._lock: FolderLock | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Take the work folder for this training, and find what to resume from in it.
+
+        Raises:
+            ValueError: another process trains in it, or none of its checkpoints can be read.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):  # built by train() only
+            return
+        self._lock = lock_work_folder(runner.work_dir)
+        if runner._resume and runner._load_from is None:
+            runner._load_from = newest_checkpoint(runner.work_dir)
+
+    def after_run(self, runner: Runner) -> None:
+        """Leave the work folder to others."""
+        self._lock = None
 
     def before_train(self, runner: Runner) -> None:
         """Choose atomic writing for local folders, and warn where a resume cannot be exact."""
@@ -78,6 +108,11 @@ class ExactCheckpointHook(CheckpointHook):
             if isinstance(backend, LocalBackend):
                 self.backend_args = {"backend": "atomic_local"}
         super().before_train(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._constant = constant_infinities(model)
+        if self._schedule is not None:
+            self._schedule.follow(runner)
+            self._schedule = None
         if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning(
                 "Checkpoints by iteration in an epoch-based loop resume at the start of their "
@@ -105,7 +140,7 @@ class ExactCheckpointHook(CheckpointHook):
         mine = self._before_val if self._before_val is not None else get_random_state()
         self._random_states = all_gather_object(mine)
         try:
-            with self._late_removal():
+            with self._kept_on_failure(runner), self._late_removal():
                 super()._save_checkpoint_with_step(runner, step, meta)
         finally:
             self._random_states = None
@@ -113,8 +148,36 @@ class ExactCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return
-        with self._late_removal():
+        with self._kept_on_failure(runner), self._late_removal():
             super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _kept_on_failure(self, runner: Runner) -> Iterator[None]:
+        """Let a save that fails in the main process fail in all, and name no file it has not made.
+
+        The other processes write nothing, and would wait for the main one in the next iteration.
+        """
+        names = ("last_ckpt", "best_ckpt_path", "best_ckpt_path_dict", "keep_ckpt_ids")
+        mine = {name: copy.copy(getattr(self, name)) for name in names if hasattr(self, name)}
+        told = dict(runner.message_hub.runtime_info)
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        reasons = [str(failure) if failure is not None else None]
+        if get_world_size() > 1:
+            reasons = all_gather_object(reasons[0])
+        if not any(reason is not None for reason in reasons):
+            return
+        for name, value in mine.items():
+            setattr(self, name, value)
+        runner.message_hub.runtime_info.clear()
+        runner.message_hub.runtime_info.update(told)
+        if failure is not None:
+            raise failure
+        reason = next(reason for reason in reasons if reason is not None)
+        raise RuntimeError(f"another process could not save a checkpoint: {reason}")
 
     @contextmanager
     def _late_removal(self) -> Iterator[None]:
@@ -133,7 +196,13 @@ class ExactCheckpointHook(CheckpointHook):
         return {str(path) for path in (self.last_ckpt, *best) if path}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint plain, and add the random states."""
+        """Refuse what is not finite, make the checkpoint plain, and add the random states.
+
+        Raises:
+            ValueError: naming the first tensor with NaN or infinity.
+        """
+        step = checkpoint["meta"].get("iter")
+        check_writable(saved_entries(checkpoint, self._constant), f"checkpoint of iteration {step}")
         checkpoint["message_hub"] = pack_message_hub(checkpoint["message_hub"])
         checkpoint["meta"] = without_odd_values(checkpoint["meta"], "meta")
         for key in checkpoint.keys() - {"message_hub", "meta", "state_dict"}:
@@ -149,6 +218,7 @@ class ExactCheckpointHook(CheckpointHook):
         if not runner._resume:
             return
         self._keep_data_set_meta(runner, checkpoint["meta"])
+        self._schedule = ResumedSchedule.of(runner, checkpoint)
         loop = runner.train_loop
         if states is None or not hasattr(loop, "random_state"):
             runner.logger.warning("Resuming, but not exactly: the random states are not restored.")

@@ -25,12 +25,12 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from mmclipdis.clip.weights.files import (
     UnsafeArchiveError,
-    check_finite,
     first_line,
     read_archive,
 )
 from mmclipdis.clip.weights.torchscript import is_torchscript
 from mmclipdis.engine.downloads import downloaded
+from mmclipdis.utils.finite import check_weights, check_writable, named_tensors
 from mmclipdis.utils.whole_files import whole_file, write_bytes
 
 #: Where checkpoints have weights: mmengine's, those of an average (EMA), and detectron2's.
@@ -54,13 +54,15 @@ class AtomicLocalBackend(LocalBackend):
         write_bytes(os.path.expanduser(filepath), obj)
 
 
-def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+def write_checkpoint(path: str | Path, content: dict[str, Any], overwrite: bool = True) -> None:
     """Write a checkpoint whole or not at all, as ``torch.save`` does otherwise.
 
     Raises:
-        OSError: as :func:`mmclipdis.utils.whole_files.whole_file`.
+        OSError: as :func:`mmclipdis.utils.whole_files.whole_file`, also for ``overwrite``.
+        ValueError: a tensor holds NaN or infinity; see :mod:`mmclipdis.utils.finite`.
     """
-    with whole_file(path) as file:
+    check_writable(named_tensors(content), path)
+    with whole_file(path, overwrite) as file:
         torch.save(content, file)
 
 
@@ -155,7 +157,7 @@ def _checked(checkpoint: Any, name: str) -> Any:
     if isinstance(checkpoint, Mapping):
         for state in (checkpoint, *(checkpoint.get(key) for key in _WEIGHTS)):
             if isinstance(state, Mapping):
-                check_finite(state, name)
+                check_weights(state, name)
     return checkpoint
 
 

@@ -50,6 +50,18 @@ class _ExactLoop:
             self.dataloader = self._build_loader(runner, self._dataloader_cfg)
             self.random_state = state
 
+    def _is_done(self, reached: int, end: int, unit: str, name: str) -> bool:
+        """Whether a resumed run has nothing to train, which is said, as nothing else would."""
+        runner: Runner = self.runner  # type: ignore[attr-defined]
+        if not runner._resume or reached < end:
+            return False
+        runner.logger.warning(
+            f"Nothing to train: the checkpoint is at {unit} {reached} of "
+            f"train_cfg.{name}={end}. To go on, give a larger one: --resume --cfg-options "
+            f"train_cfg.{name}=N; to measure it, use tools/test.py."
+        )
+        return True
+
     def _restore_random_state(self) -> None:
         if self.random_state is not None:
             set_random_state(self.random_state)
@@ -68,6 +80,8 @@ class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the current iteration to the last."""
+        if self._is_done(self._iter, self._max_iters, "iteration", "max_iters"):
+            return self.runner.model
         self._follow_seed(self.runner)
         self.dataloader.skip = self._iter
         self.dataloader_iterator = iter(self.dataloader)
@@ -90,6 +104,8 @@ class ExactEpochBasedTrainLoop(_ExactLoop, EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train from the current epoch to the last."""
+        if self._is_done(self._epoch, self._max_epochs, "epoch", "max_epochs"):
+            return self.runner.model
         self._follow_seed(self.runner)
         try:
             return super().run()

@@ -15,6 +15,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmclipdis.utils.output_names import NamesSoFar
 from mmclipdis.utils.whole_files import write_picture
 
 
@@ -47,7 +48,9 @@ class OpenVocabIoUMetric(IoUMetric):
         ignore_index, iou_metrics, nan_to_num, beta, collect_device, format_only, prefix: those of
             ``IoUMetric``.
         output_dir: folder for the predicted label maps, ``PHOTO_NAME.png``; with
-            ``reduce_zero_label`` they are numbered from 1, as the labels are.
+            ``reduce_zero_label`` they are numbered from 1, as the labels are. Photos of one name in
+            several folders are an error, unless ``LabelMapNamesHook`` (as in ``tools/test.py``)
+            keeps their folders.
     """
 
     dataset_meta: dict[str, Any]  # mmengine's property
@@ -76,6 +79,7 @@ class OpenVocabIoUMetric(IoUMetric):
             format_only=format_only,
             prefix=prefix,
         )
+        self.names = NamesSoFar(output_dir)
         self.groups = groups
         self.present_only = present_only
         if background_from is not None and background_from < 1:
@@ -89,7 +93,8 @@ class OpenVocabIoUMetric(IoUMetric):
         """Count intersections and unions of one batch, and write its predictions.
 
         Raises:
-            ValueError: a label or prediction is no class of the data set; names the file.
+            ValueError: a label or prediction is no class of the data set; names the file. Or its
+                label map would overwrite that of another photo.
         """
         names = self._class_names()
         num_classes, predictable = len(names), len(self.dataset_meta["classes"])
@@ -112,8 +117,7 @@ class OpenVocabIoUMetric(IoUMetric):
                 shift = int(sample.get("reduce_zero_label") or False)
                 kind = np.uint8 if num_classes + shift <= 255 else np.uint16
                 picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
-                name = f"{Path(sample['img_path']).stem}.png"
-                write_picture(Path(self.output_dir) / name, picture)
+                write_picture(Path(self.output_dir) / self.names.of(sample["img_path"]), picture)
 
     def _class_names(self) -> list[str]:
         """Names of the classes that are scored: the data set's, or some and the background.

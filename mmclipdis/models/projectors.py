@@ -20,8 +20,9 @@ from mmclipdis.clip.weights.arch_mark import (
     remember_arch,
     remember_clip,
 )
-from mmclipdis.clip.weights.files import check_finite, read_file
+from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import Arch
+from mmclipdis.utils.finite import check_weights
 
 #: A weight that every projector has and no other module; its name tells the prefix.
 _LAST = "text.3.weight"
@@ -178,7 +179,7 @@ def load_projectors(
         )
     where = f"{str(path)!r}"
     state = _projector_entries(read_file(path)[0], where)
-    check_finite(state, str(path))
+    check_weights(state, str(path))
     hidden_dim, found = state["text.0.weight"].shape
     if in_dim is not None and found != in_dim:
         raise ValueError(

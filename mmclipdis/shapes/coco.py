@@ -57,36 +57,55 @@ def draw(split: str, index: int, seed: int) -> tuple[Scene, list[str]]:
     return scene, captions
 
 
+#: What the data set is made of, beside its marker.
+_FOLDERS = ("images", "annotations")
+
+
 def write_dataset(
     out: Path, settings: Settings, *, overwrite: bool = False, workers: int = 1
 ) -> bool:
     """Writes both splits below ``out``; returns False if they were complete already.
 
-    What an interrupted run left there is drawn again. Raises ValueError for counts that are not
-    positive, and FileExistsError when ``out`` holds something else and ``overwrite`` is not set.
-    Only what a writer of this data set makes is deleted when overwriting.
+    They are drawn aside and take their places when all are there, so that a data set which is to be
+    replaced is kept until then. What an interrupted run left is removed.
+
+    Raises ValueError for counts that are not positive, and FileExistsError when ``out`` holds
+    something else and ``overwrite`` is not set, or when it is set and folders in the way are not of
+    a writer of this data set.
     """
     for split in SPLITS:
         if getattr(settings, split) < 1:
             raise ValueError(f"{split} must be at least 1 image, got {getattr(settings, split)}")
     if settings.seed < 0 or workers < 1:
         raise ValueError(f"seed must be >= 0 and workers >= 1, got {settings.seed}, {workers}")
-    marker, unfinished = out / "shapes.json", out / "shapes.json.part"
+    marker, aside, old = out / "shapes.json", out / ".shapes.part", out / ".shapes.old"
     if marker.exists() and json.loads(marker.read_text()) == asdict(settings) and not overwrite:
         return False
-    if out.exists() and any(out.iterdir()) and not unfinished.exists() and not overwrite:
+    others = {path.name for path in out.iterdir()} - {aside.name} if out.exists() else set()
+    if others and not overwrite:
         raise FileExistsError(
             f"{out} is not empty and does not hold this data set complete "
             f"({asdict(settings)}); name another folder or pass --overwrite"
         )
-    write_text(unfinished, json.dumps(asdict(settings)))
-    marker.unlink(missing_ok=True)
-    for folder in (out / "images", out / "annotations"):
-        if folder.exists():
-            shutil.rmtree(folder)
+    foreign = others & set(_FOLDERS)
+    if foreign and not marker.exists():
+        raise FileExistsError(
+            f"{out} holds {' and '.join(sorted(foreign))}, which are not known to be ShapeScenes "
+            f"(there is no {marker.name}), and are left as they are; name another folder"
+        )
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     for split in SPLITS:
-        _write_split(out, split, getattr(settings, split), settings.seed, workers)
-    unfinished.replace(marker)
+        _write_split(aside, split, getattr(settings, split), settings.seed, workers)
+    marker.unlink(missing_ok=True)
+    old.mkdir()
+    for name in _FOLDERS:
+        if (out / name).exists():
+            (out / name).rename(old / name)
+        (aside / name).rename(out / name)
+    write_text(marker, json.dumps(asdict(settings)))
+    shutil.rmtree(aside)
+    shutil.rmtree(old)
     return True
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mmclipdis.shapes.captions import names_in
 from mmclipdis.shapes.pairs import Pairs
-from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
+from mmclipdis.shapes.training import adamw, clipped_step, learning_rate, resume_run, save_run
 from mmclipdis.shapes.world import CLASSES
 
 
@@ -154,7 +154,7 @@ def pretrain(
     """Runs the recipe into ``folder/last.pt``, from where it also resumes.
 
     With several processes each calls this with its rank, in a gloo group. Raises ValueError when
-    the checkpoint was made by another recipe, FloatingPointError when the loss is not finite.
+    the checkpoint was made by another recipe, or a loss or gradient is not finite.
     """
     captions = Captions(pairs.captions)
     torch.manual_seed(recipe.seed)
@@ -162,7 +162,9 @@ def pretrain(
     parameters = list(model.parameters())
     optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
-    bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, start, disable=rank > 0)
+    bar = tqdm(
+        range(start, recipe.steps), "pretrain", recipe.steps, start, disable=rank > 0 or None
+    )
     for step in bar:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
@@ -171,13 +173,10 @@ def pretrain(
         # Seeded by step, so that patches dropped after a resume are those of an unbroken run.
         torch.manual_seed((recipe.seed * 1_000_003 + step) * recipe.processes + rank)
         loss = _loss(model, *_batch(pairs, captions, recipe, step, rank))
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower the rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         _average_gradients(parameters, recipe.processes)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        clipped_step(model, optimiser, loss, step)
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
         if step % 50 == 0:

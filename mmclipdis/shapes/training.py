@@ -54,6 +54,26 @@ def learning_rate(step: int, recipe: Any) -> float:
     return float(recipe.lr * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def clipped_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, loss: torch.Tensor, step: int
+) -> None:
+    """Step on gradients clipped to the norm 1, unless the loss or they are not finite.
+
+    The weights stay as they were then, and so does the checkpoint before.
+
+    Raises:
+        ValueError: naming the step and what is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for name, value in (("loss", loss), ("norm of the gradients", norm)):
+        if not math.isfinite(value.item()):
+            raise ValueError(
+                f"the {name} is {value.item()} at step {step}; the checkpoint before is kept: "
+                "start again from it with a lower rate"
+            )
+    optimiser.step()
+
+
 def save_run(
     folder: Path,
     model: nn.Module,
@@ -79,7 +99,7 @@ def resume_run(
     """Read ``folder/last.pt`` and return the steps done, 0 if there is no such file.
 
     Raises:
-        ValueError: it was made by another recipe.
+        ValueError: it was made by another recipe, or cannot be read.
     """
     path = folder / "last.pt"
     if not path.exists():

@@ -18,10 +18,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mmclipdis.clip.weights.files import check_finite, read_file
+from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import PACKAGED
 from mmclipdis.clip.weights.vfm import VFMS
 from mmclipdis.engine.checkpoint_io import read_checkpoint
+from mmclipdis.utils.finite import check_weights, check_writable
 from mmclipdis.utils.whole_files import write_bytes
 
 # Without a position embedding a patch is known by its looks and by what else is in the picture;
@@ -69,6 +70,7 @@ def export_vfm(checkpoint: Path, path: Path) -> None:
         "data": "ShapeScenes pictures, unlabelled (mmclipdis/shapes/vfm.py)",
         "made_by": "tools/pretrain_shapes_vfm.py",
     }
+    check_writable(state.items(), path)
     write_bytes(path, save(state, metadata=metadata))
 
 
@@ -81,7 +83,7 @@ def load_vfm(weights: Path | str = WEIGHTS_PATH) -> VisionTransformer:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; tools/pretrain_shapes_vfm.py makes them")
     state, _ = read_file(path)
-    check_finite(state, str(path))
+    check_weights(state, str(path))
     model = build_vfm()
     model.load_state_dict({name: value.float() for name, value in state.items()})
     return model.eval()

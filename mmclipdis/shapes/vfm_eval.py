@@ -104,7 +104,7 @@ def patch_separation(
     covers to ``PURE`` are left out.
     """
     found = []
-    for scene in tqdm(scenes, "patches", disable=not progress):
+    for scene in tqdm(scenes, "patches", disable=not progress or None):
         image, truth = on_grid(scene, side)
         with torch.inference_mode():
             found.append(separation(features(image), truth))

@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from mmclipdis.shapes.scene import draw_scene, random_size
-from mmclipdis.shapes.training import adamw, learning_rate, resume_run, save_run
+from mmclipdis.shapes.training import adamw, clipped_step, learning_rate, resume_run, save_run
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise
 from mmclipdis.utils.letterbox import letterbox
 from mmclipdis.utils.processes import each
@@ -213,24 +213,21 @@ def pretrain_vfm(
 ) -> None:
     """Runs the recipe into ``folder/last.pt``, from where it also resumes.
 
-    Raises ValueError when the checkpoint was made by another recipe, FloatingPointError when the
-    loss is not finite.
+    Raises ValueError when the checkpoint was made by another recipe, or a loss or gradient is not
+    finite.
     """
     torch.manual_seed(recipe.seed)
     model = build_vfm()
     optimiser = adamw(model, recipe)
     start = resume_run(folder, model, optimiser, recipe)
-    bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start)
+    bar = tqdm(range(start, recipe.steps), "pretrain", recipe.steps, initial=start, disable=None)
     for step in bar:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
         loss = step_loss(model, pictures, recipe, step)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower the rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        clipped_step(model, optimiser, loss, step)
         bar.set_postfix(loss=f"{loss.item():.3f}")
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
             save_run(folder, model, optimiser, recipe, step + 1)

@@ -17,6 +17,7 @@ from mmclipdis.clip.weights.loading import (
     model_config,
 )
 from mmclipdis.engine.checkpoint_io import read_checkpoint
+from mmclipdis.utils.finite import check_writable
 from mmclipdis.utils.whole_files import write_bytes
 
 ARCH = "shapes-tiny"
@@ -43,6 +44,7 @@ def export_run(checkpoint: Path, path: Path) -> None:
         "data": "ShapeScenes image-caption pairs (mmclipdis/shapes/pairs.py)",
         "made_by": "tools/pretrain_shapes_clip.py",
     }
+    check_writable(state.items(), path)
     write_bytes(path, save(state, metadata=metadata))
 
 

@@ -80,7 +80,7 @@ def zero_shot(
     ``multi_object_mAP``: mean over things of the average precision with which the picture-text
     cosine ranks the multi-object pictures.
     """
-    with tqdm(total=3, desc="zero-shot", disable=not progress) as bar:
+    with tqdm(total=3, desc="zero-shot", disable=not progress or None) as bar:
         text = class_embeddings(text_tower, THINGS)
         bar.update()
         singles = draw_scenes(count, seed, single=True)

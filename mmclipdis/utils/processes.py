@@ -50,7 +50,7 @@ def each(
     Raises:
         OSError: a process was killed.
     """
-    bar = {"total": len(tasks), "unit": unit, "desc": title}
+    bar = {"total": len(tasks), "unit": unit, "desc": title, "disable": None}  # on terminals only
     if workers <= 1:
         yield from tqdm(map(job, tasks), **bar)
         return

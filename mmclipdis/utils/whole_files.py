@@ -13,20 +13,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 #: What a disk says that takes no more.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: The temporary names of :func:`whole_file`.
+_LEFTOVER = re.compile(r"\..{0,50}\.[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+def whole_file(path: str | Path, overwrite: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write, which takes the name ``path`` at the end of the block.
 
     - The folder is made. The file is created in it exclusively, under a name that nobody can
@@ -36,37 +45,95 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     - A link at ``path`` is replaced by the file; what it points to stays as it is. Writing through
       it would let whoever puts a link there choose which of our files is overwritten.
     - After any failure, an interruption included, ``path`` is as before and the new file is gone.
+    - Without ``overwrite`` a file that is there at the end stays, whoever put it there meanwhile.
 
     Raises:
+        FileExistsError: ``path`` exists, and ``overwrite`` is false.
         OSError: the folder cannot be made or written, the disk is full, or ``path`` is a folder, a
             device or the like; the message names ``path``.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(16)}.tmp")
+    refuse_existing(path, overwrite)
     with _naming(path, temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         mode = _mode_of(path)
-        created = False
+        created, held = False, None
         try:
             with open(temporary, "xb") as file:
-                created = True
+                created, held = True, _hold(file)
                 if mode is not None and mode != os.stat(temporary).st_mode & 0o777:
                     os.chmod(temporary, mode)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            _publish(temporary, path, overwrite)
         except BaseException:
             if created:
                 with contextlib.suppress(OSError):  # the first error is the one to tell
                     temporary.unlink()
             raise
+        finally:
+            if held is not None:
+                os.close(held)
     _sync_folder(path.parent)
 
 
-def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
+def make_folder(folder: str | Path) -> None:
+    """Make a folder and those above it; it may be there.
+
+    Raises:
+        OSError: it cannot be made; a file that stands in the way is named.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        for part in (folder, *folder.parents):
+            if part.exists() and not part.is_dir():
+                raise NotADirectoryError(
+                    errno.ENOTDIR, "a file stands where a folder is needed; move it away", str(part)
+                ) from None
+        raise
+
+
+def refuse_existing(target: str | Path, overwrite: bool) -> None:
+    """Refuse to write over what the user has, unless told to; for a tool's start.
+
+    Raises:
+        FileExistsError: ``target`` is there and ``overwrite`` is false.
+    """
+    if os.path.lexists(target) and not overwrite:
+        raise FileExistsError(
+            f"{str(target)!r} exists and is left as it is; name another file, or give --overwrite"
+        )
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove the unfinished files that killed runs of :func:`whole_file` left in a folder.
+
+    A file that a living process writes is locked by it, and left alone. Where there are no locks, a
+    file counts as left behind when it is a day old.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _LEFTOVER.fullmatch(entry.name)]
+        for name in names:
+            path = Path(folder) / name
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+                if _abandoned(path):
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def write_bytes(path: str | Path, data: bytes | memoryview, overwrite: bool = True) -> None:
     """Write a file whole or not at all; see :func:`whole_file`."""
-    with whole_file(path) as file:
+    with whole_file(path, overwrite) as file:
         file.write(data)
 
 
@@ -94,6 +161,52 @@ def write_picture(path: str | Path, picture: Image.Image, **options: Any) -> Non
         )
     with whole_file(path) as file:
         picture.save(file, format=kind, **options)
+
+
+def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give a file its name; without ``overwrite`` in one step with the look whether it is free."""
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        refuse_existing(path, overwrite)
+        raise
+    except OSError:  # a file system without hard links
+        refuse_existing(path, overwrite)
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
+
+
+def _hold(file: BinaryIO) -> int | None:
+    """Lock a file for as long as it has its temporary name; a descriptor to close after that."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks
+        return None
+    return os.dup(file.fileno())
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether no living process writes the file."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass
+            else:
+                return True
+        return time.time() - os.fstat(descriptor).st_mtime > 86400
+    finally:
+        os.close(descriptor)
 
 
 def _mode_of(path: Path) -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.structures import PixelData
@@ -17,8 +19,23 @@ class VocabularyVisualizer(SegLocalVisualizer):
     A class is written as its first name ("door", not "door, doors, exit"). Where the data set's
     metainfo has ``background_from=k``, classes from k on are one background, which stays unpainted:
     labels call it k, and the class of that number is one of its several names. Arguments are those
-    of ``SegLocalVisualizer``; labels may have any number of bits.
+    of ``SegLocalVisualizer``; labels may have any number of bits. Photos of one file name are
+    stored under names with their folders.
     """
+
+    def add_datasample(
+        self, name: str, image: np.ndarray, data_sample: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """As mmseg's, whose hook calls all photos of one file name by the same ``name``."""
+        photo = Path(getattr(data_sample, "img_path", None) or name)
+        step = kwargs.get("step", 0)
+        known: dict[Any, Path] = self.__dict__.setdefault("_photo_of", {})
+        own = name
+        for folders in range(1, len(photo.parts)):
+            if known.setdefault((own, step), photo) == photo:
+                break
+            own = name.replace(photo.name, "_".join(photo.parts[-1 - folders :]))
+        super().add_datasample(own, image, data_sample, *args, **kwargs)
 
     def _draw_sem_seg(
         self,

@@ -230,7 +230,7 @@ def test_launcher_pytorch_is_for_torchrun(device: str, monkeypatch: pytest.Monke
 
 def test_last_checkpoint_is_found_also_in_a_moved_folder(tmp_path: Path) -> None:
     for name in ("iter_10.pth", "iter_9.pth", "best_mIoU_iter_11.pth"):  # copied in any order
-        (tmp_path / name).write_bytes(b"x")
+        torch.save({"state_dict": {}}, tmp_path / name)
     (tmp_path / "last_checkpoint").write_text("/somewhere/else/iter_9.pth")
     assert find_checkpoint(str(tmp_path)) == str(tmp_path / "iter_9.pth")
     (tmp_path / "last_checkpoint").write_text("")

@@ -244,7 +244,7 @@ def test_other_classes_beside_converted_labels_are_refused(raw, out, capsys) -> 
     out.mkdir()
     (out / "classes.txt").write_text("wall\n")
     assert convert(raw, out) == 1
-    assert f"error: {out / 'classes.txt'} is there with other content" in capsys.readouterr().err
+    assert f"error: {str(out / 'classes.txt')!r} exists and is left" in capsys.readouterr().err
     assert files(out) == ["classes.txt"]
 
 

@@ -251,7 +251,7 @@ def test_text_tower_of_another_size_is_refused(tmp_path, official):
 def test_nothing_is_overwritten_unasked_or_left_half_written(tmp_path, source, monkeypatch):
     target = tmp_path / "out.pt"
     target.write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match="out.pt' exists; remove it or give --overwrite"):
+    with pytest.raises(FileExistsError, match="out.pt' exists and is left .*give --overwrite"):
         convert(source, target, arch=EVA_ARCH)
 
     def interrupted(content, file):
@@ -280,7 +280,7 @@ def test_command_line(tmp_path, capsys, source):
         assert file.metadata()["quick_gelu"] == "false"
     marked = read_clip_checkpoint("shapes-tiny", target)
     assert marked.readout == Readout(("qq", "kk"), scale="none")
-    with pytest.raises(SystemExit, match="exists; remove it or give --overwrite"):
+    with pytest.raises(SystemExit, match="exists and is left as it is; .*give --overwrite"):
         main(args)
     with pytest.raises(SystemExit, match="name its arch with --arch"):
         main([str(source), str(tmp_path / "x.pt")])

@@ -87,7 +87,7 @@ def test_an_interrupted_write_leaves_nothing(folder: Path, monkeypatch, capsys) 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmclipdis.utils.whole_files.os.replace", full)
+    monkeypatch.setattr("mmclipdis.utils.whole_files.os.fsync", full)
     assert ov_coco.main([str(folder)]) == 1
     assert "No space left" in capsys.readouterr().err
     assert len(list(folder.iterdir())) == 2

@@ -264,7 +264,10 @@ def test_lists_with_other_content_are_not_overwritten(root: Path, capsys) -> Non
     path.parent.mkdir()
     path.write_text("2008_000001\n")
     assert convert(root) == 1
-    assert f"error: {path} is there with other content" in capsys.readouterr().err
+    assert (
+        f"error: {str(path)!r} exists and is left as it is: it holds something else"
+        in capsys.readouterr().err
+    )
     assert path.read_text() == "2008_000001\n"
     assert convert(root, "--overwrite") == 0
     assert path.read_text() == f"{VAL_TOO}\n{VAL}\n"

@@ -94,6 +94,26 @@ def test_testing_a_checkpoint_gives_metrics_and_label_maps(
     assert len(list((tmp_path / "painted").rglob("*.png"))) == 3  # every second of six
 
 
+def test_photos_of_one_name_in_two_folders_are_both_written_and_painted(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_task(tmp_path / "task")
+    for kind in ("images", "labels"):
+        for number, path in enumerate(sorted((config.parent / kind).iterdir())):
+            folder = path.parent / ("x" if number < 3 else "y")
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / f"{number % 3}{path.suffix}")
+    arguments = ["--out", str(tmp_path / "out"), "--show-dir", str(tmp_path / "painted")]
+    more = ("default_hooks.visualization.interval=1", "log_level=INFO")
+    checkpoint = str(trained / "iter_4.pth")
+    run_test([str(config), checkpoint, *arguments, *options(tmp_path / "work", *more)])
+    said = capsys.readouterr().out
+    assert "label maps of 6 of 6 photos" in said and "painted 6 of 6 photos" in said
+    expected = {f"{folder}/{i}.png" for folder in "xy" for i in range(3)}
+    for folder in (tmp_path / "out", tmp_path / "painted"):
+        assert {str(p.relative_to(folder)) for p in folder.rglob("*.*")} == expected
+
+
 def test_a_checkpoint_with_other_classes_may_start_a_training_and_is_not_tested(
     config: Path, trained: Path
 ) -> None:

@@ -69,3 +69,17 @@ def test_names_of_the_background_are_painted_as_one(monkeypatch: pytest.MonkeyPa
     _, texts = paint(monkeypatch, labels, True, **meta)
     assert texts == {"aeroplane", "background"}
     assert int(labels.max()) == 255 and 37 in labels  # what the metric gets is as it was
+
+
+def test_photos_of_one_name_are_stored_under_names_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored: list[str] = []
+    visualizer = VocabularyVisualizer()
+    visualizer.dataset_meta = {"classes": ["a"], "palette": [[1, 2, 3]]}
+    monkeypatch.setattr(visualizer, "add_image", lambda name, *_: stored.append(name))
+    for path in ("/d/x/a.jpg", "/d/y/a.jpg", "/e/y/a.jpg", "/d/x/a.jpg"):
+        labels = torch.zeros(1, 40, 60, dtype=torch.long)
+        sample = SegDataSample(pred_sem_seg=PixelData(data=labels), metainfo={"img_path": path})
+        visualizer.add_datasample("test_a.jpg", WHITE, data_sample=sample, step=0)
+    assert stored == ["test_a.jpg", "test_y_a.jpg", "test_e_y_a.jpg", "test_a.jpg"]

@@ -4,7 +4,8 @@
     python tools/model_converters/catseg.py --reverse catseg_vitb16.pth model_base.pth
 
 ViT-B and ViT-L are told apart by their shapes. Every key is renamed once or listed with the reason
-why it is dropped; anything else is an error. Files are read with ``weights_only=True``.
+why it is dropped; anything else is an error. Files are read with ``weights_only=True``; a
+target that exists is replaced with ``--overwrite`` only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mmclipdis.models.segmentation.catseg.checkpoint import (
     from_official,
     to_official,
 )
+from mmclipdis.utils.whole_files import refuse_existing
 
 
 def weights_in(checkpoint: Any, source: Path) -> dict[str, Tensor]:
@@ -47,17 +49,26 @@ def weights_in(checkpoint: Any, source: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def convert(source: Path, target: Path, reverse: bool = False) -> ConversionReport:
-    """Convert the file ``source`` to ``target`` and return what became of every key."""
+def convert(
+    source: Path, target: Path, reverse: bool = False, overwrite: bool = False
+) -> ConversionReport:
+    """Convert the file ``source`` to ``target`` and return what became of every key.
+
+    Raises:
+        FileExistsError: the target is there, and ``overwrite`` is false.
+        FileNotFoundError, ValueError: there is no such source, or it is not CAT-Seg's.
+    """
+    refuse_existing(target, overwrite)
     checkpoint = read_checkpoint(source)
     weights = weights_in(checkpoint, source)
     if reverse:
         extra = checkpoint.get("meta", {}).get("catseg_extra")
         official, report = to_official(weights, extra)
-        write_checkpoint(target, {"model": official})
+        write_checkpoint(target, {"model": official}, overwrite)
         return report
     ours, extra, report = from_official(weights)
-    write_checkpoint(target, {"state_dict": ours, "meta": {"catseg_extra": extra}})
+    content = {"state_dict": ours, "meta": {"catseg_extra": extra}}
+    write_checkpoint(target, content, overwrite)
     return report
 
 
@@ -67,9 +78,10 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--reverse", action="store_true", help="from ours to official")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target")
     args = parser.parse_args()
     try:
-        print(convert(args.source, args.target, args.reverse))
+        print(convert(args.source, args.target, args.reverse, args.overwrite))
     except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
 

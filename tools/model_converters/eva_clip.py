@@ -43,7 +43,8 @@ from mmclipdis.clip.weights.loading import (
 )
 from mmclipdis.clip.weights.readout_mark import describe_readout, readout_json, same_readout
 from mmclipdis.engine import write_checkpoint
-from mmclipdis.utils.whole_files import write_bytes
+from mmclipdis.utils.finite import check_writable
+from mmclipdis.utils.whole_files import refuse_existing, write_bytes
 
 LAYOUTS = ("open_clip", "official")
 #: Where CLIP's training leaves its temperature: the upper bound, log 100.
@@ -84,8 +85,7 @@ def convert(
     for path in (source, text_from):
         if path is not None and not path.is_file():
             raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{str(target)!r} exists; remove it or give --overwrite")
+    refuse_existing(target, overwrite)
     checkpoint, size, arch, note = _read(source, arch)
     if readout is not None:
         checkpoint = replace(checkpoint, readout=_agreed(checkpoint.readout, readout, source))
@@ -104,7 +104,8 @@ def convert(
             raise ValueError("RoPE tables are only part of EVA-CLIP's official layout")
         tables = official_rope_tables(arch)
     # the released files of half precision keep the tables in float32
-    write(target, {k: _cast(v, half) for k, v in written.items()} | tables, checkpoint)
+    state = {k: _cast(v, half) for k, v in written.items()} | tables
+    write(target, state, checkpoint, overwrite)
     report = _report(checkpoint.report, names, origin)
     report.assumed = note
     report.added |= dict.fromkeys(tables, "RoPE table of the native size")
@@ -220,18 +221,21 @@ def official_rope_tables(arch: Arch) -> dict[str, Tensor]:
     return {f"{p}freqs_{name}": t for p in places for name, t in (("cos", cos), ("sin", sin))}
 
 
-def write(target: Path, state: dict[str, Tensor], checkpoint: ClipCheckpoint) -> None:
+def write(
+    target: Path, state: dict[str, Tensor], checkpoint: ClipCheckpoint, overwrite: bool
+) -> None:
     """Write the weights and what is known of them, so that a reader sees all of it or nothing."""
     quick, readout = checkpoint.quick_gelu, checkpoint.readout
     if target.suffix == ".safetensors":
         marks = {} if quick is None else {activation_mark.MARK: str(quick).lower()}
         marks |= {} if readout is None else {readout_mark.MARK: readout_json(readout)}
-        write_bytes(target, save(state, metadata=marks))
+        check_writable(state.items(), target)
+        write_bytes(target, save(state, metadata=marks), overwrite)
     else:
         content: dict[str, Any] = {"state_dict": state}
         content |= {} if quick is None else {activation_mark.MARK: quick}
         content |= {} if readout is None else {readout_mark.MARK: asdict(readout)}
-        write_checkpoint(target, content)
+        write_checkpoint(target, content, overwrite)
 
 
 def _cast(value: Tensor, half: bool) -> Tensor:

@@ -33,6 +33,7 @@ from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models import FViT
+from mmclipdis.utils.whole_files import refuse_existing
 
 _BACKBONE, _ENCODER = "backbone.", "backbone.encoder."
 _TOWER, _OUR_TOWER = _BACKBONE + "visual.", _ENCODER + "tower."
@@ -64,8 +65,7 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
         ValueError: another layout, a config whose tower reads out otherwise, or weights that are
             not those of its detector.
     """
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{str(target)!r} exists; remove it or give --overwrite")
+    refuse_existing(target, overwrite)
     released = weights_in(read_checkpoint(source), source)
     state, report = from_released(released, str(source))
     model = build_on_meta(config)
@@ -80,7 +80,7 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
     readout_mark.check_readout(get_readout("maskclip"), wanted, repr(str(source)))
     _add(state, expected, report)
     check_fits(state, expected, str(source))
-    write_checkpoint(target, {"state_dict": state, "meta": {}})
+    write_checkpoint(target, {"state_dict": state, "meta": {}}, overwrite)
     return report
 
 

@@ -14,14 +14,17 @@ from pathlib import Path
 
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.models.segmentation.infoclip.checkpoint import student_of
+from mmclipdis.utils.whole_files import refuse_existing
 
 
-def convert(source: Path, target: Path) -> int:
+def convert(source: Path, target: Path, overwrite: bool = False) -> int:
     """Write the segmentor of the file ``source`` to ``target``; the number of its tensors.
 
     Raises:
+        FileExistsError: the target is there, and ``overwrite`` is false.
         FileNotFoundError, ValueError: there is no such file, or it is not InfoCLIP's.
     """
+    refuse_existing(target, overwrite)
     checkpoint = read_checkpoint(source)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
     if not isinstance(state, Mapping):
@@ -30,7 +33,7 @@ def convert(source: Path, target: Path) -> int:
         student = student_of(state)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    write_checkpoint(target, {"state_dict": student, "meta": {}})
+    write_checkpoint(target, {"state_dict": student, "meta": {}}, overwrite)
     return len(student)
 
 
@@ -39,9 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--overwrite", action="store_true", help="replace the target")
     args = parser.parse_args()
     try:
-        print(f"{args.target}: {convert(args.source, args.target)} tensors")
+        tensors = convert(args.source, args.target, args.overwrite)
+        print(f"{args.target}: {tensors} tensors")
     except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from None
 

@@ -27,7 +27,7 @@ from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 from mmclipdis.utils.device import usable_device
-from mmclipdis.utils.whole_files import whole_file
+from mmclipdis.utils.whole_files import refuse_existing, whole_file
 
 #: Rows of the same tower and prompts are nearer than that, also those computed in float16.
 SAME_ROW = 0.99
@@ -66,14 +66,10 @@ def write(
         FileExistsError: the target exists and is not to be replaced.
         ValueError: another suffix.
     """
-    if target.exists() and not overwrite:
-        raise FileExistsError(
-            f"{str(target)!r} exists; give --compare, or --overwrite to replace it"
-        )
     if target.suffix != ".npy":
-        write_embeddings(target, embeddings, names, fingerprint)
+        write_embeddings(target, embeddings, names, fingerprint, overwrite)
         return
-    with whole_file(target) as file:
+    with whole_file(target, overwrite) as file:
         np.save(file, embeddings.cpu().numpy())
 
 
@@ -111,6 +107,8 @@ def run(
         FileExistsError, FileNotFoundError, ValueError: as the parts, or weights that do not fit.
     """
     place = usable_device(device)
+    if not only_compare:
+        refuse_existing(target, overwrite)
     init_cfg = dict(type="Pretrained", checkpoint=checkpoint)
     encoder = OpenCLIPTextEncoder(arch, init_cfg=init_cfg)
     encoder.init_weights()

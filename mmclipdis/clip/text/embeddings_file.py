@@ -68,7 +68,11 @@ def read_embeddings(
 
 
 def write_embeddings(
-    path: str | Path, embeddings: Tensor, names: Sequence[str], fingerprint: str
+    path: str | Path,
+    embeddings: Tensor,
+    names: Sequence[str],
+    fingerprint: str,
+    overwrite: bool = True,
 ) -> None:
     """Write text embeddings that :func:`read_embeddings` can check, in one step.
 
@@ -77,8 +81,10 @@ def write_embeddings(
         embeddings: ``(Q, E)``.
         names: Class names, one a row.
         fingerprint: ``TextTower.fingerprint()`` of the tower that made them.
+        overwrite: Replace an existing file.
 
     Raises:
+        FileExistsError: the file is there, and ``overwrite`` is false.
         ValueError: for another suffix (others hold no fingerprint), or rows and names that differ
             in number.
     """
@@ -90,7 +96,7 @@ def write_embeddings(
     _check_names(len(embeddings), None, names, "these text embeddings")
     metadata = {"names": json.dumps(list(names)), "fingerprint": fingerprint}
     data = save({"embeddings": embeddings.detach().cpu().contiguous()}, metadata=metadata)
-    write_bytes(path, data)
+    write_bytes(path, data, overwrite)
 
 
 def _content(path: Path, where: str) -> tuple[Tensor, dict[str, str]]:

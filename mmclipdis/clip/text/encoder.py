@@ -313,7 +313,7 @@ def _encode_unit(tower: TextTower, sentences: list[str], batch_size: int, progre
     lengths = tokens.argmax(1) + 1
     order = lengths.argsort(stable=True, descending=True)  # the longest first: memory peaks early
     unit: Tensor | None = None
-    hidden = not progress or _rank() > 0
+    hidden = not progress or _rank() > 0 or None  # None: on terminals only
     with tqdm(total=len(sentences), desc="text embeddings", disable=hidden, leave=False) as bar:
         for batch in torch.split(order, batch_size):
             out = tower.encode(tokens[batch, : int(lengths[batch].max())])

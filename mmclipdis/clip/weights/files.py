@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -87,37 +86,3 @@ def first_line(error: BaseException) -> str:
     if not lines or "weights_only" in lines[0]:
         return type(error).__name__
     return lines[0][:300]
-
-
-def check_finite(state: Mapping[Any, Any], source: str) -> None:
-    """Refuse weights of which some are not finite; every score would be NaN, or just wrong.
-
-    Masks may hold minus infinity: attention masks are stored in that way.
-
-    Args:
-        state: Names to tensors; whatever is no tensor of floats is not looked at.
-        source: The file, for the message.
-
-    Raises:
-        ValueError: naming the first such tensor and how many of its values are not.
-    """
-    bad = [
-        (name, value)
-        for name, value in state.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and not _is_sound(name, value)
-    ]
-    if bad:
-        name, value = bad[0]
-        count = int((~value.float().isfinite()).sum())
-        more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        raise ValueError(
-            f"{source!r}: {name} holds {count:,} values of {value.numel():,} that are not finite"
-            f"{more}; these weights are damaged, take an earlier checkpoint or fetch the file again"
-        )
-
-
-def _is_sound(name: Any, value: Tensor) -> bool:
-    values = value.float() if value.element_size() == 1 else value  # isfinite knows no float8
-    if bool(values.isfinite().all()):
-        return True
-    return str(name).endswith("mask") and not bool(values.isnan().any())

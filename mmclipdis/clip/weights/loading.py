@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.readout import AnyReadout
 from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_gelu
 from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.files import check_finite, first_line, read_file
+from mmclipdis.clip.weights.files import first_line, read_file
 from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
 from mmclipdis.clip.weights.trainable import match_qkv_layout
+from mmclipdis.utils.finite import check_weights
 
 Arch = str | Mapping[str, Any]
 
@@ -104,7 +105,7 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
     raw, metadata = _read_entries(path)
     found = read_layout(raw, str(source))
     _check_kind(arch, tower_size(found.state), str(source))
-    check_finite(found.state, str(source))
+    check_weights(found.state, str(source))
     entries = {**raw, **found.entries}
     if quick_gelu is None:
         quick_gelu = find_quick_gelu(entries, metadata, str(source))

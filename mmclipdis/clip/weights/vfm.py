@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmclipdis.clip.weights.files import check_finite, read_file
+from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import PACKAGED, load_strictly
+from mmclipdis.utils.finite import check_weights
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
     tensors = {k.removeprefix("module."): v for k, v in raw.items() if isinstance(v, Tensor)}
     try:
         _check_sizes(tensors, model, str(source))
-        check_finite(tensors, str(source))
+        check_weights(tensors, str(source))
         converted = _without_classifier(_converter(model)(dict(tensors), model), model)
         load_strictly(model, converted, f"vision model {name!r}", str(source))
     except (ValueError, KeyError, RuntimeError) as error:

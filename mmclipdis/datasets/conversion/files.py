@@ -121,8 +121,8 @@ def lines_differ(
         return False
     if not overwrite:
         raise FileExistsError(
-            f"{target} is there with other content ({len(there):,} lines, to write "
-            f"{len(lines):,}); {remedy}"
+            f"{str(target)!r} exists and is left as it is: it holds something else "
+            f"({len(there):,} lines, to write {len(lines):,}); {remedy}"
         )
     return True
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmclipdis.utils.whole_files import write_bytes
+from mmclipdis.utils.whole_files import refuse_existing, write_bytes
 
 Annotations = dict[str, Any]
 _PARTS = ("images", "annotations", "categories")
@@ -65,7 +65,7 @@ def reduce_annotations(
     keep, listed = set(keep), set(listed)
     notes = [
         note
-        for note in tqdm(content["annotations"], unit="annotation", desc="select")
+        for note in tqdm(content["annotations"], unit="annotation", desc="select", disable=None)
         if note["category_id"] in keep
     ]
     images = content["images"]
@@ -111,13 +111,10 @@ def write_annotations(
     if path.exists():
         if path.read_bytes() == text:
             return False
-        if not overwrite:
-            raise FileExistsError(
-                f"{path} is there and holds something else; pass --overwrite to replace it"
-            )
+        refuse_existing(path, overwrite)
     if dry_run:
         return True
-    write_bytes(path, text)
+    write_bytes(path, text, overwrite)
     return True
 
 

@@ -19,6 +19,7 @@ from torchvision.ops import roi_align
 
 from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.distillation.preprocessor import CLIP_MEAN, CLIP_STD
+from mmclipdis.utils.finite import check_scores
 
 #: RoIAlign of boxes, mean over masks (both of the dense map), CLIP's embedding of a crop.
 KINDS = ("rois", "maskpool", "crops")
@@ -122,12 +123,16 @@ def predict_regions(
         The samples, with ``pred_regions``: for every kind the best five classes (n, 5), best first.
 
     Raises:
-        ValueError: crops are asked for and not there, or as :func:`mask_features`.
+        ValueError: crops are asked for and not there, features that are not finite (names the
+            image), or as :func:`mask_features`.
     """
     boxes = inputs["boxes"]
+    counts = [len(sample.gt_regions.labels) for sample in data_samples]
     found: dict[str, Tensor] = {}
     if "rois" in kinds or "maskpool" in kinds:
         maps = encoder.dense(inputs["image"]).map
+        for sample, dense in zip(data_samples, maps, strict=True):
+            check_scores(dense, sample, "features")
         if "rois" in kinds:
             found["rois"] = classify(roi_features(maps, boxes), text)
         if "maskpool" in kinds:
@@ -136,8 +141,10 @@ def predict_regions(
     if "crops" in kinds:
         if "crops" not in inputs:
             raise ValueError("no crops in the sample: put dict(type='CropRegions') in the pipeline")
-        found["crops"] = classify(_embed_crops(encoder, inputs["crops"], text.shape[1]), text)
-    counts = [len(sample.gt_regions.labels) for sample in data_samples]
+        crops = _embed_crops(encoder, inputs["crops"], text.shape[1])
+        for sample, features in zip(data_samples, crops.split(counts), strict=True):
+            check_scores(features, sample, "features of the crops")
+        found["crops"] = classify(crops, text)
     split = {kind: best.split(counts) for kind, best in found.items()}
     for number, sample in enumerate(data_samples):
         sample.pred_regions = InstanceData(**{kind: split[kind][number] for kind in kinds})

@@ -24,6 +24,7 @@ from mmclipdis.models.segmentation.prediction import (
     resize,
 )
 from mmclipdis.models.segmentation.query_text import FOLLOW_DATASET, QueryText
+from mmclipdis.utils.finite import check_scores
 
 
 @MODELS.register_module()
@@ -171,7 +172,7 @@ class CosineSegHead(QueryText):
         ``test_cfg`` belongs to ``EncoderDecoder`` and says nothing to a head.
 
         Raises:
-            ValueError: there is an ``area_thd`` or a ``score_norm``.
+            ValueError: there is an ``area_thd`` or a ``score_norm``, or scores are not finite.
         """
         for name in ("area_thd", "score_norm"):
             if getattr(self, name) is not None:
@@ -179,7 +180,10 @@ class CosineSegHead(QueryText):
                     f"{name}={getattr(self, name)!r} needs the whole photo, not a window of it: "
                     f"use type='OpenVocabSegmentor' as the model, or leave {name} out"
                 )
-        logits = resize(self.forward(inputs), _window_size(batch_img_metas[0]))
+        logits = self.forward(inputs)
+        for maps, meta in zip(logits, batch_img_metas, strict=False):  # a slide has more windows
+            check_scores(maps, meta)
+        logits = resize(logits, _window_size(batch_img_metas[0]))
         rule = self.rule()
         out = torch.stack([class_probabilities(image, rule) for image in logits])
         if rule.prob_thd > 0:

@@ -24,6 +24,7 @@ from mmclipdis.models.segmentation.prediction import (
 )
 from mmclipdis.models.segmentation.settings import TestSettings
 from mmclipdis.models.segmentation.windows import Size
+from mmclipdis.utils.finite import check_scores
 
 
 def predict_samples(
@@ -48,12 +49,15 @@ def predict_samples(
         ``settings.return_probs``, class probabilities ``seg_logits`` (C, H, W).
 
     Raises:
-        ValueError: An image without pixels.
+        ValueError: An image without pixels, or scores that are not finite.
     """
     samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
     metas = [sample.metainfo for sample in samples]
     images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
     for sample, image, scores in zip(samples, images, score(images), strict=True):
+        for maps in (scores.maps, scores.overview):
+            if maps is not None:
+                check_scores(maps, sample.metainfo)
         size, probabilities = photo_size(sample.metainfo, image), None
         if settings.return_probs:
             full = full_size_scores(scores, size, rule.activation)

@@ -20,6 +20,7 @@ from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.detection.class_text import BACKGROUND, DetectorText
 from mmclipdis.models.detection.nms import strongest_nms
+from mmclipdis.utils.finite import check_scores
 
 #: Regions that go through the layers at once in testing, where maps of 1000 are 50 MB each.
 CHUNK = 256
@@ -206,7 +207,12 @@ class FViTBBoxHead(ConvFCBBoxHead):
             img_meta: With ``img_shape`` and, to rescale, ``scale_factor``.
             rescale: Give boxes in pixels of the original image.
             rcnn_test_cfg: ``score_thr``, ``nms``, ``max_per_img``; None for all boxes and scores.
+
+        Raises:
+            ValueError: scores or boxes are not finite; names the image.
         """
+        check_scores(cls_score, img_meta)
+        check_scores(bbox_pred, img_meta, "boxes")
         results = InstanceData()
         if len(roi) == 0:
             return empty_instances(

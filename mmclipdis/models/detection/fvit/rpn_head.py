@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import torch
 from mmcv.cnn import ConvModule
 from mmdet.models.dense_heads import RPNHead
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+
+from mmclipdis.utils.finite import check_scores
 
 
 @MODELS.register_module()
@@ -51,8 +54,14 @@ class FViTRPNHead(RPNHead):
     ) -> list[InstanceData]:
         """Proposals of every image; logits (N, A, H, W) and deltas (N, 4 A, H, W) of every level.
 
-        Stock code makes the anchors in the type of the logits too.
+        Stock code makes the anchors in the type of the logits too, and leaves out what is NaN.
+
+        Raises:
+            ValueError: a logit or delta is not finite; names the image.
         """
         scores = [level.float() for level in cls_scores]
         deltas = [level.float() for level in bbox_preds]
+        for number, meta in enumerate(kwargs.get("batch_img_metas") or ()):
+            parts = [level[number].flatten() for level in (*scores, *deltas)]
+            check_scores(torch.cat(parts), meta, "proposals")
         return super().predict_by_feat(scores, deltas, *args, **kwargs)

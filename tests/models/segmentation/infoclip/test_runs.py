@@ -140,7 +140,7 @@ def test_the_converter_is_a_command(tmp_path, monkeypatch, capsys):
     infoclip.main()
     assert "1 tensors" in capsys.readouterr().out
     assert set(torch.load(target)["state_dict"]) == {"a"}
-    monkeypatch.setattr(sys, "argv", ["infoclip.py", str(target), str(source)])
+    monkeypatch.setattr(sys, "argv", ["infoclip.py", str(target), str(source), "--overwrite"])
     with pytest.raises(SystemExit, match=r"out\.pth: not a checkpoint of InfoCLIP"):
         infoclip.main()
 
