@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.segmentation.class_queries import build_projector, check_background
-from mmclipdis.models.segmentation.labels import check_labels
+from mmclipdis.models.segmentation.labels import check_labels, joint_count
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,
     best_synonyms,
@@ -214,7 +214,8 @@ class CosineSegHead(QueryText):
         target = labels[:, 0].long()
         paths = [sample.get("seg_map_path") for sample in batch_data_samples]
         check_labels(target, rule.num_classes, self.ignore_index, paths)
-        value = self.loss_decode(scores, target, ignore_index=self.ignore_index)
+        counted = joint_count(self.loss_decode, target, rule.num_classes, self.ignore_index)
+        value = self.loss_decode(scores, target, ignore_index=self.ignore_index, **counted)
         hit = accuracy(scores, target, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: value, "acc_seg": hit}
 
