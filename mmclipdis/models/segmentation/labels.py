@@ -42,7 +42,9 @@ def check_labels(
     )
 
 
-def joint_count(loss: Any, labels: Tensor, num_classes: int, ignore_index: int) -> dict[str, Tensor]:
+def joint_count(
+    loss: Any, labels: Tensor, num_classes: int, ignore_index: int
+) -> dict[str, Tensor]:
     """``avg_factor`` for mmseg's ``CrossEntropyLoss`` over labelled pixels, counted over all ranks.
 
     mmseg divides by the pixels of the own process. Ranks with many ignored pixels then weigh as
