@@ -24,7 +24,6 @@ def _batch(ignored, rank=None):
 
 
 def _mmseg_losses():
-    import mmclipdis  # noqa: F401  (mmcv's operators)
     from mmseg.models.losses import CrossEntropyLoss
 
     from mmclipdis.models.segmentation.labels import joint_count

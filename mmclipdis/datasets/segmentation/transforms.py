@@ -9,7 +9,6 @@ from mmseg.datasets.transforms import Resize, ResizeShortestEdge
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-
 #: Which label a pixel of a resized map gets.
 NEAREST = ("floor", "centre")
 
