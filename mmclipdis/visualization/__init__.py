@@ -2,6 +2,7 @@
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
 from mmclipdis.visualization.sheet import (
+    NO_COLOUR,
     blend,
     class_palette,
     colour_labels,
@@ -11,6 +12,7 @@ from mmclipdis.visualization.sheet import (
 
 __all__ = [
     "VocabularyVisualizer",
+    "NO_COLOUR",
     "blend",
     "class_palette",
     "colour_labels",

@@ -22,7 +22,7 @@ Colour = Sequence[int]
 
 MARGIN = 8
 TEXT_COLOUR, PAPER = (20, 20, 20), (255, 255, 255)
-IGNORED = (225, 225, 225)
+NO_COLOUR = (225, 225, 225)
 #: Hues a golden angle apart stay far from each other however many there are.
 _GOLDEN = 0.618033988749895
 
@@ -53,7 +53,7 @@ def colour_labels(
             f"labels go from {known.min()} to {known.max()}, the palette has {len(palette)} colours"
         )
     picture = np.asarray(palette, dtype=np.uint8)[known]
-    picture[ignored] = IGNORED
+    picture[ignored] = NO_COLOUR
     return picture
 
 

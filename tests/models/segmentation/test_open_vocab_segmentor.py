@@ -31,7 +31,7 @@ def labels_of(model, images, samples=None) -> list[torch.Tensor]:
 
 def test_equals_the_published_steps_one_by_one() -> None:
     """Sequential windows, zero padding, cosines at full size, mean, resize, softmax, threshold."""
-    model = make_segmentor({"prob_thd": 0.9}, return_probs=True, **SLIDE)
+    model = make_segmentor({"prob_thd": 0.9, "background_index": 0}, return_probs=True, **SLIDE)
     image, size = photo(10, 29) * 4, (20, 60)
     windows = slide_windows((10, 29), (12, 12), (6, 6))
     total, count = torch.zeros(4, 10, 29, dtype=torch.float64), torch.zeros(10, 29)

@@ -150,6 +150,7 @@ def golden_scores() -> WindowScores:
 
 
 def rule(query_to_class: list[int], **kwargs) -> LabelRule:
+    kwargs = {"background_index": 0, **kwargs}
     return LabelRule(torch.tensor(query_to_class), max(query_to_class) + 1, **kwargs)
 
 
