@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.models.segmentation.resampling import fits_two_products, resample
+from mmclipdis.models.segmentation.resampling import fits_two_products, resample, straight_to
 from mmclipdis.models.segmentation.running_argmax import RunningArgmax
 from mmclipdis.models.segmentation.windows import NO_PADDING, Padding, Size, Windows, stitch
 from mmclipdis.utils.labels import no_class
@@ -35,12 +35,15 @@ class WindowScores:
             was encoded, and are cut off again here.
         overview: (Q, gh, gw), scores of the whole image squeezed into one window, or None. It is
             averaged half and half with the stitched windows (CAT-Seg's ``slide_with_global``).
+        is_whole: the only window is the whole image, whose map is resized to the photo in one step
+            and not to the window first (unless there is an activation, which comes at the window).
     """
 
     maps: Tensor
     windows: Windows
     padding: Padding = NO_PADDING
     overview: Tensor | None = None
+    is_whole: bool = False
 
     @property
     def num_queries(self) -> int:
@@ -50,7 +53,7 @@ class WindowScores:
     def select(self, queries: slice | Tensor) -> WindowScores:
         """Return the scores of some of the queries, given as a slice or as indices."""
         overview = None if self.overview is None else self.overview[queries]
-        return WindowScores(self.maps[:, queries], self.windows, self.padding, overview)
+        return replace(self, maps=self.maps[:, queries], overview=overview)
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,17 @@ def full_size_scores(
 
     Patch grid -> bilinear to the (padded) window -> activation -> padding off -> mean over the
     windows -> mean with the overview, if there is one -> bilinear to ``out_size``. Without
-    activation and overview all of it is linear and separable and runs as two matrix products.
+    activation and overview all of it is linear and separable and runs as two matrix products. Of a
+    whole image (``is_whole``): patch grid -> bilinear to ``out_size``, padding aside.
     """
     # Under AMP the products would run in half precision, whose steps show as ties in the labels.
     with torch.autocast(scores.maps.device.type, enabled=False):
         if activation is None and scores.overview is None and fits_two_products(scores.windows):
-            return resample(scores.maps, scores.windows, scores.padding, out_size)
+            parts = scores.maps, scores.windows, scores.padding
+            return resample(*parts, out_size, in_one_step=scores.is_whole)
+        if scores.is_whole and activation is None:
+            size = scores.windows.size
+            return straight_to(scores.maps[0], size, scores.padding, out_size)
         left, right, top, bottom = scores.padding
         height, width = scores.windows.crop
         upsampled = resize(scores.maps, (height + top + bottom, width + left + right))
