@@ -21,6 +21,7 @@ from torch import nn
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
+from mmclipdis.engine.moved_pixels import check_test_pipeline
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from mmclipdis.models.text_encoder import typed_names
 from mmclipdis.utils.labels import no_class
@@ -129,6 +130,7 @@ class OpenVocabSegInferencer:
         self._dataset_names = _dataset_names(config)
         given = list(pipeline) if pipeline is not None else _pipeline_of(config)
         self._prepare = Compose(_for_loaded_photos(given))
+        check_test_pipeline(self._prepare.transforms, self.model, "the inferencer")
 
     def __call__(
         self,

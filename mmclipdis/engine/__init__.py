@@ -11,6 +11,7 @@ from mmclipdis.engine.checkpoint_io import (
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
+from mmclipdis.engine.moved_pixels import MovedPixelsGuard
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
 from mmclipdis.engine.unwrapped import Unwrapped
@@ -23,6 +24,7 @@ __all__ = [
     "ExactIterBasedTrainLoop",
     "ForeignCheckpointGuard",
     "MFIMonitorHook",
+    "MovedPixelsGuard",
     "NonFiniteGuard",
     "NonFiniteLossError",
     "ReplacedImagesHook",

@@ -25,6 +25,7 @@ from mmclipdis.models.segmentation.prediction import (
     resize,
 )
 from mmclipdis.models.segmentation.query_text import FOLLOW_DATASET, QueryText
+from mmclipdis.models.segmentation.samples import refuse_padding
 
 
 @MODELS.register_module()
@@ -183,7 +184,7 @@ class CosineSegHead(QueryText):
 
         Raises:
             ValueError: there is an ``area_thd``, a ``score_norm``, or a ``prob_thd`` and no
-                background.
+                background; or an image that its pipeline has padded.
         """
         for name in ("area_thd", "score_norm"):
             if getattr(self, name) is not None:
@@ -191,6 +192,8 @@ class CosineSegHead(QueryText):
                     f"{name}={getattr(self, name)!r} needs the whole photo, not a window of it: "
                     f"use type='OpenVocabSegmentor' as the model, or leave {name} out"
                 )
+        for meta in batch_img_metas:
+            refuse_padding(meta)
         logits = resize(self.forward(inputs), _window_size(batch_img_metas[0]))
         if self.prob_thd > 0 and self.background_class is None:
             raise ValueError(

@@ -18,6 +18,9 @@ from mmclipdis.models.segmentation.settings import TestSettings
 class WindowSegmentor(BaseSegmentor):
     """Prediction; a subclass says how windows are scored and how scores become labels."""
 
+    #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
+    undoes = ("pad", "flip")
+
     @property
     @abstractmethod
     def num_classes(self) -> int | None:
