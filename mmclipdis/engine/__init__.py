@@ -8,10 +8,10 @@ from mmclipdis.engine.checkpoint_io import (
     read_checkpoint,
     write_checkpoint,
 )
+from mmclipdis.engine.data_guard import DataGuard
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
-from mmclipdis.engine.moved_pixels import MovedPixelsGuard
 from mmclipdis.engine.nonfinite_guard import NonFiniteGuard, NonFiniteLossError
 from mmclipdis.engine.replaced_images_hook import ReplacedImagesHook
 from mmclipdis.engine.unwrapped import Unwrapped
@@ -19,12 +19,12 @@ from mmclipdis.engine.vocabulary_hook import VocabularyHook
 from mmclipdis.engine.weight_ensemble_hook import WeightEnsembleHook
 
 __all__ = [
+    "DataGuard",
     "ExactCheckpointHook",
     "ExactEpochBasedTrainLoop",
     "ExactIterBasedTrainLoop",
     "ForeignCheckpointGuard",
     "MFIMonitorHook",
-    "MovedPixelsGuard",
     "NonFiniteGuard",
     "NonFiniteLossError",
     "ReplacedImagesHook",

@@ -6,9 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
 
 #: Classes of steps after which a pixel is elsewhere or gone, and their subclasses.
 _MOVING = re.compile(
@@ -19,17 +17,6 @@ _MOVING = re.compile(
 #: What is undone for the results of a pipeline that ends so, whatever the model; none of the steps
 #: is looked at in other pipelines: a picture is recognised wherever its things are.
 _UNDONE = {"PackSegInputs": ("flip",), "PackDetInputs": ("pad",), "PackRegions": ()}
-
-
-@HOOKS.register_module()
-class MovedPixelsGuard(Hook):
-    """:func:`check_loops` before a run; ``VocabularyHook`` does it, too."""
-
-    priority = "VERY_HIGH"
-
-    def before_run(self, runner: Any) -> None:
-        """Check the pipelines for validation and testing."""
-        check_loops(runner)
 
 
 def check_loops(runner: Any) -> None:

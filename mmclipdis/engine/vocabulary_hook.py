@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 
 from mmclipdis.clip.text.vocabulary import novel_flags
 from mmclipdis.engine.moved_pixels import check_loops
+from mmclipdis.engine.photos_alone import take_photos_alone
 
 T = TypeVar("T", bound=tuple)
 
@@ -32,7 +33,8 @@ class VocabularyHook(Hook):
     ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list (with
     a chosen vocabulary it is then told nothing).
     Before a run, pipelines for validation and testing that move pixels which nothing moves back are
-    refused (:func:`~mmclipdis.engine.moved_pixels.check_test_pipeline`).
+    refused (:func:`~mmclipdis.engine.moved_pixels.check_test_pipeline`), and stock segmentors take
+    photos one at a time (:mod:`~mmclipdis.engine.photos_alone`).
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
@@ -50,6 +52,7 @@ class VocabularyHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Refuse pipelines whose results would lie elsewhere than what they are compared with."""
         check_loops(runner)
+        take_photos_alone(runner)
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training data."""

@@ -33,8 +33,8 @@ class OpenVocabIoUMetric(IoUMetric):
       0..k, and so are the label maps written to ``output_dir``.
 
     Pixels that the model gave no class (:func:`~mmclipdis.utils.labels.no_class`) are missed by the
-    class that they have; no class is charged with them. Ignored pixels count nowhere, whatever is predicted there; an image of only such pixels changes
-    nothing.
+    class that they have, and no class is charged with them. Ignored pixels count nowhere, whatever
+    is predicted there; an image of only such pixels changes nothing.
 
     Different from ``IoUMetric``: pixel counts are integers (float32 sums lose pixels above 16.7
     million a class), labels outside the classes are an error that names the file and counts them

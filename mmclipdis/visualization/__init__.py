@@ -11,8 +11,8 @@ from mmclipdis.visualization.sheet import (
 )
 
 __all__ = [
-    "VocabularyVisualizer",
     "NO_COLOUR",
+    "VocabularyVisualizer",
     "blend",
     "class_palette",
     "colour_labels",

@@ -89,7 +89,9 @@ class LabelRule:
     @property
     def doubtful(self) -> int:
         """The label of pixels whose best class is not probable enough."""
-        return no_class(self.num_classes) if self.background_index is None else self.background_index
+        return (
+            no_class(self.num_classes) if self.background_index is None else self.background_index
+        )
 
 
 def resize(maps: Tensor, size: Size) -> Tensor:

@@ -133,10 +133,24 @@ def resample(
     _, queries, grid_h, grid_w = maps.shape
     spot = (maps.device, maps.dtype)
     matrix_y = axis_matrix(
-        rows, windows.crop[0], windows.size[0], (top, bottom), grid_h, out_size[0], *spot, in_one_step
+        rows,
+        windows.crop[0],
+        windows.size[0],
+        (top, bottom),
+        grid_h,
+        out_size[0],
+        *spot,
+        in_one_step,
     )
     matrix_x = axis_matrix(
-        columns, windows.crop[1], windows.size[1], (left, right), grid_w, out_size[1], *spot, in_one_step
+        columns,
+        windows.crop[1],
+        windows.size[1],
+        (left, right),
+        grid_w,
+        out_size[1],
+        *spot,
+        in_one_step,
     )
     grids = maps.view(len(rows), len(columns), queries, grid_h, grid_w)
     grids = grids.permute(2, 0, 3, 1, 4)  # (K, rows, gh, columns, gw)
