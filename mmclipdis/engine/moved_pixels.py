@@ -76,8 +76,8 @@ def _problem(step: Any, undone: Collection[str], loaded: bool) -> str | None:
     if "Pad" in names:
         if "pad" not in undone:
             return (
-                "adds pixels that this model takes for a part of the photo; leave it out, or let "
-                "the data_preprocessor pad (test_cfg=dict(size_divisor=32))"
+                "adds pixels that this model takes for a part of the photo; leave it out: the "
+                "data_preprocessor pads where a model needs it"
             )
         if getattr(step, "padding_mode", "constant") != "constant":
             return (

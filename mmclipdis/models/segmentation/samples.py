@@ -24,6 +24,7 @@ from mmclipdis.models.segmentation.prediction import (
 )
 from mmclipdis.models.segmentation.settings import TestSettings
 from mmclipdis.models.segmentation.windows import Size
+from mmclipdis.utils.photo_meta import misplaced, resized_photo
 
 
 def predict_samples(
@@ -98,15 +99,9 @@ def content_slices(image: Tensor, meta: Mapping[str, Any]) -> tuple[slice, slice
     scale = meta.get("scale_factor")
     if "ori_shape" not in meta or (scale is None and meta.get("pad_shape") is None):
         return slice(height), slice(width)
-    size = _resized(meta)
+    size = resized_photo(meta)
     if height < size[0] or width < size[1]:
-        photo = " x ".join(map(str, meta["ori_shape"][:2]))
-        raise ValueError(
-            f"{meta.get('img_path', 'the image')}: the photo of {photo} pixels (height x width) is "
-            f"resized to {size[0]} x {size[1]}, but the model gets {height} x {width}: a step of "
-            "the test pipeline cuts it (or resizes it once more), and nothing undoes that; leave "
-            "the step out"
-        )
+        raise ValueError(misplaced(meta, (height, width)))
     if meta.get("pad_shape") is None or (height, width) == size:
         return slice(height), slice(width)
     blurred = 0 if tuple(meta["pad_shape"][:2]) == (height, width) else 2
@@ -139,7 +134,7 @@ def refuse_padding(meta: Mapping[str, Any]) -> None:
         return
     left, right, top, bottom = _batch_padding(meta)
     padded = (meta["pad_shape"][0] - top - bottom, meta["pad_shape"][1] - left - right)
-    size = _resized(meta)
+    size = resized_photo(meta)
     if padded[0] > size[0] or padded[1] > size[1]:
         raise ValueError(
             f"{meta.get('img_path', 'the image')}: Pad in the test pipeline makes {padded[0]} x "
@@ -147,16 +142,6 @@ def refuse_padding(meta: Mapping[str, Any]) -> None:
             "for the photo; leave Pad out, let the data_preprocessor pad "
             "(test_cfg=dict(size_divisor=32)), or use type='OpenVocabSegmentor' as the model"
         )
-
-
-def _resized(meta: Mapping[str, Any]) -> Size:
-    """(height, width) of the photo after ``Resize``; mmcv's ``scale_factor`` is (across, down)."""
-    scale = meta.get("scale_factor")
-    if scale is None:
-        scale = 1.0
-    across, down = scale if isinstance(scale, Sequence) else (scale, scale)
-    height, width = meta["ori_shape"][:2]
-    return max(round(height * float(down)), 1), max(round(width * float(across)), 1)
 
 
 def _batch_padding(meta: Mapping[str, Any]) -> Sequence[int]:
