@@ -1,8 +1,8 @@
 """What the OpenMMLab stack needs on today's PyTorch, and nothing else.
 
 ``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
-answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, and
-lets the package ``lvis`` run on today's NumPy.
+answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, lets
+the package ``lvis`` run on today's NumPy, and mmcv resize photos of one row or column.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from mmclipdis.compat.environment import IncompatibleEnvironmentError, check_env
 from mmclipdis.compat.lvis import install_lvis
 from mmclipdis.compat.mmcv_ops import install_mmcv_ops
 from mmclipdis.compat.python import install_find_loader
+from mmclipdis.compat.thin_photos import install_thin_photos
 
 __all__ = ["IncompatibleEnvironmentError", "check_environment", "install"]
 
@@ -25,3 +26,4 @@ def install() -> None:
     install_find_loader()
     install_mmcv_ops()
     install_lvis()
+    install_thin_photos()
