@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 
 import matplotlib
@@ -23,15 +24,28 @@ _NO_GLYPHS = "LastResort"
 def font_for(text: str, size: int) -> Font:
     """A font of ``size`` pixels for a text.
 
-    Pillow's own for what it has (Latin), so that pictures look alike everywhere; else matplotlib's
+    Pillow's own for what it has (ASCII), so that pictures look alike everywhere; else matplotlib's
     DejaVu Sans; else the first installed font that has all characters. If none has, a warning says
     once which are missing; they are drawn as boxes.
     """
     size = max(size, 11)
-    if all(ord(character) < 0x100 for character in text):
+    if text.isascii():
         return ImageFont.load_default(size=size)
     path, _ = font_file(frozenset(text))
     return ImageFont.truetype(path, size)
+
+
+@contextmanager
+def names_in_figures(names: Iterable[str]) -> Iterator[None]:
+    """matplotlib's texts made inside fall back on a font that has the characters of ``names``."""
+    others = frozenset("".join(names)) - frozenset(map(chr, _characters(next(_candidates()))))
+    families = ["DejaVu Sans"]
+    if others:
+        path, _ = font_file(others)
+        families.append(font_manager.FontProperties(fname=path).get_name())
+    with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # said once, above
+        yield
 
 
 @lru_cache(maxsize=256)
@@ -63,7 +77,7 @@ def _candidates() -> Iterator[str]:
             yield entry.fname
 
 
-@lru_cache(maxsize=None)
+@cache
 def _characters(path: str) -> frozenset[int]:
     """Code points that a font file has; none for a file that cannot be read."""
     try:
