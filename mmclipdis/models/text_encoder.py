@@ -135,7 +135,7 @@ def build_vocabulary(
         FileNotFoundError: for a class file that does not exist.
         ValueError: for anything that is none of these, and as :class:`Vocabulary`.
     """
-    if cfg is None or cfg == "dataset":
+    if cfg is None or (isinstance(cfg, str) and cfg == "dataset"):
         return None
     if isinstance(cfg, Vocabulary):
         return cfg
