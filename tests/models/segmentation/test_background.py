@@ -65,7 +65,9 @@ def test_the_area_rule_of_another_vocabulary_drops_none_of_the_words() -> None:
 
 
 def test_it_is_said_that_nothing_is_the_background() -> None:
-    with pytest.warns(UserWarning, match=r"prob_thd=0\.55, and none of the class names is the back"):
+    with pytest.warns(
+        UserWarning, match=r"prob_thd=0\.55, and none of the class names is the back"
+    ):
         words_found(WORDS)
 
 
@@ -87,7 +89,9 @@ def test_the_background_of_a_config_is_a_name_and_not_a_place() -> None:
 
 
 def test_words_without_the_background_are_all_asked_for() -> None:
-    head = head_of(["background", "cat", "dog"], background="threshold", embeddings=torch.eye(4)[:2])
+    head = head_of(
+        ["background", "cat", "dog"], background="threshold", embeddings=torch.eye(4)[:2]
+    )
     assert head.query_to_class.tolist() == [1, 2]
     head.set_vocabulary(["cat", "dog"], torch.eye(4)[:2])
     assert head.query_to_class.tolist() == [0, 1]

@@ -19,7 +19,6 @@ from tests.models.segmentation.catseg.test_segmentor import build as make_catseg
 from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
 
-
 @pytest.fixture(autouse=True)
 def _in_mmseg() -> Iterator[None]:
     with DefaultScope.overwrite_default_scope("mmseg"):
