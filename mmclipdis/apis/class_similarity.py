@@ -64,9 +64,10 @@ def read_classes(text: str, templates: Templates = POSITIVE) -> Vocabulary:
     """The classes that a user names, one name each: the first of several, ``_`` being a blank.
 
     Args:
-        text: A data set (``ADE20KDataset``), a class file of the package (``voc20``), a text file
-            with a class a line, a COCO or LVIS ``.json`` (its categories by id), or names with
-            commas between them.
+        text: A data set (``ADE20KDataset``), a class file of the package (``voc20``), a COCO or
+            LVIS ``.json`` (its categories by id), or what
+            :func:`~mmclipdis.clip.text.names.read_names` reads: a file with a class a line, names
+            with commas between them.
         templates: Prompts.
 
     Raises:
@@ -77,8 +78,6 @@ def read_classes(text: str, templates: Templates = POSITIVE) -> Vocabulary:
         raise ValueError("CLASSES is empty: name a data set, a file, or classes with commas")
     if Path(text).suffix.lower() == ".json":
         source: Any = _categories(Path(text))
-    elif "," in text and not os.path.isfile(text):  # (Path.is_file fails for a long list)
-        source = text.strip().removesuffix(",").split(",")
     else:
         source = text
     vocabulary = build_vocabulary(source, templates, first_only=True)

@@ -38,6 +38,10 @@ IMAGENET_STATISTICS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _ENCODER_KEYS = ("backbone", "image_encoder", "student")
 
 
+#: Patches of a photo that are still drawn; attention is between all of them.
+MOST_PATCHES = 20_000
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of the figure: its name there, and the config of its image encoder."""
@@ -228,7 +232,14 @@ def _grid(size: Sequence[int], encoder: Any, short_side: int | None) -> tuple[in
     if short_side < max(patch_h, patch_w):
         raise ValueError(f"--size {short_side} is smaller than a patch of {patch_h} px")
     scale = short_side / min(size)
-    return max(round(size[0] * scale / patch_h), 1), max(round(size[1] * scale / patch_w), 1)
+    grid = max(round(size[0] * scale / patch_h), 1), max(round(size[1] * scale / patch_w), 1)
+    if grid[0] * grid[1] > MOST_PATCHES:
+        raise ValueError(
+            f"a photo of {size[0]} x {size[1]} pixels with a short side of {short_side} px has "
+            f"{grid[0]} x {grid[1]} patches, more than {MOST_PATCHES}: choose a smaller --size, or "
+            "cut the photo"
+        )
+    return grid
 
 
 def _input(

@@ -23,15 +23,18 @@ from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
+from mmclipdis.engine.moved_pixels import check_test_pipeline
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+from mmclipdis.models.text_encoder import typed_names
 from mmclipdis.utils.device import usable_device
+from mmclipdis.utils.labels import no_class
 from mmclipdis.utils.pictures import check_size
-from mmclipdis.visualization import blend, class_palette, draw_sheet
+from mmclipdis.visualization import NO_COLOUR, blend, class_palette, draw_sheet
 
 #: A file, or an RGB picture uint8 (H, W, 3), or a Pillow image.
 Photo = str | Path | np.ndarray | Image.Image
-#: Class names, each with or without synonyms, or one string with commas between them.
-Names = str | Sequence[str | Sequence[str]]
+#: Class names, each with or without synonyms; see :func:`mmclipdis.clip.text.names.read_names`.
+Names = str | Path | Sequence[str | Sequence[str]] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Segmentation:
     """What was found in one photo.
 
     Attributes:
-        labels: class index of each pixel, int64 (H, W), at the size of the photo.
+        labels: class index of each pixel, int64 (H, W), at the size of the photo; :attr:`nothing`
+            where the model's ``prob_thd`` finds no name probable enough and none is the background.
         names: class names; ``names[labels[y, x]]`` is what is at row y, column x.
         photo: RGB uint8 (H, W, 3).
         path: file of the photo, if it came from one.
@@ -50,20 +54,34 @@ class Segmentation:
     photo: np.ndarray
     path: Path | None = None
 
+    @property
+    def nothing(self) -> int:
+        """The label of pixels that are none of the names: 255, or 65535 with more names."""
+        return no_class(len(self.names))
+
     def shares(self) -> dict[str, float]:
-        """Share of the pixels, in [0, 1], of each class that was found, largest first."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+        """Share of the pixels, in [0, 1], of each class that was found, largest first.
+
+        Pixels that are none of the names are called ``"none"``.
+        """
+        labels = np.where(self.labels == self.nothing, len(self.names), self.labels)
+        counts = np.bincount(labels.ravel(), minlength=len(self.names) + 1) / labels.size
         order = np.argsort(-counts, kind="stable")
-        return {self.names[i]: float(counts[i]) for i in order if counts[i] > 0}
+        return {(*self.names, "none")[i]: float(counts[i]) for i in order if counts[i] > 0}
 
     def save(self, path: str | Path, opacity: float = 0.6) -> Path:
-        """Write photo, overlay and label map side by side, with a legend; return the path."""
-        palette = class_palette(len(self.names))
-        overlay = blend(self.photo, self.labels, palette, opacity, ignore_index=-1)
-        row, titles = [self.photo, overlay, self.labels], ["photo", "overlay", "classes"]
-        return draw_sheet(
-            [row], titles, self.names, palette, path, cell_height=360, ignore_index=-1
-        )
+        """Write photo, overlay and label map side by side, with a legend; return the path.
+
+        Pixels that are none of the names show the photo, and are light grey among the classes.
+        """
+        palette = [*class_palette(len(self.names)), NO_COLOUR]
+        nothing = self.labels == self.nothing
+        labels = np.where(nothing, len(self.names), self.labels)
+        overlay = blend(self.photo, labels, palette, opacity, ignore_index=-1)
+        overlay[nothing] = self.photo[nothing]
+        row, titles = [self.photo, overlay, labels], ["photo", "overlay", "classes"]
+        names = (*self.names, "none")
+        return draw_sheet([row], titles, names, palette, path, cell_height=360, ignore_index=-1)
 
 
 class OpenVocabSegInferencer:
@@ -116,6 +134,7 @@ class OpenVocabSegInferencer:
         self._dataset_names = _dataset_names(config)
         given = list(pipeline) if pipeline is not None else _pipeline_of(config)
         self._prepare = Compose(_for_loaded_photos(given))
+        check_test_pipeline(self._prepare.transforms, self.model, "the inferencer")
 
     def __call__(
         self,
@@ -129,7 +148,9 @@ class OpenVocabSegInferencer:
 
         Args:
             photos: one or several files, RGB arrays or Pillow images.
-            names: class names; None keeps the model's vocabulary, or takes the classes of the
+            names: class names: a list (of names or of synonyms), a dict of names to synonyms, a
+                text (``'sky, road, [car, van]'``), a class file, or what a config has for
+                ``vocabulary``. None keeps the model's vocabulary, or takes the classes of the
                 config's data set.
             batch_size: photos whose windows are encoded together.
             out_dir: also write each result as a picture with a legend into this folder, as
@@ -158,13 +179,14 @@ class OpenVocabSegInferencer:
         return results
 
     def _set_names(self, names: Names | None) -> None:
-        if isinstance(names, str):
-            names = [name.strip() for name in names.split(",") if name.strip()]
-        if names is None and self.vocabulary_owner.vocabulary is None:
-            names = self._dataset_names
+        owner = self.vocabulary_owner
+        if owner.vocabulary is None and self._dataset_names is not None:
+            # First those of the data set, also where others were typed in: what the config says of
+            # its background is about these.
+            owner.set_vocabulary(list(self._dataset_names))
         if names is not None:
-            self.vocabulary_owner.set_vocabulary(list(names))
-        elif self.vocabulary_owner.vocabulary is None:
+            owner.set_vocabulary(typed_names(names))
+        elif owner.vocabulary is None:
             raise ValueError("no class names: pass names=['cat', 'dog', ...]")
 
     def _segment(self, photos: Sequence[Photo]) -> Iterator[Segmentation]:

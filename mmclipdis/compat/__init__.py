@@ -1,9 +1,9 @@
 """What the OpenMMLab stack needs on today's PyTorch, and nothing else.
 
 ``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
-answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, and
-lets the package ``lvis`` run on today's NumPy. It also keeps mmengine's list of initialised
-parameters out of terminals.
+answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, lets
+the package ``lvis`` run on today's NumPy, and mmcv resize photos of one row or column. It also
+keeps mmengine's list of initialised parameters out of terminals.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from mmclipdis.compat.lvis import install_lvis
 from mmclipdis.compat.mmcv_ops import install_mmcv_ops
 from mmclipdis.compat.python import install_find_loader
 from mmclipdis.compat.quiet import install_quiet_initialisation
+from mmclipdis.compat.thin_photos import install_thin_photos
 
 __all__ = ["IncompatibleEnvironmentError", "check_environment", "install"]
 
@@ -28,3 +29,4 @@ def install() -> None:
     install_mmcv_ops()
     install_lvis()
     install_quiet_initialisation()
+    install_thin_photos()

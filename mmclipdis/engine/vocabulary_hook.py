@@ -10,6 +10,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmclipdis.clip.text.vocabulary import novel_flags
+from mmclipdis.engine.moved_pixels import check_loops
+from mmclipdis.engine.photos_alone import take_photos_alone
 
 T = TypeVar("T", bound=tuple)
 
@@ -30,6 +32,9 @@ class VocabularyHook(Hook):
     A part with ``set_novel`` (an open-vocabulary detector) is also told which of the classes
     ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list (with
     a chosen vocabulary it is then told nothing).
+    Before a run, pipelines for validation and testing that move pixels which nothing moves back are
+    refused (:func:`~mmclipdis.engine.moved_pixels.check_test_pipeline`), and stock segmentors take
+    photos one at a time (:mod:`~mmclipdis.engine.photos_alone`).
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
@@ -43,6 +48,11 @@ class VocabularyHook(Hook):
     def __init__(self) -> None:
         self._train_classes: tuple[str, ...] | None = None
         self._train_novel: tuple[bool, ...] | None = None
+
+    def before_run(self, runner: Any) -> None:
+        """Refuse pipelines whose results would lie elsewhere than what they are compared with."""
+        check_loops(runner)
+        take_photos_alone(runner)
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training data."""

@@ -15,6 +15,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmclipdis.utils.labels import no_class
 from mmclipdis.utils.output_names import NamesSoFar
 from mmclipdis.utils.whole_files import write_picture
 
@@ -32,8 +33,9 @@ class OpenVocabIoUMetric(IoUMetric):
       model may have several names for it (PAS-20b of CAT-Seg: k = 20, 59 names). The labels are
       0..k, and so are the label maps written to ``output_dir``.
 
-    Ignored pixels count nowhere, whatever is predicted there; an image of only such pixels changes
-    nothing.
+    Pixels that the model gave no class (:func:`~mmclipdis.utils.labels.no_class`) are missed by the
+    class that they have, and no class is charged with them. Ignored pixels count nowhere, whatever
+    is predicted there; an image of only such pixels changes nothing.
 
     Different from ``IoUMetric``: pixel counts are integers (float32 sums lose pixels above 16.7
     million a class), labels outside the classes are an error that names the file and counts them
@@ -105,8 +107,10 @@ class OpenVocabIoUMetric(IoUMetric):
             )
         for sample in data_samples:
             self._check(sample, "pred_sem_seg", predictable, "the prediction for", "img_path")
+            predicted = sample["pred_sem_seg"]["data"].squeeze()
+            nothing = predicted == no_class(predictable)
             # num_classes - 1 is the background where one is merged, else the last class
-            predicted = sample["pred_sem_seg"]["data"].squeeze().clamp(max=num_classes - 1)
+            predicted = predicted.clamp(max=num_classes - 1).masked_fill(nothing, -1)
             if not self.format_only:
                 self._check(sample, "gt_sem_seg", num_classes, "the label map", "seg_map_path")
                 label = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
@@ -116,7 +120,10 @@ class OpenVocabIoUMetric(IoUMetric):
             if self.output_dir is not None:
                 shift = int(sample.get("reduce_zero_label") or False)
                 kind = np.uint8 if num_classes + shift <= 255 else np.uint16
-                picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
+                # As in labels: 0 means unlabelled where the others are shifted, else the largest.
+                unlabelled = 0 if shift else np.iinfo(kind).max
+                shifted = np.where(nothing.cpu(), unlabelled, predicted.cpu().numpy() + shift)
+                picture = Image.fromarray(shifted.astype(kind))
                 write_picture(Path(self.output_dir) / self.names.of(sample["img_path"]), picture)
 
     def _class_names(self) -> list[str]:
@@ -144,8 +151,7 @@ class OpenVocabIoUMetric(IoUMetric):
         if low >= 0 and high < num_classes:
             return
         wrong = (values < 0) | (values >= num_classes)
-        if field == "gt_sem_seg":
-            wrong &= values != self.ignore_index
+        wrong &= values != (self.ignore_index if field == "gt_sem_seg" else no_class(num_classes))
         if bool(wrong.any()):
             found, pixels = torch.unique(values[wrong], return_counts=True)
             listed = [f"{v} ({n} px)" for v, n in zip(found.tolist(), pixels.tolist(), strict=True)]
@@ -165,14 +171,17 @@ class OpenVocabIoUMetric(IoUMetric):
     def intersect_and_union(
         pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixels a class (C,), float64 holding whole numbers: hit, union, predicted, labelled."""
+        """Pixels a class (C,), float64 holding whole numbers: hit, union, predicted, labelled.
+
+        A prediction of -1 is no class: it hits nothing and joins no union.
+        """
         valid = label != ignore_index
         pred_label, label = pred_label[valid].long(), label[valid].long()
 
         def count(values: Tensor) -> Tensor:
             return torch.bincount(values, minlength=num_classes).double().cpu()
 
-        hit, predicted = count(label[pred_label == label]), count(pred_label)
+        hit, predicted = count(label[pred_label == label]), count(pred_label[pred_label >= 0])
         labelled = count(label)
         return hit, predicted + labelled - hit, predicted, labelled
 

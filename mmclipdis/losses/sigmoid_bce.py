@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mmclipdis.losses.ranks import count_per_rank
+
 #: ``softplus`` returns its argument above this; 50 is exact to the last bit of a float64.
 _LINEAR_FROM = 50.0
 
@@ -20,6 +22,7 @@ def gathered_bce(
     ignore_index: int = 255,
     ignore_as_negative: bool = True,
     class_chunk: int | None = None,
+    across_ranks: bool = True,
 ) -> Tensor:
     r"""Mean BCE-with-logits over all classes and pixels, from one gather.
 
@@ -40,6 +43,10 @@ def gathered_bce(
             CAT-Seg does (its published numbers come from that); False leaves them out of both
             sums and of ``P``.
         class_chunk: Classes at a time, resized again in the backward pass; None for all at once.
+        across_ranks: Whether the pixels left with ``ignore_as_negative=False`` are counted over the
+            default process group, if there is one: a rank's sum over the mean count of the ranks
+            averages, as DDP takes it, to the loss of the joint batch. Every rank has to make the
+            call.
 
     Returns:
         The mean, a scalar; 0 (with gradient 0) if no pixel counts.
@@ -65,8 +72,9 @@ def gathered_bce(
             total = total + checkpoint(chunk_sum, part, first, use_reentrant=False)
         else:
             total = total + chunk_sum(part, first)
-    pixels = labels.numel() if ignore_as_negative else valid.sum().clamp(min=1)
-    return total / (pixels * classes)
+    if ignore_as_negative:  # every rank has as many, whatever its labels
+        return total / (labels.numel() * classes)
+    return total / classes / count_per_rank(valid.sum(), across_ranks)
 
 
 def _chunk_sum(

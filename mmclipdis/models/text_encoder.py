@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmclipdis.clip.text.embedding_cache import CacheDir
 from mmclipdis.clip.text.encoder import build_text_tower, embed_vocabulary
+from mmclipdis.clip.text.names import is_class_file, is_list_of_names, read_names
 from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
 from mmclipdis.clip.weights.activation_mark import remember_activation
@@ -23,6 +24,7 @@ from mmclipdis.models.backbones import pretrained_source
 #: Where a vocabulary comes from, and the options that shape it.
 _SOURCES = ("names", "file", "dataset", "bundled")
 _OPTIONS = ("background_index", "background_names", "first_only", "allow_duplicates")
+_KEYS = {*_SOURCES, *_OPTIONS, "templates", "separator"}
 
 
 @MODELS.register_module()
@@ -121,11 +123,11 @@ def build_vocabulary(
 
     Args:
         cfg: ``None`` or ``'dataset'``: the model follows its data set (result None). Else a
-            :class:`Vocabulary`, a list of class names (or lists of synonyms), the path of a class
-            file, a class file of the package (``'voc21'``), a registered data set
-            (``'ADE20KDataset'``), or a dict with one of ``names``, ``file``, ``dataset``,
-            ``bundled`` and any of ``templates``, ``separator``, ``background_index``,
-            ``background_names``, ``first_only``, ``allow_duplicates``.
+            :class:`Vocabulary`, a class file of the package (``'voc21'``), a registered data set
+            (``'ADE20KDataset'``), what :func:`~mmclipdis.clip.text.names.read_names` reads (lists,
+            dicts of synonyms, class files, texts with several names), or a dict with one of
+            ``names``, ``file``, ``dataset``, ``bundled`` and any of ``templates``, ``separator``,
+            ``background_index``, ``background_names``, ``first_only``, ``allow_duplicates``.
         templates: Prompts where ``cfg`` names none.
         **defaults: Options of the dict form, where ``cfg`` says nothing of them.
 
@@ -133,11 +135,11 @@ def build_vocabulary(
         FileNotFoundError: for a class file that does not exist.
         ValueError: for anything that is none of these, and as :class:`Vocabulary`.
     """
-    if cfg is None or cfg == "dataset":
+    if cfg is None or (isinstance(cfg, str) and cfg == "dataset"):
         return None
     if isinstance(cfg, Vocabulary):
         return cfg
-    if isinstance(cfg, Mapping):
+    if isinstance(cfg, Mapping) and (not cfg or _KEYS & set(cfg)):
         return _from_mapping({**defaults, **cfg}, templates)
     if isinstance(cfg, (str, Path)):
         return _from_mapping({**defaults, _kind_of(cfg): cfg}, templates)
@@ -150,14 +152,13 @@ def build_vocabulary(
 
 
 def _from_mapping(cfg: dict[str, Any], templates: Templates) -> Vocabulary:
-    allowed = {*_SOURCES, *_OPTIONS, "templates", "separator"}
-    unknown = sorted(set(cfg) - allowed)
+    unknown = sorted(map(str, set(cfg) - _KEYS))
     sources = [source for source in _SOURCES if source in cfg]
     if unknown or len(sources) != 1:
         problem = f"unknown keys {unknown}" if unknown else f"{len(sources)} sources {sources}"
         raise ValueError(
             f"vocabulary dict has {problem}: give one of {', '.join(_SOURCES)}, and any of "
-            f"{', '.join(sorted(allowed - set(_SOURCES)))}"
+            f"{', '.join(sorted(_KEYS - set(_SOURCES)))}"
         )
     source, value = sources[0], cfg.pop(sources[0])
     templates = cfg.pop("templates", templates)
@@ -165,17 +166,35 @@ def _from_mapping(cfg: dict[str, Any], templates: Templates) -> Vocabulary:
         return Vocabulary.from_file(value, templates, **cfg)
     if source == "bundled":
         return Vocabulary.bundled(value, templates, **cfg)
-    names = dataset_classes(value) if source == "dataset" else value
-    return Vocabulary.from_names(names, templates, **cfg)
+    if source == "dataset":
+        return Vocabulary.from_names(dataset_classes(value), templates, **cfg)
+    # A text is split by the reader; a list of strings by the separator.
+    if isinstance(value, (str, Path)):
+        value = read_names(value, cfg.pop("separator", None))
+    return Vocabulary.from_names(value, templates, **cfg)
+
+
+def typed_names(names: Any) -> Any:
+    """What a person types in place of a config's vocabulary, for :func:`build_vocabulary`.
+
+    The two read the same, but a single word that names neither a class file nor a data set is a
+    class here.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`~mmclipdis.clip.text.names.read_names`.
+    """
+    if isinstance(names, str) and _kind_of(names) == "dataset" and _find_dataset(names) is None:
+        return read_names(names)
+    return names
 
 
 def _kind_of(text: str | Path) -> str:
-    """Whether ``text`` names a class file of the package, a file, or a data set."""
+    """Whether ``text`` names a class file of the package, a file, a data set, or classes."""
     if text in bundled_names():
         return "bundled"
-    path = Path(text)
-    is_file = path.is_file() or path.suffix == ".txt" or len(path.parts) > 1
-    return "file" if is_file else "dataset"
+    if isinstance(text, Path) or is_class_file(text):
+        return "file"
+    return "names" if is_list_of_names(text) else "dataset"
 
 
 def dataset_classes(name: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from mmclipdis.compat.optional import HAS_MMSEG, absent
 from mmclipdis.visualization.sheet import (
+    NO_COLOUR,
     blend,
     class_palette,
     colour_labels,
@@ -10,6 +11,7 @@ from mmclipdis.visualization.sheet import (
 )
 
 __all__ = [
+    "NO_COLOUR",
     "VocabularyVisualizer",
     "blend",
     "class_palette",

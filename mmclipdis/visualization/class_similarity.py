@@ -14,6 +14,7 @@ from scipy.spatial.distance import squareform
 
 from mmclipdis.utils.whole_files import whole_file
 from mmclipdis.visualization.feature_figure import check_picture_name
+from mmclipdis.visualization.fonts import names_in_figures
 
 #: More classes than these get only some of their names written beside the heat map.
 ALL_NAMED, SOME_NAMED = 80, 45
@@ -73,19 +74,20 @@ def draw_class_similarity(
     pairs = _most_similar(first, min(top, MAX_BARS))
     pair_names = [f"{_short(names[i])} – {_short(names[j])}" for i, j in pairs]
     labels = _labels(names, order)
-    figure, heat, histogram, bars = _layout(len(matrices), len(names), labels, pair_names)
-    for axes, (title, matrix) in zip(heat, matrices.items(), strict=True):
-        image = _draw_heat_map(axes, title, matrix[np.ix_(order, order)])
-        _name_classes(axes, labels, order, rows=axes is heat[0])
-    lowest = min(float(matrix.min()) for matrix in matrices.values())
-    side = _side(len(names))
-    scale = heat[-1].inset_axes((1 + 0.12 / side, 0, 0.18 / side, 1))
-    figure.colorbar(image, cax=scale, extend="min" if lowest < 0 else "neither")
-    scale.set_ylabel("cosine" + (" (below 0: black)" if lowest < 0 else ""), size=9)
-    _draw_histogram(histogram, matrices)
-    _draw_pairs(bars, matrices, pairs, pair_names)
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=DPI, format=path.suffix[1:].lower())
+    with names_in_figures(names):
+        figure, heat, histogram, bars = _layout(len(matrices), len(names), labels, pair_names)
+        for axes, (title, matrix) in zip(heat, matrices.items(), strict=True):
+            image = _draw_heat_map(axes, title, matrix[np.ix_(order, order)])
+            _name_classes(axes, labels, order, rows=axes is heat[0])
+        lowest = min(float(matrix.min()) for matrix in matrices.values())
+        side = _side(len(names))
+        scale = heat[-1].inset_axes((1 + 0.12 / side, 0, 0.18 / side, 1))
+        figure.colorbar(image, cax=scale, extend="min" if lowest < 0 else "neither")
+        scale.set_ylabel("cosine" + (" (below 0: black)" if lowest < 0 else ""), size=9)
+        _draw_histogram(histogram, matrices)
+        _draw_pairs(bars, matrices, pairs, pair_names)
+        with whole_file(path) as file:
+            figure.savefig(file, dpi=DPI, format=path.suffix[1:].lower())
     return path
 
 

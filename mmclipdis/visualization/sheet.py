@@ -14,15 +14,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mmclipdis.utils.whole_files import write_picture
+from mmclipdis.visualization.fonts import Font, font_for
 
 Colour = Sequence[int]
 
 MARGIN = 8
+#: A cell is no wider than so many times its height, and no side of it thinner than a margin.
+LONGEST = 8
 TEXT_COLOUR, PAPER = (20, 20, 20), (255, 255, 255)
-IGNORED = (225, 225, 225)
+NO_COLOUR = (225, 225, 225)
 #: Hues a golden angle apart stay far from each other however many there are.
 _GOLDEN = 0.618033988749895
 
@@ -53,7 +56,7 @@ def colour_labels(
             f"labels go from {known.min()} to {known.max()}, the palette has {len(palette)} colours"
         )
     picture = np.asarray(palette, dtype=np.uint8)[known]
-    picture[ignored] = IGNORED
+    picture[ignored] = NO_COLOUR
     return picture
 
 
@@ -92,7 +95,8 @@ def compose_sheet(
 
     Args:
         rows: one row an image; a cell is an RGB picture, uint8 (H, W, 3), or a label map, integers
-            (H, W), which is painted. Cells may differ in size; they are scaled to one height.
+            (H, W), which is painted. Cells may differ in size; they are scaled to one height, or,
+            if they were wider than 8 times that, to this width.
         titles: one a column.
         class_names: of the label maps; the legend shows the classes that occur in any of them.
         palette: RGB colours, 0-255, of the classes.
@@ -111,14 +115,15 @@ def compose_sheet(
     if len(palette) < len(class_names):
         raise ValueError(f"{len(palette)} colours for {len(class_names)} classes")
     cells = [[_cell(c, palette, cell_height, ignore_index) for c in row] for row in rows]
-    title_font, legend_font = _font(cell_height // 12), _font(cell_height // 14)
+    title_size, legend_size = cell_height // 12, cell_height // 14
+    title_font = font_for("".join(titles), title_size)
     widths = [
         max(*(row[j].width for row in cells), _text_width(title, title_font))
         for j, title in enumerate(titles)
     ]
     width = sum(widths) + MARGIN * (len(widths) + 1)
     header = _line_height(title_font) + MARGIN
-    legend = _legend(_present(rows, class_names, ignore_index), palette, legend_font, width)
+    legend = _legend(_present(rows, class_names, ignore_index), palette, legend_size, width)
     height = header + len(rows) * (cell_height + MARGIN) + legend.height + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -154,7 +159,7 @@ def draw_sheet(
 def _cell(
     cell: np.ndarray, palette: Sequence[Colour], height: int, ignore_index: int
 ) -> Image.Image:
-    """Return a picture or label map as an image ``height`` pixels high."""
+    """Return a picture or label map as an image ``height`` pixels high, or lower and as wide."""
     array = np.asarray(cell)
     if array.ndim == 2:
         picture, method = colour_labels(array, palette, ignore_index), Image.Resampling.NEAREST
@@ -165,8 +170,9 @@ def _cell(
             "a cell must be a picture, uint8 (H, W, 3), or a label map (H, W), got "
             f"{array.dtype} {array.shape}"
         )
-    width = max(round(picture.shape[1] * height / picture.shape[0]), 1)
-    return Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), method)
+    scale = min(height / picture.shape[0], LONGEST * height / picture.shape[1])
+    size = (max(round(side * scale), MARGIN) for side in (picture.shape[1], picture.shape[0]))
+    return Image.fromarray(np.ascontiguousarray(picture)).resize(tuple(size), method)
 
 
 def _present(
@@ -181,13 +187,14 @@ def _present(
 def _legend(
     entries: Sequence[tuple[int, str]],
     palette: Sequence[Colour],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: int,
     width: int,
 ) -> Image.Image:
-    """Draw swatches with names, as many a line as fit into ``width`` pixels."""
-    line = _line_height(font) + MARGIN
+    """Draw swatches with names, as many a line as fit into ``width`` pixels; ``size``: of text."""
+    fonts = [font_for(name, size) for _, name in entries]
+    line = max(map(_line_height, fonts), default=0) + MARGIN
     positions, x, y = [], MARGIN, 0
-    for _, name in entries:
+    for (_, name), font in zip(entries, fonts, strict=True):
         needed = line + _text_width(name, font) + MARGIN
         if x > MARGIN and x + needed > width:
             x, y = MARGIN, y + line
@@ -195,7 +202,7 @@ def _legend(
         x += needed
     legend = Image.new("RGB", (width, y + line if entries else 0), PAPER)
     draw = ImageDraw.Draw(legend)
-    for (index, name), (left, top) in zip(entries, positions, strict=True):
+    for (index, name), font, (left, top) in zip(entries, fonts, positions, strict=True):
         side = line - MARGIN
         box = (left, top, left + side, top + side)
         draw.rectangle(box, fill=tuple(palette[index]), outline=TEXT_COLOUR)
@@ -203,15 +210,10 @@ def _legend(
     return legend
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that sheets look alike everywhere."""
-    return ImageFont.load_default(size=max(size, 11))
-
-
-def _text_width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+def _text_width(text: str, font: Font) -> int:
     return int(np.ceil(font.getlength(text)))
 
 
-def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+def _line_height(font: Font) -> int:
     box = font.getbbox("Ag")
     return int(box[3] - min(box[1], 0)) + 2

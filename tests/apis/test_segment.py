@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,3 +234,46 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": whole}, tmp_path / "part.pth")
     with pytest.raises(ValueError, match=f"1 of the model's are missing .{lost}"):
         OpenVocabSegInferencer(config, tmp_path / "part.pth", device="cpu")
+
+
+def test_names_are_read_as_configs_read_them(inferencer, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("red, green\nblue\nground\n", encoding="utf-8")
+    (expected,) = inferencer(photo(), [["red", "green"], "blue", "ground"])
+    forms: list[Any] = [
+        {"red": ["green"], "blue": None, "ground": []},
+        "[red, green], blue, ground",
+        "red, green\nblue\nground",
+        tmp_path / "names.txt",
+        str(tmp_path / "names.txt"),
+        {"file": str(tmp_path / "names.txt")},
+    ]
+    for names in forms:
+        (found,) = inferencer(photo(), names)
+        assert found.names == expected.names == ("red", "blue", "ground")
+        assert np.array_equal(found.labels, expected.labels)
+
+
+@pytest.mark.filterwarnings("ignore:prob_thd")
+def test_words_without_a_background_leave_doubtful_pixels_unnamed(tmp_path: Path) -> None:
+    config = make_config()
+    config.model.decode_head.update(prob_thd=0.9, background_index=3)  # of the data set: ground
+    doubtful = OpenVocabSegInferencer(config, device="cpu")
+    (own,) = doubtful(photo())
+    assert set(own.shares()) == {"ground"}
+    (typed,) = doubtful(photo(), ["red", "green", "blue", "sky"])
+    assert set(typed.shares()) == {"none"} and typed.nothing == 255
+    assert (typed.labels == 255).all()
+    with Image.open(typed.save(tmp_path / "a.png", opacity=1.0)) as sheet:
+        pixels = np.asarray(sheet)
+    # left and middle show the photo
+    assert (pixels == (255, 0, 0)).all(-1).sum() == 2 * (pixels[:, :500] == (255, 0, 0)).all(
+        -1
+    ).sum()
+
+
+def test_a_line_of_pixels_is_segmented_and_drawn(inferencer, tmp_path: Path) -> None:
+    for size in ((1, 3000), (3000, 1)):
+        (result,) = inferencer(np.zeros((*size, 3), np.uint8), NAMES)
+        assert result.labels.shape == size
+        with Image.open(result.save(tmp_path / "a.png")) as sheet:
+            assert sheet.width * sheet.height < 5e6

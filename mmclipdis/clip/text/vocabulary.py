@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmclipdis.clip.text.names import read_class_file, read_names
 from mmclipdis.clip.text.templates import TEMPLATES, Templates, TemplateSet, get_templates
 
 CLASS_FILES = Path(__file__).parent / "class_files"
@@ -26,6 +27,9 @@ _BUNDLED_OPTIONS: dict[str, dict[str, Any]] = {
     "proxyclip_coco_object": {"background_index": 0, "allow_duplicates": True},
 }
 
+#: Names that no class has but the background.
+_BACKGROUND = frozenset({"background", "the background"})
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -35,7 +39,8 @@ class Vocabulary:
         names: For every class its synonyms. Runs of white space become one blank (the tokenizer
             does the same).
         templates: Prompts of a name (:mod:`mmclipdis.clip.text.templates`).
-        background_index: Which class is the background; None if no class is.
+        background_index: Which class is the background; None if no class is, or one by its name
+            (:attr:`background`).
         allow_duplicates: Accept, with a warning, a query that belongs to two classes. Their scores
             tie and the class that comes first wins, as in ADE20K-847.
 
@@ -50,9 +55,9 @@ class Vocabulary:
     allow_duplicates: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.names, str):
+        if isinstance(self.names, (str, Path)):
             raise ValueError(f"names={self.names!r} is one string; give a list of class names")
-        names = tuple(_clean_class(i, name) for i, name in enumerate(self.names))
+        names = tuple(_clean_class(i, name) for i, name in enumerate(read_names(self.names)))
         if not names:
             raise ValueError("empty vocabulary: give at least one class name")
         index = self.background_index
@@ -65,7 +70,7 @@ class Vocabulary:
     @classmethod
     def from_names(
         cls,
-        names: Iterable[str | Sequence[str]],
+        names: Any,
         templates: Templates = "imagenet80",
         *,
         separator: str | None = None,
@@ -77,7 +82,8 @@ class Vocabulary:
         """Vocabulary from a list.
 
         Args:
-            names: Class names, or lists of synonyms.
+            names: Class names, or lists of synonyms, or what else
+                :func:`~mmclipdis.clip.text.names.read_names` reads, but for texts and files.
             templates: Name of a template set, or patterns.
             separator: Splits a string into synonyms (``', '``); None keeps strings whole.
             first_only: Keep the first synonym only (CAT-Seg's rule for names with ", ").
@@ -88,9 +94,9 @@ class Vocabulary:
         Raises:
             ValueError: see the class.
         """
-        if isinstance(names, str):
+        if isinstance(names, (str, Path)):
             raise ValueError(f"names={names!r} is one string; give a list, or use from_file")
-        classes = [_split(name, separator) for name in names]
+        classes = read_names(names, separator)
         if first_only:
             classes = [synonyms[:1] for synonyms in classes]
         if background_names:
@@ -172,6 +178,17 @@ class Vocabulary:
         """Class of every query, length ``Q``, ascending."""
         return tuple(i for i, synonyms in enumerate(self.names) for _ in synonyms)
 
+    @property
+    def background(self) -> int | None:
+        """The class that is the background: the one said to be, or else one of that name.
+
+        None if no class is; it is never a matter of the place in the list.
+        """
+        if self.background_index is not None:
+            return self.background_index
+        named = (i for i, names in enumerate(self.names) if _BACKGROUND & {*map(_folded, names)})
+        return next(named, None)
+
     def prompts(self) -> tuple[tuple[str, ...], ...]:
         """The sentences of every query, ``Q`` tuples of one sentence a template."""
         return tuple(self.templates.render(query) for query in self.queries)
@@ -213,31 +230,6 @@ def bundled_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CLASS_FILES.glob("*.txt")))
 
 
-def read_class_file(path: str | Path, separator: str | None = ",") -> list[list[str]]:
-    """Synonyms of every class of a class file, see :meth:`Vocabulary.from_file`."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"class file {str(path)!r} does not exist")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"class file {str(path)!r} is not UTF-8 text: {error}") from error
-    lines = text.rstrip().split("\n")
-    if lines == [""]:
-        raise ValueError(f"class file {str(path)!r} is empty: write one class a line")
-    classes = []
-    for number, line in enumerate(lines, start=1):
-        synonyms = _split(line, separator)
-        if not all(name.strip() for name in synonyms):
-            what = "is blank" if not line.strip() else f"has an empty name: {line!r}"
-            raise ValueError(
-                f"class file {str(path)!r}: line {number} {what}; every line must name a class, "
-                "since line i is class i"
-            )
-        classes.append(synonyms)
-    return classes
-
-
 def novel_flags(
     classes: Sequence[str], novel_classes: Sequence[str], where: str = "novel_classes"
 ) -> tuple[bool, ...]:
@@ -262,12 +254,8 @@ def novel_flags(
     return tuple(name in set(novel_classes) for name in classes)
 
 
-def _split(name: str | Sequence[str], separator: str | None) -> list[str]:
-    if isinstance(name, str):
-        return name.split(separator) if separator else [name]
-    if not isinstance(name, Sequence):
-        raise ValueError(f"{name!r} is no class name; expected a string or a list of synonyms")
-    return list(name)
+def _folded(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())
 
 
 def _clean_class(index: int, synonyms: Any) -> tuple[str, ...]:
@@ -277,6 +265,12 @@ def _clean_class(index: int, synonyms: Any) -> tuple[str, ...]:
         raise ValueError(
             f"class {index} is {synonyms!r}; expected a name or a list of names (synonyms)"
         )
+    for name in synonyms:
+        if len(name.strip().splitlines()) > 1 or name.lstrip()[:1] == "[" or "]" in name[-1:]:
+            raise ValueError(
+                f"class {index}: {name!r} is no name (a line break, or a bracket); give every "
+                "class a string of its own, or a list of synonyms"
+            )
     clean = tuple(" ".join(name.split()) for name in synonyms)
     if not clean or not all(clean):
         raise ValueError(f"class {index} has an empty name: {synonyms!r}")

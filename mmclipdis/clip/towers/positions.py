@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmclipdis.utils.interpolation import antialiased
+
 
 def _legacy(table: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = table.shape[-2:]
@@ -35,7 +37,7 @@ def _size(table: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _antialias(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    return F.interpolate(table, size=grid, mode="bicubic", align_corners=False, antialias=True)
+    return antialiased(table, grid, mode="bicubic")
 
 
 def _bilinear(table: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mmcv.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from mmclipdis.clip.text.vocabulary import read_class_file
+from mmclipdis.clip.text.names import read_class_file
 from mmclipdis.datasets.files import FilesThere
 from mmclipdis.datasets.segmentation.label_maps import LABEL_BITS, LoadReadableAnnotations
 

@@ -14,6 +14,7 @@ from torchvision.ops import masks_to_boxes
 
 from mmclipdis.clip.text.templates import Templates
 from mmclipdis.models.projectors import Projectors, load_projectors
+from mmclipdis.utils.interpolation import antialiased
 
 #: How the logits of an image and those of its segments become one.
 REDUCTIONS = ("max", "mean")
@@ -136,5 +137,6 @@ def resize(images: Tensor, size: Sequence[int] | None, mode: str = "bilinear") -
     """Images or maps (B, C, h, w) at another size, half-pixel centres; bicubic is antialiased."""
     if size is None or tuple(images.shape[-2:]) == tuple(size):
         return images
-    smooth = mode == "bicubic"
-    return F.interpolate(images, tuple(size), mode=mode, align_corners=False, antialias=smooth)
+    if mode == "bicubic":
+        return antialiased(images, size, mode)
+    return F.interpolate(images, tuple(size), mode=mode, align_corners=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.segmentation.class_queries import build_projector, check_background
-from mmclipdis.models.segmentation.labels import check_labels
+from mmclipdis.models.segmentation.labels import check_labels, joint_count
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,
     best_synonyms,
@@ -24,6 +25,7 @@ from mmclipdis.models.segmentation.prediction import (
     resize,
 )
 from mmclipdis.models.segmentation.query_text import FOLLOW_DATASET, QueryText
+from mmclipdis.models.segmentation.samples import refuse_padding
 from mmclipdis.utils.finite import check_scores
 
 
@@ -48,14 +50,16 @@ class CosineSegHead(QueryText):
         any_arch: take projectors of any CLIP of the right width.
         score_norm: ``'minmax'`` spreads the cosines of every query over 0..1 within an image
             before ``logit_scale`` (DCLIP's early code); only under :class:`OpenVocabSegmentor`.
-        prob_thd: background wherever the best class probability is strictly below it.
+        prob_thd: background wherever the best class probability is strictly below it. Where no
+            class is the background, such pixels get no class
+            (:func:`~mmclipdis.utils.labels.no_class`: 255); ``EncoderDecoder`` has no such label,
+            and the threshold is refused there.
         background: ``'query'``: the background is a class with names like any other.
             ``'threshold'``: none of its names is asked for, it is only what is below ``prob_thd``
             (GEM, DCLIP: ``logit_scale=100, prob_thd=0.85``).
-        background_index: class that :attr:`prob_thd` falls back to; None for the vocabulary's own,
-            or 0.
-        area_thd: share of the foreground below which a class is dropped (SCLIP, VOC21: 0.1); only
-            under :class:`OpenVocabSegmentor`.
+        background_index: class that :attr:`prob_thd` falls back to, see ``QueryText``.
+        area_thd: share of the foreground below which a class is dropped (SCLIP, VOC21: 0.1), where
+            a class is the background; only under :class:`OpenVocabSegmentor`.
         num_classes: checked against the vocabulary; needed only under ``EncoderDecoder`` when the
             vocabulary follows the data set.
         in_index: which of the backbone's outputs is the dense map in the joint space.
@@ -127,12 +131,20 @@ class CosineSegHead(QueryText):
         """
         self.embeddings()
         vocabulary = self._vocabulary
+        if self.prob_thd > 0 and self.background_class is None:
+            warnings.warn(
+                f"prob_thd={self.prob_thd}, and none of the class names is the background: pixels "
+                "whose best class is less probable get no class; name a class 'background', or set "
+                "prob_thd=0",
+                stacklevel=2,
+            )
         return LabelRule(
             query_to_class=self.query_to_class,
             num_classes=vocabulary.num_classes if vocabulary else 0,
             prob_thd=self.prob_thd,
-            background_index=self._background(vocabulary),
-            area_thd=self.area_thd,
+            background_index=self.background_class,
+            # There is no foreground to have a share of without a background.
+            area_thd=None if self.background_class is None else self.area_thd,
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -172,7 +184,8 @@ class CosineSegHead(QueryText):
         ``test_cfg`` belongs to ``EncoderDecoder`` and says nothing to a head.
 
         Raises:
-            ValueError: there is an ``area_thd`` or a ``score_norm``, or scores are not finite.
+            ValueError: there is an ``area_thd``, a ``score_norm``, or a ``prob_thd`` and no
+                background; an image that its pipeline has padded; or scores are not finite.
         """
         for name in ("area_thd", "score_norm"):
             if getattr(self, name) is not None:
@@ -180,10 +193,18 @@ class CosineSegHead(QueryText):
                     f"{name}={getattr(self, name)!r} needs the whole photo, not a window of it: "
                     f"use type='OpenVocabSegmentor' as the model, or leave {name} out"
                 )
+        for meta in batch_img_metas:
+            refuse_padding(meta)
         logits = self.forward(inputs)
         for maps, meta in zip(logits, batch_img_metas, strict=False):  # a slide has more windows
             check_scores(maps, meta)
         logits = resize(logits, _window_size(batch_img_metas[0]))
+        if self.prob_thd > 0 and self.background_class is None:
+            raise ValueError(
+                f"prob_thd={self.prob_thd} needs a background among the classes of a stock "
+                "segmentor: name a class 'background' or give background_index, use "
+                "type='OpenVocabSegmentor' as the model, or set prob_thd=0"
+            )
         rule = self.rule()
         out = torch.stack([class_probabilities(image, rule) for image in logits])
         if rule.prob_thd > 0:
@@ -218,7 +239,8 @@ class CosineSegHead(QueryText):
         target = labels[:, 0].long()
         paths = [sample.get("seg_map_path") for sample in batch_data_samples]
         check_labels(target, rule.num_classes, self.ignore_index, paths)
-        value = self.loss_decode(scores, target, ignore_index=self.ignore_index)
+        counted = joint_count(self.loss_decode, target, rule.num_classes, self.ignore_index)
+        value = self.loss_decode(scores, target, ignore_index=self.ignore_index, **counted)
         hit = accuracy(scores, target, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: value, "acc_seg": hit}
 

@@ -1,10 +1,14 @@
-"""A check of label maps against the classes of a model, before a loss trips over them."""
+"""What a loss must know of its label maps: that they fit the classes, and how many pixels count."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor
+
+from mmclipdis.losses.ranks import count_per_rank
 
 
 def check_labels(
@@ -36,3 +40,29 @@ def check_labels(
         f"must be 0..{num_classes - 1} or {ignore_index} (ignored); name the classes of these "
         "files as vocabulary, or set the data set's reduce_zero_label (True if 0 means unlabelled)"
     )
+
+
+def joint_count(
+    loss: Any, labels: Tensor, num_classes: int, ignore_index: int
+) -> dict[str, Tensor]:
+    """``avg_factor`` for mmseg's ``CrossEntropyLoss`` over labelled pixels, counted over all ranks.
+
+    mmseg divides by the pixels of the own process. Ranks with many ignored pixels then weigh as
+    much as the others, and DDP's mean is not that of the joint batch; a rank's sum over the mean
+    count is (:func:`~mmclipdis.losses.ranks.count_per_rank`).
+
+    Args:
+        loss: The loss module.
+        labels: Class numbers ``(B, H, W)`` int64.
+        num_classes: C, which mmseg's sigmoid loss counts every pixel times.
+        ignore_index: The label without loss.
+
+    Returns:
+        The argument; nothing for a loss that counts no pixels (other losses, sums, or a mean over
+        all pixels, of which every rank has as many).
+    """
+    counts = isinstance(loss, CrossEntropyLoss) and loss.reduction == "mean"
+    if not counts or not loss.avg_non_ignore or loss.class_weight is not None:
+        return {}
+    count = count_per_rank((labels != ignore_index).sum())
+    return {"avg_factor": count * num_classes if loss.use_sigmoid else count}

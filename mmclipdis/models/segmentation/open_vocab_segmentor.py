@@ -30,7 +30,8 @@ class OpenVocabSegmentor(WindowSegmentor):
     Different from the reference: windows of an image and of several images are encoded in batches;
     the last three steps run over chunks of classes, so memory grows with pixels and not with
     classes x pixels; probabilities are only stored when ``test_cfg.return_probs`` asks for them;
-    images of a batch may differ in size. ``mode='whole'`` is one window as large as the image.
+    images of a batch may differ in size. ``mode='whole'`` is no window: the cosines go bilinearly
+    from the patches to the photo in one step, as in the released codes of ClearCLIP and SCLIP.
 
     Args:
         backbone: config of a backbone whose last output is the dense map, e.g. ``ClearCLIPViT``.
@@ -124,7 +125,11 @@ class OpenVocabSegmentor(WindowSegmentor):
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
         maps = encode_windows(images, layouts, self._forward, settings.window_batch_size, paddings)
         maps = [self.decode_head.normalized(windows) for windows in maps]
-        return [WindowScores(*parts) for parts in zip(maps, layouts, paddings, strict=True)]
+        whole = settings.mode == "whole"
+        return [
+            WindowScores(*parts, is_whole=whole)
+            for parts in zip(maps, layouts, paddings, strict=True)
+        ]
 
     def _forward(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.models.segmentation.resampling import fits_two_products, resample
+from mmclipdis.models.segmentation.resampling import fits_two_products, resample, straight_to
 from mmclipdis.models.segmentation.running_argmax import RunningArgmax
 from mmclipdis.models.segmentation.windows import NO_PADDING, Padding, Size, Windows, stitch
+from mmclipdis.utils.labels import no_class
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -34,12 +35,15 @@ class WindowScores:
             was encoded, and are cut off again here.
         overview: (Q, gh, gw), scores of the whole image squeezed into one window, or None. It is
             averaged half and half with the stitched windows (CAT-Seg's ``slide_with_global``).
+        is_whole: the only window is the whole image, whose map is resized to the photo in one step
+            and not to the window first (unless there is an activation, which comes at the window).
     """
 
     maps: Tensor
     windows: Windows
     padding: Padding = NO_PADDING
     overview: Tensor | None = None
+    is_whole: bool = False
 
     @property
     def num_queries(self) -> int:
@@ -49,7 +53,7 @@ class WindowScores:
     def select(self, queries: slice | Tensor) -> WindowScores:
         """Return the scores of some of the queries, given as a slice or as indices."""
         overview = None if self.overview is None else self.overview[queries]
-        return WindowScores(self.maps[:, queries], self.windows, self.padding, overview)
+        return replace(self, maps=self.maps[:, queries], overview=overview)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class LabelRule:
         query_to_class: class index of each query, int64 (Q,), non-decreasing.
         num_classes: number of classes C; one without a query is never the best.
         prob_thd: pixels whose best class probability is strictly below it become background.
-        background_index: the class those pixels get.
+        background_index: the class those pixels get; None: there is no background, and they get
+            the label of no class.
         area_thd: a foreground class whose share of the foreground pixels is not above it is
             dropped (SCLIP on VOC21: 0.1); None keeps all.
         activation: makes the probability of a query from its logit, in every window and before the
@@ -71,7 +76,7 @@ class LabelRule:
     query_to_class: Tensor
     num_classes: int
     prob_thd: float = 0.0
-    background_index: int = 0
+    background_index: int | None = None
     area_thd: float | None = None
     activation: Activation | None = None
 
@@ -80,6 +85,13 @@ class LabelRule:
         """Whether query i is class i, for all of them."""
         classes = torch.arange(self.num_classes, device=self.query_to_class.device)
         return torch.equal(self.query_to_class, classes)
+
+    @property
+    def doubtful(self) -> int:
+        """The label of pixels whose best class is not probable enough."""
+        return (
+            no_class(self.num_classes) if self.background_index is None else self.background_index
+        )
 
 
 def resize(maps: Tensor, size: Size) -> Tensor:
@@ -108,12 +120,17 @@ def full_size_scores(
 
     Patch grid -> bilinear to the (padded) window -> activation -> padding off -> mean over the
     windows -> mean with the overview, if there is one -> bilinear to ``out_size``. Without
-    activation and overview all of it is linear and separable and runs as two matrix products.
+    activation and overview all of it is linear and separable and runs as two matrix products. Of a
+    whole image (``is_whole``): patch grid -> bilinear to ``out_size``, padding aside.
     """
     # Under AMP the products would run in half precision, whose steps show as ties in the labels.
     with torch.autocast(scores.maps.device.type, enabled=False):
         if activation is None and scores.overview is None and fits_two_products(scores.windows):
-            return resample(scores.maps, scores.windows, scores.padding, out_size)
+            parts = scores.maps, scores.windows, scores.padding
+            return resample(*parts, out_size, in_one_step=scores.is_whole)
+        if scores.is_whole and activation is None:
+            size = scores.windows.size
+            return straight_to(scores.maps[0], size, scores.padding, out_size)
         left, right, top, bottom = scores.padding
         height, width = scores.windows.crop
         upsampled = resize(scores.maps, (height + top + bottom, width + left + right))
@@ -170,8 +187,8 @@ def predict_labels(
     """Label map int64 (H, W) from logits, in chunks of queries.
 
     Probabilities by ``rule.activation`` or softmax, maximum over the synonyms of a class, argmax
-    over classes, then background wherever that maximum is strictly below ``rule.prob_thd``. The
-    class of the best query is the best class, and its probability under the softmax is
+    over classes, then ``rule.doubtful`` wherever that maximum is strictly below ``rule.prob_thd``.
+    The class of the best query is the best class, and its probability under the softmax is
     ``exp(score - logsumexp)``.
     """
     activation, with_lse = rule.activation, rule.prob_thd > 0 and rule.activation is None
@@ -187,20 +204,24 @@ def predict_labels(
         dropped = small_classes(labels, rule)
         if bool(dropped[labels].any()):
             kept = (~dropped[rule.query_to_class]).nonzero()[:, 0]
+            if not len(kept):
+                return torch.full_like(labels, rule.doubtful)
             remaining = best_of(scores.select(kept))
             labels, score = rule.query_to_class[kept[remaining.index]], remaining.score
     if rule.prob_thd > 0:
         probability = best.probability_of(score) if with_lse else score
-        labels = labels.masked_fill(probability < rule.prob_thd, rule.background_index)
+        labels = labels.masked_fill(probability < rule.prob_thd, rule.doubtful)
     return labels
 
 
 def small_classes(labels: Tensor, rule: LabelRule) -> Tensor:
     """Which classes (C,) hold too few of the foreground pixels to be kept; never the background."""
     counts = torch.bincount(labels.flatten(), minlength=rule.num_classes)
-    counts[rule.background_index] = 0
+    if rule.background_index is not None:
+        counts[rule.background_index] = 0
     dropped = counts <= (rule.area_thd or 0.0) * counts.sum()
-    dropped[rule.background_index] = False
+    if rule.background_index is not None:
+        dropped[rule.background_index] = False
     return dropped
 
 
@@ -232,5 +253,7 @@ def labels_from_probabilities(probabilities: Tensor, rule: LabelRule) -> Tensor:
     best, labels = probabilities.max(dim=0)
     if rule.area_thd is not None:
         dropped = small_classes(labels, rule)
-        best, labels = probabilities.masked_fill(dropped[:, None, None], 0).max(dim=0)
-    return labels.masked_fill(best < rule.prob_thd, rule.background_index)
+        if bool(dropped.all()):
+            return torch.full_like(labels, rule.doubtful)
+        best, labels = probabilities.masked_fill(dropped[:, None, None], -1).max(dim=0)
+    return labels.masked_fill(best < rule.prob_thd, rule.doubtful)

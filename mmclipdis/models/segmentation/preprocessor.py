@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import MODELS
 from mmseg.models.data_preprocessor import SegDataPreProcessor
+from torch import nn
 
 
 @MODELS.register_module()
@@ -37,3 +39,19 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
             if samples is None
             else [single["data_samples"][0] for single in prepared],
         }
+
+
+def for_mixed_sizes(
+    preprocessor: Mapping[str, Any] | nn.Module | None,
+) -> Mapping[str, Any] | nn.Module | None:
+    """The config of a preprocessor, mmseg's own replaced by :class:`MixedSizeSegDataPreProcessor`.
+
+    For models that take images one by one: a test batch of photos of several sizes then works
+    whatever the config says. Other configs, and modules, stay as they are.
+    """
+    if not isinstance(preprocessor, Mapping):
+        return preprocessor
+    kind = preprocessor.get("type")
+    if kind is not SegDataPreProcessor and str(kind).split(".")[-1] != SegDataPreProcessor.__name__:
+        return preprocessor
+    return {**preprocessor, "type": MixedSizeSegDataPreProcessor}

@@ -37,12 +37,17 @@ class QueryText(TextEmbeddings):
         embeddings: ready text embeddings (Q, E), a tensor or a ``.npy``, ``.pt`` or
             ``.safetensors`` file of one, in place of a text encoder.
         ask_background: whether the names of the background are among the queries.
-        background_index: which class is the background; None for the vocabulary's own, or 0.
+        background_index: which class of the first vocabulary is the background; None for the one
+            that the vocabulary itself says or names so
+            (:attr:`~mmclipdis.clip.text.vocabulary.Vocabulary.background`), if there is one. In
+            later vocabularies it is the class of the same name: a place in one list says nothing
+            of another.
         num_classes: checked against the vocabulary; None for any number.
         init_cfg: as in mmengine.
 
     Attributes:
         query_to_class: class of every query, (Q,) int64.
+        background_class: the background among the classes in use; None if none of them is.
 
     Raises:
         ValueError: neither or both of ``text_encoder`` and ``embeddings``, a text encoder with
@@ -78,6 +83,8 @@ class QueryText(TextEmbeddings):
         self.templates = templates
         self.ask_background = ask_background
         self.background_index = background_index
+        self.background_class: int | None = None
+        self._background_name: str | None = None  # of the class that background_index is
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == FOLLOW_DATASET
         self._expected_classes = num_classes
         self._vocabulary: Vocabulary | None = None
@@ -123,11 +130,7 @@ class QueryText(TextEmbeddings):
                 f"the vocabulary has {new.num_classes} classes, num_classes={expected} was asked "
                 "for; correct num_classes or leave it out"
             )
-        background = self._background(new)
-        if not 0 <= background < new.num_classes:
-            raise ValueError(
-                f"background_index={background} is no class of a vocabulary of {new.num_classes}"
-            )
+        background = self._background_of(new)
         asked = ClassQueries.of(new, None if self.ask_background else background)
         ready = self._embeddings if self._are_given else None
         if embeddings is not None:
@@ -139,6 +142,9 @@ class QueryText(TextEmbeddings):
             )
         self._embeddings = ready
         self._vocabulary, self._asked = new, asked.vocabulary
+        self.background_class = background
+        if self.background_index is not None and self._background_name is None:
+            self._background_name = new.class_names[self.background_index]
         self.query_to_class = asked.classes.to(self.query_to_class.device)
 
     def embeddings(self) -> Tensor:
@@ -161,8 +167,16 @@ class QueryText(TextEmbeddings):
             raise RuntimeError("no embeddings for this vocabulary")
         return self._embeddings
 
-    def _background(self, vocabulary: Vocabulary | None) -> int:
-        if self.background_index is not None:
+    def _background_of(self, new: Vocabulary) -> int | None:
+        if self.background_index is None:
+            return new.background
+        if self._background_name is None:
+            if not 0 <= self.background_index < new.num_classes:
+                raise ValueError(
+                    f"background_index={self.background_index} is no class of a vocabulary of "
+                    f"{new.num_classes}"
+                )
             return self.background_index
-        own = vocabulary.background_index if vocabulary else None
-        return 0 if own is None else own
+        if new.background is None and self._background_name in new.class_names:
+            return new.class_names.index(self._background_name)
+        return new.background

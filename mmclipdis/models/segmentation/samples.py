@@ -25,6 +25,7 @@ from mmclipdis.models.segmentation.prediction import (
 from mmclipdis.models.segmentation.settings import TestSettings
 from mmclipdis.models.segmentation.windows import Size
 from mmclipdis.utils.finite import check_scores
+from mmclipdis.utils.photo_meta import misplaced, resized_photo
 
 
 def predict_samples(
@@ -71,18 +72,86 @@ def predict_samples(
 
 
 def image_content(image: Tensor, meta: Mapping[str, Any]) -> Tensor:
-    """Image (C, H, W) without the padding of its batch, so that it cannot influence the result.
+    """Image (C, H, W) without the padding of its batch and of its pipeline.
+
+    Padding thus cannot influence the result, and what is left is the photo, resized.
 
     Raises:
-        ValueError: nothing is left.
+        ValueError: nothing is left, or a part of the photo is missing.
     """
-    left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    left, right, top, bottom = _batch_padding(meta)
     height, width = image.shape[-2:]
     content = image[..., top : height - bottom, left : width - right]
     if 0 in content.shape:
         name = meta.get("img_path", "the image")
         raise ValueError(f"{name}: image has no pixels (size {tuple(content.shape[-2:])})")
-    return content
+    rows, columns = content_slices(content, meta)
+    return content[..., rows, columns]
+
+
+def content_slices(image: Tensor, meta: Mapping[str, Any]) -> tuple[slice, slice]:
+    """Rows and columns of an image (C, H, W) that ``Pad`` of its pipeline has not added.
+
+    The photo was resized by ``scale_factor`` (width, height); what is more than that is padding, if
+    ``pad_shape`` says that there was some and it is as good as constant: right and below, or, after
+    a flip, left and above. (Before ``Resize``, the last pixel of the photo is mixed with it.)
+
+    Raises:
+        ValueError: there is less than the photo: something has cut it.
+    """
+    height, width = image.shape[-2:]
+    scale = meta.get("scale_factor")
+    if "ori_shape" not in meta or (scale is None and meta.get("pad_shape") is None):
+        return slice(height), slice(width)
+    size = resized_photo(meta)
+    if height < size[0] or width < size[1]:
+        raise ValueError(misplaced(meta, (height, width)))
+    if meta.get("pad_shape") is None or (height, width) == size:
+        return slice(height), slice(width)
+    blurred = 0 if tuple(meta["pad_shape"][:2]) == (height, width) else 2
+    flipped = str(meta.get("flip_direction")) if meta.get("flip") else ""
+    rows = _without_padding(image, -2, size[0], blurred, flipped in ("vertical", "diagonal"))
+    columns = _without_padding(image, -1, size[1], blurred, flipped in ("horizontal", "diagonal"))
+    return rows, columns
+
+
+def _without_padding(image: Tensor, axis: int, size: int, blurred: int, flipped: bool) -> slice:
+    """The ``size`` places along an axis beside which all is constant; all where it is not."""
+    length = image.shape[axis]
+    sides = [slice(size), slice(length - size, length)]
+    for content in reversed(sides) if flipped else sides[:1]:
+        first = content.start == 0 or content.start is None
+        begin, end = (size + blurred, length) if first else (0, length - size - blurred)
+        padding = image.narrow(axis, min(begin, length), max(end - begin, 0)).flatten(-2)
+        if padding.shape[-1] == 0 or bool((padding == padding[..., :1]).all()):
+            return content
+    return slice(length)
+
+
+def refuse_padding(meta: Mapping[str, Any]) -> None:
+    """Refuse an image that ``Pad`` of its pipeline has padded, for a segmentor that scores it all.
+
+    Raises:
+        ValueError: naming the image and the remedy.
+    """
+    if meta.get("pad_shape") is None or "ori_shape" not in meta:
+        return
+    left, right, top, bottom = _batch_padding(meta)
+    padded = (meta["pad_shape"][0] - top - bottom, meta["pad_shape"][1] - left - right)
+    size = resized_photo(meta)
+    if padded[0] > size[0] or padded[1] > size[1]:
+        raise ValueError(
+            f"{meta.get('img_path', 'the image')}: Pad in the test pipeline makes {padded[0]} x "
+            f"{padded[1]} pixels of {size[0]} x {size[1]}, and a stock segmentor takes all of them "
+            "for the photo; leave Pad out, let the data_preprocessor pad "
+            "(test_cfg=dict(size_divisor=32)), or use type='OpenVocabSegmentor' as the model"
+        )
+
+
+def _batch_padding(meta: Mapping[str, Any]) -> Sequence[int]:
+    """Pixels (left, right, top, bottom) that mmseg's preprocessor has added."""
+    padding: Sequence[int] = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    return padding
 
 
 def photo_size(meta: Mapping[str, Any], image: Tensor) -> Size:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
+from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
 from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.settings import TestSettings
 
 
 class WindowSegmentor(BaseSegmentor):
     """Prediction; a subclass says how windows are scored and how scores become labels."""
+
+    #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
+    undoes = ("pad", "flip")
+
+    def __init__(
+        self,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=for_mixed_sizes(data_preprocessor), init_cfg=init_cfg)
 
     @property
     @abstractmethod

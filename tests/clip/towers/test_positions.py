@@ -90,3 +90,13 @@ def test_a_native_grid_that_is_not_square_keeps_rows_and_columns_apart(rule):
     square = torch.cat([cls, rows.repeat_interleave(3)[:, None]])
     want = resample_positions(square, (3, 3), (6, 6), rule)[1:, 0].view(6, 6)[:, 0]
     torch.testing.assert_close(out[:, 0], want)
+
+
+@pytest.mark.parametrize("rule", sorted(POSITION_RULES))
+@pytest.mark.parametrize("height", [1, 3, 9])
+def test_one_column_of_patches_is_one_row_of_the_turned_table(rule, height):
+    table = torch.randn(1 + 5 * 4, 3, dtype=torch.float64, generator=torch.manual_seed(0))
+    turned = torch.cat([table[:1], table[1:].view(5, 4, 3).transpose(0, 1).reshape(20, 3)])
+    column = resample_positions(table, (5, 4), (height, 1), rule)
+    row = resample_positions(turned, (4, 5), (1, height), rule)
+    torch.testing.assert_close(column, row)

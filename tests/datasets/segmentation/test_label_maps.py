@@ -143,7 +143,7 @@ def test_training_transforms_keep_sixteen_bits() -> None:
     assert set(packed[:40, :75].ravel()) == {0, 255, 256, 700, 65535}
     assert set(packed[40:].ravel()) | set(packed[:, 75:].ravel()) == {65535}
     low, high = (
-        np.asarray(Image.fromarray(byte.astype(np.uint8)).resize((75, 45), Image.NEAREST), int)
+        cv2.resize(byte.astype(np.uint8), (75, 45), interpolation=cv2.INTER_NEAREST).astype(int)
         for byte in (labels % 256, labels // 256)
     )
     resized = (low + 256 * high)[:, ::-1]

@@ -86,8 +86,9 @@ def test_stock_encoder_decoder_agrees_where_nothing_is_resized(prob_thd: float) 
     """One window at the size of the photo: mean and resize are the identity in both paths."""
     torch.manual_seed(0)
     images = torch.randn(2, 3, 16, 24, dtype=torch.float64)
-    ours = make_segmentor({"prob_thd": prob_thd}, mode="whole").predict(images)
-    theirs = stock({"prob_thd": prob_thd}, {"mode": "whole"}).eval().predict(images)
+    rule = {"prob_thd": prob_thd, "background_index": 0}
+    ours = make_segmentor(rule, mode="whole").predict(images)
+    theirs = stock(rule, {"mode": "whole"}).eval().predict(images)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data)
 
@@ -114,8 +115,9 @@ def test_threshold_as_a_floor_is_strict() -> None:
     """Two classes share a pixel: at 0.5 the label stays, above it the background wins."""
     feature = torch.tensor([0.0, 1.0, 1.0, 0.0]).view(1, 4, 1, 1)
     meta = [{"img_shape": (1, 1)}]
-    kept = make_head(prob_thd=0.5, logit_scale=1000.0).predict((feature,), meta, {})
-    lost = make_head(prob_thd=0.501, logit_scale=1000.0).predict((feature,), meta, {})
+    rule = {"logit_scale": 1000.0, "background_index": 0}
+    kept = make_head(prob_thd=0.5, **rule).predict((feature,), meta, {})
+    lost = make_head(prob_thd=0.501, **rule).predict((feature,), meta, {})
     assert (kept.argmax(dim=1).item(), lost.argmax(dim=1).item()) == (1, 0)
 
 

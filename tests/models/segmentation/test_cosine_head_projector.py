@@ -312,20 +312,21 @@ def test_golden_values_of_the_background(
 def test_without_names_the_background_is_not_asked_for() -> None:
     names = ["ground", ["cat", "kitten"], "dog"]
     head = tiny_head(background="threshold", prob_thd=0.3)
-    head.set_vocabulary(names)
+    head.set_vocabulary({"names": names, "background_index": 0})
     assert head.num_classes == 3 and head.vocabulary.class_names[0] == "ground"
     assert head.query_to_class.tolist() == [1, 1, 2]
     asked = head.text_encoder.embed(Vocabulary.from_names(names[1:], "single"))
     torch.testing.assert_close(head.embeddings(), asked)
-    last = tiny_head(background="threshold", prob_thd=0.3, background_index=2)
-    last.set_vocabulary(["cat", "dog", "rest"])
+    options = {"background": "threshold", "prob_thd": 0.3, "background_index": 2}
+    last = tiny_head(**options, vocabulary=["cat", "dog", "rest"])
     assert last.query_to_class.tolist() == [0, 1]
     assert last.rule().background_index == 2 and last.rule().num_classes == 3
 
 
 def test_images_get_labels_by_a_naive_rule() -> None:
     torch.manual_seed(5)
-    head = {"background": "threshold", "prob_thd": 0.5, "embeddings": torch.eye(4)[:3]}
+    rule = {"background": "threshold", "prob_thd": 0.5, "background_index": 0}
+    head = {**rule, "embeddings": torch.eye(4)[:3]}
     model = make_segmentor(head, mode="whole")
     images = 3 * torch.randn(1, 3, 16, 24, dtype=torch.float64)
     logits = F.interpolate(model(images), (16, 24), mode="bilinear")
@@ -345,7 +346,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="background must be one of query, threshold"):
         make_head(background="none")
     with pytest.raises(ValueError, match="leaves no class to ask for"):
-        tiny_head(**RULE).set_vocabulary(["rest"])
+        tiny_head(**RULE).set_vocabulary(["background"])
     with pytest.raises(ValueError, match="3 ready embeddings for 2 queries"):
         background_head(embeddings=torch.eye(3))
     maps = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)

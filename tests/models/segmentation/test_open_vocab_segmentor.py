@@ -31,7 +31,7 @@ def labels_of(model, images, samples=None) -> list[torch.Tensor]:
 
 def test_equals_the_published_steps_one_by_one() -> None:
     """Sequential windows, zero padding, cosines at full size, mean, resize, softmax, threshold."""
-    model = make_segmentor({"prob_thd": 0.9}, return_probs=True, **SLIDE)
+    model = make_segmentor({"prob_thd": 0.9, "background_index": 0}, return_probs=True, **SLIDE)
     image, size = photo(10, 29) * 4, (20, 60)
     windows = slide_windows((10, 29), (12, 12), (6, 6))
     total, count = torch.zeros(4, 10, 29, dtype=torch.float64), torch.zeros(10, 29)
@@ -61,14 +61,30 @@ def test_batched_windows_equal_sequential_ones(batch_size: int) -> None:
     assert len(model.backbone.batches) == -(-windows // batch_size)
 
 
-def test_one_window_equals_whole() -> None:
+def test_one_window_equals_whole_where_the_photo_is_not_resized() -> None:
     for size in ((12, 20), (13, 19)):
         big = make_segmentor(mode="slide", crop_size=(64, 64), stride=(32, 32), return_probs=True)
         whole = make_segmentor(mode="whole", return_probs=True)
-        results = [
-            m.predict(photo(*size)[None], [sample(ori_shape=(31, 33))]) for m in (big, whole)
-        ]
-        assert torch.equal(results[0][0].seg_logits.data, results[1][0].seg_logits.data)
+        results = [m.predict(photo(*size)[None])[0].seg_logits.data for m in (big, whole)]
+        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(12, 20), (14, 23)], ids=str)
+@pytest.mark.parametrize("photo_size", [(31, 33), (12, 20), (5, 80)], ids=str)
+def test_a_whole_image_goes_straight_to_the_photo(size, photo_size) -> None:
+    """As in ClearCLIP's and SCLIP's code: cosines of patches -> photo, the remainder cut off."""
+    model = make_segmentor(mode="whole", window_padding="floor", return_probs=True)
+    image = 3 * photo(*size)
+    feature = F.normalize(model.backbone(image[None])[0], dim=1)
+    cosine = F.interpolate(feature, size=photo_size, mode="bilinear", align_corners=False)
+    (result,) = model.predict(image[None], [sample(ori_shape=photo_size)])
+    torch.testing.assert_close(result.seg_logits.data, (10 * cosine[0]).softmax(0))
+    sliding = make_segmentor(
+        mode="slide", crop_size=(64, 64), stride=(8, 8), window_padding="floor", return_probs=True
+    )
+    (twice,) = sliding.predict(image[None], [sample(ori_shape=photo_size)])
+    if photo_size != size:
+        assert (twice.seg_logits.data - result.seg_logits.data).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3])

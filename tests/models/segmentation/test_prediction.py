@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmclipdis.models.segmentation import prediction
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,
     WindowScores,
@@ -150,6 +151,7 @@ def golden_scores() -> WindowScores:
 
 
 def rule(query_to_class: list[int], **kwargs) -> LabelRule:
+    kwargs = {"background_index": 0, **kwargs}
     return LabelRule(torch.tensor(query_to_class), max(query_to_class) + 1, **kwargs)
 
 
@@ -273,3 +275,37 @@ def test_labels_after_an_activation_equal_those_from_stored_probabilities(
     got = predict_labels(scores, (19, 23), label_rule, class_chunk=2)
     assert torch.equal(got, labels_from_probabilities(probabilities, label_rule))
     assert ((naive.amax(0) < prob_thd) <= (got == 2)).all()
+
+
+def straight(grid: torch.Tensor, size, padding, out_size) -> torch.Tensor:
+    """One map (h, w) of a padded image, sampled at every pixel of the photo by itself."""
+    left, right, top, bottom = padding
+    found = torch.empty(out_size, dtype=grid.dtype)
+    for y in range(out_size[0]):
+        for x in range(out_size[1]):
+            v = ((y + 0.5) * size[0] / out_size[0] + top) / (size[0] + top + bottom)
+            u = ((x + 0.5) * size[1] / out_size[1] + left) / (size[1] + left + right)
+            row = min(max(v * grid.shape[0] - 0.5, 0), grid.shape[0] - 1)
+            column = min(max(u * grid.shape[1] - 0.5, 0), grid.shape[1] - 1)
+            above, before = int(row), int(column)
+            below, after = min(above + 1, grid.shape[0] - 1), min(before + 1, grid.shape[1] - 1)
+            a, b = row - above, column - before
+            found[y, x] = (1 - a) * ((1 - b) * grid[above, before] + b * grid[above, after]) + (
+                a * ((1 - b) * grid[below, before] + b * grid[below, after])
+            )
+    return found
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("out_size", [(20, 9), (7, 30), (1, 1), (13, 22)], ids=str)
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (1, 1, 1, 2), (0, 3, 2, 0)], ids=str)
+def test_a_whole_image_is_sampled_once(monkeypatch, exact, out_size, padding) -> None:
+    torch.manual_seed(0)
+    maps, size = torch.randn(1, 2, 4, 6, dtype=torch.float64), (13, 22)
+    if not exact:  # TF32 products: the way without them
+        monkeypatch.setattr(prediction, "fits_two_products", lambda _: False)
+    scores = WindowScores(maps, one_window(size), padding, is_whole=True)
+    got = full_size_scores(scores, out_size)
+    expected = torch.stack([straight(grid, size, padding, out_size) for grid in maps[0]])
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    assert scores.select(slice(0, 1)).is_whole

@@ -15,7 +15,11 @@ from mmclipdis.models import OpenVocabTTAModel
 from tests.models.segmentation.catseg.test_segmentor import build as make_catseg
 from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
-RULES: list[dict[str, Any]] = [{}, {"prob_thd": 0.6}, {"prob_thd": 0.4, "area_thd": 0.3}]
+RULES: list[dict[str, Any]] = [
+    {},
+    {"prob_thd": 0.6},
+    {"prob_thd": 0.4, "area_thd": 0.3, "background_index": 0},
+]
 
 
 def photo(width: int = 29) -> Tensor:
@@ -54,7 +58,9 @@ def test_the_mirror_image_gets_mirrored_labels(rule: dict[str, Any]) -> None:
 
 
 def test_equals_the_mean_of_the_probabilities() -> None:
-    model = make_segmentor({"prob_thd": 0.4}, mode="whole", return_probs=True)
+    model = make_segmentor(
+        {"prob_thd": 0.4, "background_index": 0}, mode="whole", return_probs=True
+    )
     one = model.predict(photo()[None])[0].seg_logits.data
     two = model.predict(photo().flip(-1)[None])[0].seg_logits.data.flip(-1)
     best, expected = ((one + two) / 2).max(dim=0)
@@ -76,7 +82,7 @@ def test_catseg_labels_the_best_mean_sigmoid() -> None:
 def test_our_head_in_a_stock_segmentor_is_not_softmaxed_again(prob_thd: float) -> None:
     model = EncoderDecoder(
         backbone={"type": "PatchMeanBackbone"},
-        decode_head=head_cfg(num_classes=4, prob_thd=prob_thd),
+        decode_head=head_cfg(num_classes=4, prob_thd=prob_thd, background_index=0),
         data_preprocessor={"type": "MixedSizeSegDataPreProcessor"},
         test_cfg=Config({"mode": "whole"}),
     ).eval()  # fmt: skip

@@ -19,12 +19,18 @@ class FViT(WithClassText, TwoStageDetector):
     Args:
         **kwargs: As in ``TwoStageDetector``.
 
+    The test pipeline resizes photos and no more: the preprocessor pads them to the square that
+    F-ViT sees, and boxes are scaled back by ``scale_factor`` alone.
+
     Raises:
         ValueError: image and text of different CLIPs, a backbone without dense map, or as the
             parts.
 
     Source: F-ViT (CLIPSelf, ICLR 2024); with DeCLIP's weights, DeCLIP (CVPR 2025).
     """
+
+    #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
+    undoes = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

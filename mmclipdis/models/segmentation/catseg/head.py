@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.models.segmentation.catseg.aggregator import CATSegAggregator
+from mmclipdis.models.segmentation.labels import joint_count
 
 
 @MODELS.register_module()
@@ -97,5 +98,6 @@ class CATSegHead(BaseModule):
                 mode="bilinear",
                 align_corners=False,
             )
-        value = self.loss_decode(logits, labels, ignore_index=self.ignore_index)
+        counted = joint_count(self.loss_decode, labels, logits.shape[1], self.ignore_index)
+        value = self.loss_decode(logits, labels, ignore_index=self.ignore_index, **counted)
         return {self.loss_decode.loss_name: value}

@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
 
 
 class WrappedSegmentor(BaseSegmentor):
@@ -31,10 +32,9 @@ class WrappedSegmentor(BaseSegmentor):
         super().__init__()
         self.segmentor = segmentor
         if data_preprocessor is not None:
-            own = isinstance(data_preprocessor, nn.Module)
-            self.segmentor.data_preprocessor = (
-                data_preprocessor if own else MODELS.build(data_preprocessor)
-            )
+            found = for_mixed_sizes(data_preprocessor)
+            own = isinstance(found, nn.Module)
+            self.segmentor.data_preprocessor = found if own else MODELS.build(found)
         self.data_preprocessor = self.segmentor.data_preprocessor
 
     @property

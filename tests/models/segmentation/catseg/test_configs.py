@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -140,8 +141,36 @@ def test_the_short_edge_is_resized_with_pillow(size, scale, max_size, expected):
     assert result["img"].shape[:2] == result["gt_seg_map"].shape == expected
     pillow = Image.fromarray(image).resize(expected[::-1], Image.BILINEAR)
     assert np.array_equal(result["img"], np.asarray(pillow))
+    released = torch.from_numpy(labels).double()[None, None]
+    released = torch.nn.functional.interpolate(released, size=expected, mode="nearest")[0, 0]
+    assert np.array_equal(result["gt_seg_map"], released.numpy())
+    opencv = cv2.resize(labels, expected[::-1], interpolation=cv2.INTER_NEAREST)
+    assert np.array_equal(result["gt_seg_map"], opencv)
+    centred = resized(image, labels, scale=scale, max_size=max_size, nearest="centre")
     pillow = Image.fromarray(labels).resize(expected[::-1], Image.NEAREST)
-    assert np.array_equal(result["gt_seg_map"], np.asarray(pillow))
+    assert np.array_equal(centred["gt_seg_map"], np.asarray(pillow))
+    assert not np.array_equal(centred["gt_seg_map"], result["gt_seg_map"])
+
+
+def test_released_nearest_is_the_floor_of_the_ratio():
+    labels = np.arange(5, dtype=np.uint8)[None].repeat(5, 0)
+    results = resized(np.zeros((5, 5, 3), np.uint8), labels, scale=3, max_size=3)
+    assert results["gt_seg_map"][0].tolist() == [0, 1, 3]
+    results = resized(np.zeros((5, 5, 3), np.uint8), labels, scale=3, max_size=3, nearest="centre")
+    assert results["gt_seg_map"][0].tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1, 20000), (1, 1333)), ((20000, 1), (1333, 1))])
+def test_a_line_of_pixels_stays_a_line(size, expected):
+    labels = np.zeros(size, np.uint8)
+    results = resized(np.zeros((*size, 3), np.uint8), labels, scale=384, max_size=1333)
+    assert results["img"].shape[:2] == results["gt_seg_map"].shape == expected
+
+
+def test_an_unknown_rule_is_named():
+    options = {"type": "ResizeShortestEdgePIL", "scale": 8, "max_size": 10, "nearest": "pillow"}
+    with pytest.raises(ValueError, match="nearest must be one of floor, centre, got 'pillow'"):
+        TRANSFORMS.build(options)
 
 
 def test_bad_sizes_are_named():

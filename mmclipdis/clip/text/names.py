@@ -1,0 +1,169 @@
+"""Class names as people write them: lists, texts, class files, names with their synonyms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+#: What stands between the names of a text, and nowhere in one.
+_MARKS = (",", ";", "[", "]", "\n", "\r")
+#: Files of names that are no class files.
+_OTHER_FILES = (".json", ".yaml", ".yml", ".csv", ".tsv", ".py")
+
+_HOW = "write a list: ['sky', ['car', 'van']] is two classes, the second with two names"
+
+
+def read_names(names: Any, separator: str | None = None) -> list[list[str]]:
+    """Every class with its names (synonyms), first the one it is called by.
+
+    Args:
+        names: One of
+
+            - a list of names, or of lists of synonyms;
+            - a dict of names to their synonyms (a list, a text with commas, or None);
+            - a ``Path``, or a text that is one: a class file (:func:`read_class_file`);
+            - a text with line breaks: what a class file holds;
+            - any other text: names with commas between them, synonyms in brackets:
+              ``'sky, street, [car, van]'``.
+        separator: Splits a string of a list, or a line, into synonyms; None keeps the strings of a
+            list whole, and splits lines at commas.
+
+    Raises:
+        FileNotFoundError: no such class file.
+        ValueError: what is none of these, or can be read in two ways.
+    """
+    if isinstance(names, Path) or (isinstance(names, str) and is_class_file(names)):
+        return read_class_file(names, separator or ",")
+    if isinstance(names, str):
+        return _read_text(names, separator or ",")
+    if isinstance(names, Mapping):
+        return [_with_synonyms(name, synonyms) for name, synonyms in names.items()]
+    if isinstance(names, (set, frozenset)):
+        raise ValueError(f"names={names!r} is a set, which has no order: {_HOW}")
+    if isinstance(names, (bytes, bytearray)) or not isinstance(names, Iterable):
+        raise ValueError(f"names={names!r} are no class names: {_HOW}")
+    return [_split(name, separator) for name in names]
+
+
+def is_list_of_names(text: str) -> bool:
+    """Whether a text holds marks that stand between names, and thus is no name itself."""
+    return any(mark in text.strip() for mark in _MARKS)
+
+
+def is_class_file(text: str | Path) -> bool:
+    """Whether a text is the path of a class file: it exists, ends in .txt, or names a folder."""
+    path = Path(text).expanduser()
+    try:
+        if path.is_file():
+            return True
+    except (OSError, ValueError):  # a long text is no path
+        return False
+    one_line = not is_list_of_names(str(text))
+    return path.suffix == ".txt" or (one_line and len(path.parts) > 1)
+
+
+def read_class_file(path: str | Path, separator: str | None = ",") -> list[list[str]]:
+    """Synonyms of every class of a class file: line i is class i.
+
+    Args:
+        path: UTF-8 text. Blank lines at the end do not count.
+        separator: Between synonyms; None: one name a line.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, not text, or has a blank line or an empty synonym in the middle
+            (with the line number).
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"class file {str(path)!r} does not exist")
+    where = f"class file {str(path)!r}"
+    if path.suffix.lower() in _OTHER_FILES:
+        raise ValueError(f"{where} is no text with a class a line; write one, or pass a list")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 text: {error}") from error
+    return _read_lines(text, separator, where)
+
+
+def _read_lines(text: str, separator: str | None, where: str) -> list[list[str]]:
+    lines = text.rstrip().split("\n")
+    if lines == [""]:
+        raise ValueError(f"{where} is empty: write one class a line")
+    classes = []
+    for number, line in enumerate(lines, start=1):
+        synonyms = _split(line, separator)
+        if not all(name.strip() for name in synonyms):
+            what = "is blank" if not line.strip() else f"has an empty name: {line!r}"
+            raise ValueError(
+                f"{where}: line {number} {what}; every line must name a class, since line i is "
+                "class i"
+            )
+        classes.append(synonyms)
+    return classes
+
+
+def _read_text(text: str, separator: str) -> list[list[str]]:
+    content = text.strip()
+    if not content:
+        raise ValueError("no class names in the text: give at least one class name")
+    if len(content.splitlines()) > 1:
+        return _read_lines("\n".join(content.splitlines()), separator, "the text of class names")
+    if ";" in content:
+        raise ValueError(f"{_short(text)} has semicolons: put commas between classes, or {_HOW}")
+    parts = [part.strip() for part in _outside_brackets(text)]
+    if not parts[-1]:  # a comma at the end
+        parts.pop()
+    if len(parts) == 1 and parts[0].startswith("["):
+        raise ValueError(f"{_short(text)} may be one class or several: {_HOW}")
+    classes = []
+    for part in parts:
+        bracketed = part[1:-1] if part.startswith("[") else None
+        names = [part] if bracketed is None else [name.strip() for name in bracketed.split(",")]
+        if not all(names):
+            raise ValueError(f"class {len(classes)} has an empty name: {_short(text)}")
+        if any(name[0] == name[-1] and name[0] in "'\"" for name in names):
+            raise ValueError(f"{_short(text)} has a name in quotes ({part!r}): {_HOW}")
+        classes.append(names)
+    return classes
+
+
+def _outside_brackets(text: str) -> list[str]:
+    """The parts between commas, those inside brackets aside."""
+    parts, depth = [""], 0
+    for mark in text:
+        depth += {"[": 1, "]": -1}.get(mark, 0)
+        misplaced = mark == "[" and parts[-1].strip()
+        misplaced = misplaced or (mark not in " ,]" and parts[-1].rstrip().endswith("]"))
+        if depth not in (0, 1) or misplaced:
+            break
+        if mark == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += mark
+    else:
+        if not depth:
+            return parts
+    raise ValueError(f"{_short(text)} has brackets that enclose no synonyms of one class: {_HOW}")
+
+
+def _with_synonyms(name: Any, synonyms: Any) -> list[str]:
+    more = [] if synonyms is None else synonyms
+    more = [other.strip() for other in more.split(",")] if isinstance(more, str) else more
+    if isinstance(more, (Mapping, set, frozenset, bytes)) or not isinstance(more, Iterable):
+        raise ValueError(f"{name!r}: {synonyms!r} are no synonyms; expected a name or a list")
+    return [name, *(other for other in more if other != name)]
+
+
+def _split(name: str | Sequence[str], separator: str | None) -> list[str]:
+    if isinstance(name, str):
+        return name.split(separator) if separator else [name]
+    if not isinstance(name, Sequence) or isinstance(name, (bytes, bytearray)):
+        raise ValueError(f"{name!r} is no class name; expected a string or a list of synonyms")
+    return list(name)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
