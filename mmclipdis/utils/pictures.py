@@ -1,0 +1,127 @@
+"""Pictures from anyone: their size from the head of the file, and a limit before decoding.
+
+A few kilobytes of PNG decode to gigabytes. OpenCV allows 2^30 pixels; Pillow warns above 89 million
+and raises an error of its own kind above twice that. Here is one limit for every loader:
+:data:`LIMIT_VARIABLE` of the environment, 100 million pixels without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+#: Environment variable with the most pixels that a picture may have.
+LIMIT_VARIABLE = "MMCLIPDIS_MAX_PIXELS"
+DEFAULT_LIMIT = 100_000_000
+#: What photos and label maps are. Pillow opens more, and runs Ghostscript to decode one of them.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+
+_lock = threading.Lock()
+
+
+class TooManyPixelsError(ValueError):
+    """A picture has more pixels than the limit; it was not decoded."""
+
+
+def pixel_limit() -> int:
+    """Most pixels a picture may have: ``$MMCLIPDIS_MAX_PIXELS``, or else 100 million.
+
+    Raises:
+        ValueError: the variable is no positive number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    if not text:
+        return DEFAULT_LIMIT
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not 1 <= limit < float("inf"):
+        raise ValueError(f"{LIMIT_VARIABLE}={text!r} must be a number of pixels, such as 2e8")
+    return int(limit)
+
+
+@contextlib.contextmanager
+def open_picture(
+    source: str | Path | bytes, limit: float | None = None, name: str | Path | None = None
+) -> Iterator[Image.Image]:
+    """A picture opened by Pillow, nothing of it decoded yet, that is within the limit.
+
+    Args:
+        source: The file, or its content.
+        limit: Most pixels; None is :func:`pixel_limit`.
+        name: What the picture is called in messages; None is ``source``.
+
+    Raises:
+        FileNotFoundError, OSError: The system does not give the file.
+        TooManyPixelsError: It has more pixels than the limit; names it and both numbers.
+        ValueError: It is no picture of :data:`FORMATS`, or its head is broken.
+    """
+    name = name or ("a picture" if isinstance(source, bytes) else source)
+    with _open(source, name) as picture:
+        width, height = picture.size
+        most = pixel_limit() if limit is None else int(limit)
+        if width * height > most:
+            raise TooManyPixelsError(
+                f"{name} has {width} x {height} = {width * height:,} pixels, more than the limit "
+                f"of {most:,}, and is not decoded; make it smaller, or raise the limit by "
+                f"{LIMIT_VARIABLE}={width * height}"
+            )
+        yield picture
+
+
+def picture_size(source: str | Path | bytes) -> tuple[int, int]:
+    """(width, height) in pixels as stored, before any EXIF turn; reads the head of the file only.
+
+    Args:
+        source: The file, or its content. A picture of any size is answered.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as :func:`open_picture`.
+    """
+    with _open(source, "a picture" if isinstance(source, bytes) else source) as picture:
+        return picture.size
+
+
+def check_pixels(
+    source: str | Path | bytes, limit: float | None = None, name: str | Path | None = None
+) -> tuple[int, int]:
+    """(width, height) as stored of a picture within the limit; see :func:`open_picture`."""
+    with open_picture(source, limit, name) as picture:
+        return picture.size
+
+
+def _open(source: str | Path | bytes, name: str | Path) -> Image.Image:
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with _without_own_limit():
+            return Image.open(file, formats=_formats())
+    except Exception as error:  # broken heads raise nearly anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # Pillow's own errors have no errno
+        raise ValueError(f"cannot read {name} as an image; replace or remove it") from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+@contextlib.contextmanager
+def _without_own_limit() -> Iterator[None]:
+    """Pillow opens, without a warning, what it would refuse without saying width and height."""
+    with _lock:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
