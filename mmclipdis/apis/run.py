@@ -26,6 +26,7 @@ from mmclipdis.apis.cli import UserInputError, add_common_arguments, parse, read
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
 from mmclipdis.engine.checkpoint_io import is_remote
+from mmclipdis.engine.data_check_hook import DataCheckHook
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard, check_trained
 
 EXACT_TYPES = {
@@ -163,6 +164,8 @@ def build_runner(config: Config) -> Runner:
     kind = "runner_type" in config
     runner: Runner = RUNNERS.build(config) if kind else Runner.from_cfg(config)
     runner.register_hook(ForeignCheckpointGuard())
+    if not any(isinstance(hook, DataCheckHook) for hook in runner.hooks):  # VocabularyHook is one
+        runner.register_hook(DataCheckHook())
     # mmengine warns of every frozen parameter by its name: hundreds of lines for a frozen tower.
     runner.logger.addFilter(_is_no_frozen_parameter)
     return runner

@@ -15,13 +15,14 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, MODELS
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+from mmclipdis.utils.names import name_list
 from mmclipdis.visualization import blend, class_palette, draw_sheet
 
 #: A file, or an RGB picture uint8 (H, W, 3), or a Pillow image.
@@ -203,7 +204,7 @@ def segment(
 
 
 def read_photo(photo: Photo) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a file (turned as its EXIF tag says), array or Pillow image.
+    """RGB uint8 (H, W, 3) of a file or Pillow image (turned as its EXIF tag says), or array.
 
     Raises:
         FileNotFoundError, ValueError: no such file, no image, or no pixels.
@@ -212,7 +213,9 @@ def read_photo(photo: Photo) -> np.ndarray:
         loaded: dict[str, Any] = {"img_path": str(photo)}
         LoadReadableImage().transform(loaded)
         return np.ascontiguousarray(loaded["img"][..., ::-1])
-    picture = np.asarray(photo.convert("RGB") if isinstance(photo, Image.Image) else photo)
+    if isinstance(photo, Image.Image):
+        photo = ImageOps.exif_transpose(photo).convert("RGB")  # as files are
+    picture = np.asarray(photo)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"a photo must be RGB uint8 (H, W, 3), got {picture.dtype} {picture.shape}"
@@ -265,7 +268,9 @@ def _dataset_names(config: Any) -> tuple[str, ...] | None:
     dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
     own = dataset.get("metainfo", {}).get("classes")
     found = DATASETS.get(dataset["type"]) if isinstance(dataset.get("type"), str) else None
-    return own or (found.METAINFO.get("classes") if found is not None else None)
+    if own:
+        return name_list(own, "metainfo['classes'] of the config's data set", twice=True)
+    return found.METAINFO.get("classes") if found is not None else None
 
 
 def _pipeline_of(config: Any) -> list[Mapping[str, Any]]:

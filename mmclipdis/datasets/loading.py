@@ -8,6 +8,8 @@ import cv2
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
+from mmclipdis.utils.photo_sizes import size_problem
+
 #: What OpenCV, mmcv and Pillow raise for a broken file; Pillow's OSErrors have no ``errno``.
 BROKEN = (cv2.error, AssertionError, OSError, SyntaxError, ValueError)
 
@@ -25,7 +27,8 @@ class LoadReadableImage(LoadImageFromFile):
         Raises:
             FileNotFoundError: there is no such file.
             OSError: the system does not give the file: permissions, a failing disk.
-            ValueError: the file is no image, or an image without pixels.
+            ValueError: the file is no image, an image without pixels, or of another size than the
+                annotation says (``height``, ``width``): turned by its EXIF tag, for instance.
         """
         path = results["img_path"]
         try:
@@ -38,4 +41,9 @@ class LoadReadableImage(LoadImageFromFile):
             raise ValueError(f"cannot read {path} as an image; replace or remove it") from error
         if loaded is not None and 0 in loaded["img"].shape:
             raise ValueError(f"{path} is an image without pixels; replace or remove it")
+        if loaded is not None and {"height", "width"} <= loaded.keys():
+            said = (loaded["height"], loaded["width"])
+            problem = size_problem(str(path), loaded["img"].shape[:2], said, "its annotation")
+            if problem:
+                raise ValueError(problem)
         return loaded

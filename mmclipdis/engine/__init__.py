@@ -8,6 +8,7 @@ from mmclipdis.engine.checkpoint_io import (
     read_checkpoint,
     write_checkpoint,
 )
+from mmclipdis.engine.data_check_hook import DataCheckHook
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
 from mmclipdis.engine.mfi_monitor_hook import MFIMonitorHook
@@ -18,6 +19,7 @@ from mmclipdis.engine.vocabulary_hook import VocabularyHook
 from mmclipdis.engine.weight_ensemble_hook import WeightEnsembleHook
 
 __all__ = [
+    "DataCheckHook",
     "ExactCheckpointHook",
     "ExactEpochBasedTrainLoop",
     "ExactIterBasedTrainLoop",

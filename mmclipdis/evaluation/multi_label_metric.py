@@ -13,6 +13,7 @@ from mmengine.registry import METRICS
 from numpy.typing import NDArray
 
 from mmclipdis.evaluation.precision import average_precision, confusion, precision_recall
+from mmclipdis.utils.names import name_list
 
 ABSENT = ("skip", "zero")
 
@@ -140,8 +141,10 @@ class MultiLabelMetric(BaseMetric):
         return metrics
 
     def _names(self, num_classes: int) -> list[str]:
-        names = (self.dataset_meta or {}).get("classes") or range(num_classes)
-        return [str(name) for name in names]
+        names = (self.dataset_meta or {}).get("classes")
+        if not names:
+            return [str(label) for label in range(num_classes)]
+        return list(name_list(names, "metainfo['classes'] of the data set"))
 
     def _name_absent(self, present: NDArray[np.bool_]) -> None:
         if present.all():

@@ -15,6 +15,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from mmclipdis.utils.names import group_lists, name_list
 from mmclipdis.utils.whole_files import write_picture
 
 
@@ -68,7 +69,7 @@ class OpenVocabIoUMetric(IoUMetric):
     ) -> None:
         super().__init__(
             ignore_index=ignore_index,
-            iou_metrics=list(iou_metrics),
+            iou_metrics=[iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics),
             nan_to_num=nan_to_num,
             beta=beta,
             collect_device=collect_device,
@@ -76,7 +77,7 @@ class OpenVocabIoUMetric(IoUMetric):
             format_only=format_only,
             prefix=prefix,
         )
-        self.groups = groups
+        self.groups = None if groups is None else group_lists(groups, "groups of the metric")
         self.present_only = present_only
         if background_from is not None and background_from < 1:
             raise ValueError(
@@ -121,7 +122,7 @@ class OpenVocabIoUMetric(IoUMetric):
         Raises:
             ValueError: ``background_from`` is beyond the classes.
         """
-        names = list(self.dataset_meta["classes"])
+        names = list(name_list(self.dataset_meta["classes"], "the data set's classes", twice=True))
         first = self.background_from or self.dataset_meta.get("background_from")
         if first is None:
             return names
@@ -204,7 +205,9 @@ class OpenVocabIoUMetric(IoUMetric):
         metainfo is reduced to the classes in use, and left out if none is.
         """
         classes = self._class_names()
-        groups = self.groups if self.groups is not None else self.dataset_meta.get("groups", {})
+        groups = self.groups
+        if groups is None:
+            groups = group_lists(self.dataset_meta.get("groups") or {}, "metainfo['groups']")
         indices = {}
         for name, members in groups.items():
             unknown = [member for member in members if member not in classes]

@@ -11,6 +11,8 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from numpy.typing import NDArray
 
+from mmclipdis.utils.names import name_list
+
 
 @METRICS.register_module()
 class RegionAccuracy(BaseMetric):
@@ -81,7 +83,8 @@ class RegionAccuracy(BaseMetric):
         return metrics
 
     def _table(self, columns: Mapping[str, NDArray[np.float64]], counts: NDArray[np.int64]) -> str:
-        classes = self.dataset_meta["classes"]  # type: ignore[index]
+        known = self.dataset_meta["classes"]  # type: ignore[index]
+        classes = name_list(known, "metainfo['classes'] of the data set", twice=True)
         width = max(len(name) for name in classes)
         lines = [f"{'class':{width}}  regions  " + "  ".join(f"{c:>14}" for c in columns)]
         for index in np.flatnonzero(counts):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
+
+from mmclipdis.engine.data_check import check_listed
+from mmclipdis.utils.coco_json import check_parts, read_json
 
 
 @DATASETS.register_module()
@@ -70,16 +73,11 @@ class PanopticRegionsDataset(BaseDataset):
                     f"PanopticRegionsDataset: no folder {folder!r}; set data_root, or "
                     f"data_prefix.{name} below it"
                 )
-        content = read_json(self.ann_file, "ann_file")
-        missing = {"images", "annotations"} - set(content)
-        if missing:
-            raise ValueError(
-                f"{self.ann_file} is not a COCO panoptic json: it has no "
-                f"{' and no '.join(sorted(missing))}"
-            )
+        content = read_json(self.ann_file, "set ann_file")
+        check_parts(content, self.ann_file, ("images", "annotations"))
         if self.categories_file:
             source = self.categories_file
-            found = read_json(source, "categories_file")
+            found = read_json(source, "set categories_file")
         else:
             source, found = self.ann_file, content
         categories = sorted_categories(found, source)
@@ -93,7 +91,11 @@ class PanopticRegionsDataset(BaseDataset):
         )
         labels = {category["id"]: label for label, category in enumerate(categories)}
         images = {image["id"]: image for image in content["images"]}
-        return [self._item(note, images, labels) for note in content["annotations"]]
+        items = [self._item(note, images, labels) for note in content["annotations"]]
+        for warning in check_listed(self, items):
+            print_log(f"{type(self).__name__}: {warning}", logger="current", level=logging.WARNING)
+        self.files_checked = True  # DataCheckHook need not look again
+        return items
 
     def _item(
         self, note: Mapping[str, Any], images: Mapping[Any, Any], labels: Mapping[Any, int]
@@ -128,21 +130,6 @@ class PanopticRegionsDataset(BaseDataset):
             "width": image["width"],
             "segments": segments,
         }
-
-
-def read_json(path: str, option: str) -> Any:
-    """Content of the json file that ``option`` of the data set names.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no json.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"PanopticRegionsDataset: no file {path!r}; set {option}")
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no json ({error}); download it again") from error
 
 
 def sorted_categories(content: Any, source: str) -> Sequence[Mapping[str, Any]]:
