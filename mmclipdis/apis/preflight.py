@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import Registry
 
+from mmclipdis.apis.test_options import type_name
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG
+from mmclipdis.utils.coco_json import check_coco, read_coco
+from mmclipdis.utils.listed_files import stock_split_problem
+from mmclipdis.utils.names import check_metainfo
 
 
 def check_data(config: Config, loaders: Sequence[str]) -> None:
-    """Check that the files of the data sets of some loaders are there.
+    """Check the data sets of some loaders, and the annotations of their evaluators.
 
     mmseg's own data sets end in an assertion or, without photos, inside numpy; mmdet's miss a
-    folder of photos at the first one, which in validation is after a long training.
+    folder of photos at the first one, which in validation is after a long training. All else is
+    seen on the data sets when they are built, by ``DataCheckHook``.
 
     Raises:
         FileNotFoundError: naming the data set, what it lacks, and what to set.
+        ValueError: names of classes that are no list, a split file or a json that the data set
+            would read wrongly.
     """
     scope = config.get("default_scope")  # first: mmseg and mmdet share names (CityscapesDataset)
     kinds = sorted(_known_kinds(), key=lambda known: known[0].scope != scope)
     for loader in loaders:
         for dataset in _datasets((config.get(loader) or {}).get("dataset")):
+            _check_names(dataset)
             if "://" in str(dataset) or dataset.get("backend_args"):
                 continue
             for registry, base, check in kinds:
@@ -34,6 +44,9 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
                 if inspect.isclass(kind) and issubclass(kind, base):
                     check(kind, dataset)
                     break
+        evaluators = config.get(loader.replace("_dataloader", "_evaluator")) or ()
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            _check_evaluator(evaluator)
 
 
 def _known_kinds() -> Iterator[tuple[Registry, type, Callable[[type, Any], None]]]:
@@ -51,18 +64,23 @@ def _known_kinds() -> Iterator[tuple[Registry, type, Callable[[type, Any], None]
 
 
 def _check_segmentation(kind: type, dataset: Any) -> None:
-    from mmclipdis.datasets.files import check_files
+    from mmclipdis.datasets.files import FilesThere, check_files
 
     root = dataset.get("data_root") or ""
     arguments = inspect.signature(kind).parameters
     default = arguments["img_suffix"].default if "img_suffix" in arguments else ""
     split = dataset.get("ann_file")
+    path = os.path.join(root, split) if split else ""
     check_files(
         kind.__name__,
         os.path.join(root, dataset.get("data_prefix", {}).get("img_path") or ""),
-        os.path.join(root, split) if split else "",
+        path,
         dataset.get("img_suffix", default),
     )
+    if os.path.isfile(path) and not issubclass(kind, FilesThere):
+        problem = stock_split_problem(path)
+        if problem:
+            raise ValueError(f"{kind.__name__}: {problem}")
 
 
 def _check_detection(kind: type, dataset: Any) -> None:
@@ -73,6 +91,55 @@ def _check_detection(kind: type, dataset: Any) -> None:
                 f"{kind.__name__}: no image folder {path!r}; set data_root, or data_prefix.{name} "
                 "below it"
             )
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+
+    ours = getattr(kind, "labels_by_name", False)  # those check their json as they read it
+    if issubclass(kind, CocoDataset) and not ours and not issubclass(kind, CocoPanopticDataset):
+        _check_stock_json(kind.__name__, dataset)
+
+
+def _check_stock_json(name: str, dataset: Any) -> None:
+    """Check a json that mmdet's own reader takes without looking."""
+    if not dataset.get("ann_file"):
+        return
+    root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or {}
+    path = os.path.join(root, dataset["ann_file"])
+    content = read_coco(path, "set data_root and ann_file")
+    found = check_coco(content, path, os.path.join(root, prefix.get("img") or ""))
+    del found.filled["iscrowd=0"]  # mmdet knows that one
+    if found.filled:
+        raise ValueError(
+            f"{name}: {path} lacks what mmdet reads: {found.filled_line()}; add it, or take "
+            "OVCocoDataset, which computes it"
+        )
+    if found.dropped:
+        print_log(
+            f"{name} {path}: boxes that do not count: {found.dropped_line()}",
+            logger="current",
+            level=logging.WARNING,
+        )
+
+
+def _check_names(dataset: Any) -> None:
+    """Check the names in ``metainfo``; a text may also name a file of names."""
+    metainfo = dataset.get("metainfo") or {}
+    named = {
+        key: value
+        for key, value in metainfo.items()
+        if not (isinstance(value, str) and os.path.isfile(value))
+    }
+    check_metainfo(named, type_name(dataset) or "the data set")
+
+
+def _check_evaluator(evaluator: Any) -> None:
+    """Check the json that a metric reads by itself."""
+    path = evaluator.get("ann_file") if isinstance(evaluator, dict) else None
+    if isinstance(path, str) and path.endswith(".json") and "://" not in path:
+        name = f"ann_file of {type_name(evaluator)}"
+        try:
+            check_coco(read_coco(path, "set the evaluator's ann_file"), path)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
 
 
 def _datasets(config: Any) -> Iterator[Any]:

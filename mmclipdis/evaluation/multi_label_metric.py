@@ -140,6 +140,11 @@ class MultiLabelMetric(BaseMetric):
             print_log(self._table(columns, (target == 1).sum(0)), logger="current")
         return metrics
 
+    def metric_names(self) -> list[str]:
+        """Names of the numbers that the metric gives."""
+        keys = ("CP", "CR", "CF1", "CF1_h", "OP", "OR", "OF1")
+        return ["mAP", *keys, *(f"{key}_top{k}" for k in self.topk for key in keys)]
+
     def _names(self, num_classes: int) -> list[str]:
         names = (self.dataset_meta or {}).get("classes")
         if not names:

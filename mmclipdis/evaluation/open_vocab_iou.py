@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from mmclipdis.utils.names import group_lists, name_list
+from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.whole_files import write_picture
 
 
@@ -52,6 +54,9 @@ class OpenVocabIoUMetric(IoUMetric):
     """
 
     dataset_meta: dict[str, Any]  # mmengine's property
+
+    #: It says after the evaluation which classes are in no label.
+    names_absent_classes = True
 
     def __init__(
         self,
@@ -105,6 +110,7 @@ class OpenVocabIoUMetric(IoUMetric):
             predicted = sample["pred_sem_seg"]["data"].squeeze().clamp(max=num_classes - 1)
             if not self.format_only:
                 self._check(sample, "gt_sem_seg", num_classes, "the label map", "seg_map_path")
+                self._compare_sizes(sample)
                 label = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
                 self.results.append(
                     self.intersect_and_union(predicted, label, num_classes, self.ignore_index)
@@ -115,6 +121,19 @@ class OpenVocabIoUMetric(IoUMetric):
                 picture = Image.fromarray((predicted.cpu().numpy() + shift).astype(kind))
                 name = f"{Path(sample['img_path']).stem}.png"
                 write_picture(Path(self.output_dir) / name, picture)
+
+    @staticmethod
+    def _compare_sizes(sample: Mapping[str, Any]) -> None:
+        """Refuse a prediction of another size than its label map: the photo was turned, or cut."""
+        predicted, labelled = (
+            tuple(sample[key]["data"].shape[-2:]) for key in ("pred_sem_seg", "gt_sem_seg")
+        )
+        path = sample.get("seg_map_path")
+        problem = size_problem(
+            str(sample.get("img_path", "a photo")), predicted, labelled, f"label map {path}"
+        )
+        if problem:
+            raise ValueError(problem)
 
     def _class_names(self) -> list[str]:
         """Names of the classes that are scored: the data set's, or some and the background.
@@ -174,7 +193,20 @@ class OpenVocabIoUMetric(IoUMetric):
         return hit, predicted + labelled - hit, predicted, labelled
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        """Means in percent, rounded to two decimals as mmseg does."""
+        """Means in percent, rounded to two decimals as mmseg does; says which classes are absent.
+
+        Raises:
+            ValueError: no label map has a pixel that is not ignored.
+        """
+        if not self.format_only and results and not any(bool(r[-1].any()) for r in results):
+            raise ValueError(
+                f"every pixel of the {len(results)} label maps is {self.ignore_index}, ignored: "
+                "there is nothing to score; check reduce_zero_label and the classes of the data "
+                "set, and the label maps"
+            )
+        if not self.format_only:
+            labelled, predicted = (sum(r[i] for r in results).numpy() > 0 for i in (-1, -2))
+            self._name_absent(labelled, predicted)
         whole = self.dataset_meta
         self.dataset_meta = {**whole, "classes": self._class_names()}  # for the table of classes
         try:
@@ -197,6 +229,38 @@ class OpenVocabIoUMetric(IoUMetric):
         if self.present_only:
             _print_both(metrics, counted, len(iou))
         return metrics
+
+    def _name_absent(self, labelled: np.ndarray, predicted: np.ndarray) -> None:
+        """Say which classes no label holds, and what becomes of them in the mean."""
+        names = self._class_names()
+        absent = np.flatnonzero(~labelled)
+        if not len(absent):
+            return
+        wrong = [names[i] for i in absent if predicted[i]]
+        text = (
+            f"{len(absent)} of {len(names)} classes are in no label: "
+            f"{', '.join(names[i] for i in absent[:8])}{', ...' if len(absent) > 8 else ''}; "
+            f"{len(absent) - len(wrong)} of them are not in the mean"
+        )
+        if wrong:
+            text += (
+                f", and {len(wrong)} that {'was' if len(wrong) == 1 else 'were'} predicted "
+                "somewhere count as 0 in mIoU (present_only=True leaves them out)"
+            )
+        print_log(text, logger="current", level=logging.WARNING)
+
+    def metric_names(self) -> list[str]:
+        """Names of the numbers that the metric gives."""
+        of = {"mIoU": ["mAcc"], "mDice": ["mAcc"], "mFscore": ["mPrecision", "mRecall"]}
+        names = ["aAcc", *self.metrics, *(other for kind in self.metrics for other in of[kind])]
+        if "mIoU" in self.metrics:
+            groups = self.groups
+            if groups is None:
+                groups = (self.dataset_meta or {}).get("groups") or {}
+            names += [f"mIoU_{group}" for group in groups]
+            if self.present_only:
+                names += [f"{name}_present" for name in names if name.startswith("mIoU")]
+        return names
 
     def _group_indices(self) -> dict[str, np.ndarray]:
         """Class indices of each group.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,7 @@ class RegionAccuracy(BaseMetric):
             )
         things = np.asarray(isthing, dtype=bool)
         labels = np.concatenate([result["labels"] for result in results])
+        self._name_absent(labels, len(things))
         metrics, columns = {}, {}
         for kind in sorted(results[0]["right"]):
             right = np.concatenate([result["right"][kind] for result in results], axis=1)
@@ -81,6 +83,19 @@ class RegionAccuracy(BaseMetric):
             counts = np.bincount(labels, minlength=len(things))
             print_log(self._table(columns, counts), logger="current")
         return metrics
+
+    def _name_absent(self, labels: NDArray[np.int64], num_classes: int) -> None:
+        """Say how many classes have no region, and so are in no mean."""
+        absent = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+        if len(absent):
+            names = list(self.dataset_meta.get("classes") or range(num_classes))  # type: ignore
+            listed = ", ".join(str(names[i]) for i in absent[:8])
+            print_log(
+                f"{len(absent)} of {num_classes} classes have no region and are in no mean: "
+                f"{listed}{', ...' if len(absent) > 8 else ''}",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def _table(self, columns: Mapping[str, NDArray[np.float64]], counts: NDArray[np.int64]) -> str:
         known = self.dataset_meta["classes"]  # type: ignore[index]

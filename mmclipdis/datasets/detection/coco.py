@@ -18,7 +18,7 @@ from mmclipdis.datasets.detection.classes import (
     OV_CLASSES,
     UNUSED_CLASSES,
 )
-from mmclipdis.engine.data_check import check_boxes, check_listed
+from mmclipdis.engine.data_check import check_boxes
 from mmclipdis.utils.coco_json import check_coco, read_coco
 from mmclipdis.utils.names import check_metainfo
 
@@ -145,10 +145,6 @@ class OVCocoDataset(CocoDataset):
             image["instances"] = [
                 box for box in image["instances"] if box["bbox_label"] not in dropped
             ]
-        if self.backend_args is None:
-            for warning in check_listed(self, images):
-                self._say(warning)
-        self.files_checked = True  # DataCheckHook need not look again
         self.cat2label = {i: self._numbered[i] for i in listed}
         # Only these count when images without annotations are left out.
         self.cat_ids: list[int] = [i for i in listed if self.cat2label[i] not in dropped]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from mmclipdis.datasets.recognition.partial_labels import known_labels, load_mask
-from mmclipdis.engine.data_check import check_listed
 from mmclipdis.utils.coco_json import read_coco
 from mmclipdis.utils.names import name_list
 
@@ -99,13 +97,9 @@ class MultiLabelDataset(BaseDataset):
         """Leave out images without any present class, then hide labels; say how many.
 
         Raises:
-            FileNotFoundError: photos are missing.
             ValueError: no image is left.
         """
         items: list[dict[str, Any]] = self.data_list
-        for warning in check_listed(self, items):
-            print_log(f"{type(self).__name__}: {warning}", logger="current", level=logging.WARNING)
-        self.files_checked = True  # DataCheckHook need not look again
         shown = [item for item in items if (item["gt_score"] == 1).any()]
         kept = shown if self.filter_empty else items
         classes, empty = self.metainfo["classes"], len(items) - len(shown)
