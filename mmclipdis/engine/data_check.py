@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmclipdis.utils.listed_files import (
+    ending_of,
     missing_message,
     missing_places,
     repeated,
@@ -28,6 +29,8 @@ _FILES = (
 
 def parts_of(dataset: Any) -> Iterator[Any]:
     """The data sets inside wrappers (repeated, joined, mixed), or the data set itself."""
+    while "wrapped" in getattr(dataset, "__dict__", ()):  # SeededDataset
+        dataset = dataset.wrapped
     inside = [dataset.dataset] if hasattr(dataset, "dataset") else getattr(dataset, "datasets", [])
     if not inside:
         yield dataset
@@ -106,7 +109,7 @@ def _unread(dataset: Any, items: Sequence[Mapping[str, Any]]) -> list[str]:
     texts = [] if same else [unread_pictures(photos, dataset.img_suffix, read)]
     if maps and not same and os.path.isdir(maps) and label_steps(dataset):
         alone = unread_by_ending(maps, "", read)
-        of_labels = alone[os.path.splitext(dataset.seg_map_suffix)[1]]
+        of_labels = alone[ending_of(dataset.seg_map_suffix)]
         if of_labels:
             texts.append(f"{of_labels:,} label maps below {maps!r} belong to no photo that is read")
     return texts

@@ -5,7 +5,6 @@ A few label maps are read before the first iteration, as the data set's own pipe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +50,7 @@ class LabelCounts:
             ValueError: It holds what is neither a class nor ignored, or is no map of one number
                 a pixel.
         """
+        labels = np.atleast_2d(labels)  # mmseg makes (W,) of a map of one row
         if labels.ndim != 2 or labels.dtype.kind not in "bui":
             raise ValueError(
                 f"label map {path} has {labels.shape} values of {labels.dtype}, as a coloured "
@@ -167,8 +167,8 @@ def _compare_photos(dataset: Any, places: Sequence[int], step: Any) -> None:
         return
     for place in places:
         item = load(dataset.get_data_info(place)) if load is not None else None
-        if item is not None and item.get("seg_map_path") and os.path.isfile(item["img_path"]):
-            compare(item, _labels(step, dict(item)).shape[:2])
+        if item is not None and item.get("seg_map_path"):
+            compare(item, _labels(step, dict(item)).shape)
 
 
 def compare(results: dict[str, Any], found: Sequence[int]) -> None:
@@ -177,12 +177,11 @@ def compare(results: dict[str, Any], found: Sequence[int]) -> None:
     Raises:
         ValueError: They differ.
     """
-    path = results.get("seg_map_path")
-    photo = str(results.get("img_path", "a photo"))
-    shape = results.get("ori_shape")
-    problem = shape is not None and size_problem(
-        photo, tuple(shape[:2]), (int(found[0]), int(found[1])), f"label map {path}"
-    )
+    path, shape = results.get("seg_map_path"), results.get("ori_shape")
+    if shape is None or len(found) != 2:  # mmseg makes (W,) of a map of one row
+        return
+    photo, said = str(results.get("img_path", "a photo")), (int(found[0]), int(found[1]))
+    problem = size_problem(photo, (shape[0], shape[1]), said, f"label map {path}")
     if problem:
         raise ValueError(problem)
 

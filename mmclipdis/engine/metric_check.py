@@ -27,7 +27,7 @@ _RECALLS = ("AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000"
 #: Numbers of mmdet's metrics that the options do not choose.
 _OF_DETECTION = {
     "CocoMetric": (),
-    "OVCocoMetric": ("base_ap50", "novel_ap50", "all_ap50"),
+    "OVCocoMetric": ("base_ap", "novel_ap", "base_ap50", "novel_ap50"),
 }
 
 

@@ -155,11 +155,16 @@ def unread_by_ending(folder: str, suffix: str, read: Collection[str]) -> Counter
     others: Counter[str] = Counter()
     for place, _, names in os.walk(folder, followlinks=True):
         for name in names:
-            ending = os.path.splitext(name)[1]
+            ending = ending_of(name)
             picture = ending.lower() in PICTURES and not (suffix and name.endswith(suffix))
             if picture and os.path.join(place, name) not in read:
                 others[ending] += 1
     return others
+
+
+def ending_of(name: str) -> str:
+    """``.png`` of ``a.png`` and of the suffix ``.png`` itself."""
+    return f".{name.rpartition('.')[2]}"
 
 
 def repeated(paths: Sequence[str], source: str) -> str:

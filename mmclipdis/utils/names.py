@@ -31,9 +31,10 @@ def name_list(value: Any, where: str, *, twice: bool = False) -> tuple[str, ...]
             f"with a comma for one name as well: ({value!r},)"
         )
     if isinstance(value, (Mapping, set, frozenset)) or not isinstance(value, Iterable):
+        kind = "dict" if isinstance(value, Mapping) else type(value).__name__  # ConfigDict
         raise ValueError(
-            f"{where} is a {type(value).__name__}, {_short(value)}; give a list of names, whose "
-            "places are the labels"
+            f"{where} is a {kind}, {_short(value)}; give a list of names, whose places are the "
+            "labels"
         )
     names = tuple(value)
     for place, name in enumerate(names):

@@ -169,7 +169,7 @@ class OVCocoDataset(CocoDataset):
                 where = f"{type(self).__name__}: {self.ann_file!r}"
                 raise ValueError(f"{where} has {len(items):,} images, none is left: {why}")
             self._say(f"{len(kept):,} of {len(items):,} images are used: {why}", level=logging.INFO)
-        self._say(check_boxes(self, kept, training=not self.test_mode))
+        check_boxes(self, kept, training=not self.test_mode)  # its warning is DataCheckHook's
         return kept
 
     def _say(self, text: str, before: str = "", level: int = logging.WARNING) -> None:
