@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 import mmclipdis  # noqa: F401  (registers)
@@ -23,6 +24,11 @@ from tests.faults.tiny import masks, runner
 from tests.paths import ROOT
 
 Change = Callable[[Path, dict[str, Any]], None]
+
+
+@pytest.fixture(autouse=True)
+def mmseg_scope() -> None:
+    init_default_scope("mmseg")
 
 
 @pytest.fixture
@@ -176,7 +182,6 @@ def test_photos_that_are_not_read_are_counted(tmp_path: Path, said: list[str]) -
         Image.new("RGB", (2, 2)).save(tmp_path / "img" / name, format="JPEG")
     (tmp_path / "ann/9.png").write_bytes((tmp_path / "ann/0.png").read_bytes())
     runner(tmp_path, dataset).test()
-    print(said)
     assert any("3 pictures below" in text and "2 .jpeg, 1 .JPG" in text for text in said)
     assert any("1 label maps below" in text and "belong to no photo" in text for text in said)
 
@@ -227,7 +232,7 @@ def test_the_first_epoch_of_many_maps_names_classes_without_labels(
 ) -> None:
     monkeypatch.setattr("mmclipdis.engine.label_check.LOOKED_AT", 1)
     monkeypatch.setattr("mmclipdis.engine.label_check.look_at_labels.__defaults__", (1,))
-    dataset = masks(tmp_path, [[[0, 0]], [[0, 1]], [[0, 255]]])
+    dataset = masks(tmp_path, [[[0, 0]] * 2, [[0, 1]] * 2, [[0, 255]] * 2])
     dataset["metainfo"] = {"classes": ("sky", "car", "dog")}
     runner(tmp_path, dataset, train=True, iters=3).train()
     told = [text for text in said if "first epoch" in text]

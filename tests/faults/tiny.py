@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from PIL import Image
@@ -51,7 +51,7 @@ def runner(
     **options: Any,
 ) -> Runner:
     """A runner of one data set with one of our hooks; ``train`` or else test."""
-    DefaultScope.get_instance(f"tiny-{scope}", scope_name=scope)
+    init_default_scope(scope)
     loader = {
         "batch_size": 1,
         "num_workers": 0,
