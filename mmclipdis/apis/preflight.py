@@ -95,11 +95,12 @@ def _check_detection(kind: type, dataset: Any) -> None:
 
     ours = getattr(kind, "labels_by_name", False)  # those check their json as they read it
     if issubclass(kind, CocoDataset) and not ours and not issubclass(kind, CocoPanopticDataset):
-        _check_stock_json(kind.__name__, dataset)
+        _check_stock_json(kind, dataset)
 
 
-def _check_stock_json(name: str, dataset: Any) -> None:
+def _check_stock_json(kind: type, dataset: Any) -> None:
     """Check a json that mmdet's own reader takes without looking."""
+    name = kind.__name__
     if not dataset.get("ann_file"):
         return
     root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or {}
@@ -112,12 +113,35 @@ def _check_stock_json(name: str, dataset: Any) -> None:
             f"{name}: {path} lacks what mmdet reads: {found.filled_line()}; add it, or take "
             "OVCocoDataset, which computes it"
         )
+    classes = (dataset.get("metainfo") or {}).get("classes") or kind.METAINFO["classes"]  # type: ignore[attr-defined]
+    _check_left(name, path, content, set(classes), dataset)
     if found.dropped:
         print_log(
             f"{name} {path}: boxes that do not count: {found.dropped_line()}",
             logger="current",
             level=logging.WARNING,
         )
+
+
+def _check_left(name: str, path: str, content: Any, classes: set[str], dataset: Any) -> None:
+    """Check that mmdet's filter leaves an image; without one it ends inside numpy."""
+    options = dataset.get("filter_cfg") or {}
+    if dataset.get("test_mode"):
+        options = {}
+    known = {item["id"] for item in content["categories"] if item["name"] in classes}
+    used = {note["image_id"] for note in content["annotations"] if note["category_id"] in known}
+    images, least = content["images"], options.get("min_size", 0)
+    empty = (options.get("filter_empty_gt") and [i for i in images if i["id"] not in used]) or []
+    small = [image for image in images if min(image["width"], image["height"]) < least]
+    left = len(images) - len({image["id"] for image in [*empty, *small]})
+    why = (
+        f"{len(empty):,} have no box of the classes in use, {len(small):,} have a side below "
+        f"{least} px (filter_cfg)"
+    )
+    if not left:
+        raise ValueError(f"{name}: {path!r} has {len(images):,} images, none is left: {why}")
+    if left < len(images):
+        print_log(f"{name} {path}: {left:,} of {len(images):,} images are used: {why}", "current")
 
 
 def _check_names(dataset: Any) -> None:

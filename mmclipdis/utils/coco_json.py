@@ -7,6 +7,7 @@ a reader leaves out is counted, and what would give a wrong number is refused.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -101,6 +102,12 @@ def check_parts(content: Any, source: str | Path, parts: Sequence[str] = PARTS) 
     for part in parts:
         if part != "annotations":  # those of panoptic files have none
             _unique(content[part], "id", part, source)
+    for image in content["images"] if "images" in parts else ():
+        name = image.get("file_name", image.get("coco_url"))
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"{source}: image {image['id']!r} has no file_name (and no coco_url); add it"
+            )
     if "categories" in parts:
         names = _unique(content["categories"], "name", "categories", source)
         wrong = next((name for name in names if not isinstance(name, str) or not name.strip()), "a")
@@ -199,8 +206,6 @@ def _complete_image(
 ) -> None:
     where = f"{source}: image {image['id']!r}"
     name = image.get("file_name", image.get("coco_url"))
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{where} has no file_name (and no coco_url); add it")
     if image.get("height") is None or image.get("width") is None:
         path = None if folder is None else os.path.join(folder, name)
         if path is None or not os.path.isfile(path):
@@ -293,6 +298,11 @@ def _area_of(note: Mapping[str, Any], box: Sequence[float]) -> float:
     mask = note.get("segmentation")
     if isinstance(mask, Mapping) and isinstance(mask.get("counts"), list):
         return float(sum(mask["counts"][1::2]))
+    if isinstance(mask, Mapping) and isinstance(mask.get("counts"), str):
+        with contextlib.suppress(ImportError, TypeError, ValueError):
+            from pycocotools import mask as runs  # mmdet's, which is optional
+
+            return float(runs.area({"size": mask["size"], "counts": mask["counts"].encode()}))
     area = 0.0
     for x, y in (part.T for part in _polygons(note)):
         area += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

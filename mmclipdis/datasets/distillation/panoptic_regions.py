@@ -138,6 +138,7 @@ def sorted_categories(content: Any, source: str) -> Sequence[Mapping[str, Any]]:
     categories = content.get("categories") if isinstance(content, Mapping) else content
     if not categories:
         raise ValueError(f"{source} lists no categories; name a file that does: categories_file")
+    check_parts({"categories": categories}, source, ("categories",))
     for category in categories:
         missing = {"id", "name", "isthing"} - set(category)
         if missing:

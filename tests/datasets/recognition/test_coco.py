@@ -138,7 +138,7 @@ def test_panoptic_json_has_the_same_labels(tmp_path: Path) -> None:
             "image_id 41, which is not among the 4 images",
         ),
         ({"annotations": [{"category_id": 3}]}, "annotation or category has no 'image_id'"),
-        ({"images": [{"id": 40}], "annotations": []}, "has no 'file_name'"),
+        ({"images": [{"id": 40}], "annotations": []}, "has no file_name"),
         ({"annotations": []}, "no image is left of the 4 .*filter_empty=False"),
     ],
 )
