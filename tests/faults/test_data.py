@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -17,8 +18,10 @@ import mmclipdis  # noqa: F401  (registers)
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.segment import read_photo
+from mmclipdis.clip.text.vocabulary import Vocabulary, novel_flags
 from mmclipdis.datasets import ShapeScenesDataset, VOCMultiLabelDataset
 from mmclipdis.evaluation import MultiLabelMetric, OpenVocabIoUMetric
+from mmclipdis.models.detection.class_text import DetectorText
 from tests.faults.endings import ends_in, raises
 from tests.faults.tiny import masks, runner
 from tests.paths import ROOT
@@ -103,6 +106,25 @@ def test_recognition_classes_without_comma(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/val.txt").write_text("a\n")
     raises("is the text 'dog'", VOCMultiLabelDataset, data_root=str(tmp_path), split="val",
            metainfo={"classes": ("dog")})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: novel_flags(("a", "b"), "b"), "novel_classes is the text 'b'"),
+        (lambda: novel_flags("ab", ("b",)), "the list of classes is the text 'ab'"),
+        (
+            lambda: Vocabulary.from_names(["a", "b"], background_index=0, background_names="sky"),
+            "background_names is the text 'sky'",
+        ),
+        (
+            lambda: DetectorText(None, text_embeddings="x.npy", embed_dim=4, words="sky"),
+            "words beside the classes is the text",
+        ),
+    ],
+)
+def test_parts_of_models_that_take_names(call: Any, line: str) -> None:
+    raises(line, call)
 
 
 # --- lists and files ---------------------------------------------------------------------------
@@ -250,8 +272,6 @@ def test_the_metric_names_classes_without_labels(tmp_path: Path, said: list[str]
 def test_an_evaluation_of_ignored_pixels_only_is_refused() -> None:
     metric = OpenVocabIoUMetric()
     metric.dataset_meta = {"classes": ("sky", "car")}
-    import torch
-
     data = {"data": torch.full((1, 2, 2), 255)}
     metric.process({}, [{"pred_sem_seg": {"data": data["data"] * 0}, "gt_sem_seg": data}])
     raises("every pixel of the 1 label maps is 255", metric.compute_metrics, metric.results)
