@@ -6,21 +6,20 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from mmclipdis.engine.data_check import check_boxes, check_listed, parts_of, some
-from mmclipdis.engine.label_check import compare, look_at_labels, turned_photos
-from mmclipdis.engine.metric_check import check_evaluator, check_monitored
+from mmclipdis.engine.label_check import Presence, compare, look_at_labels, turned_photos
+from mmclipdis.engine.metric_check import check_evaluator, check_hook_files, check_monitored
 from mmclipdis.utils.names import check_metainfo
 from mmclipdis.utils.photo_sizes import size_problem
 
-#: Loops of a runner, and whether they train.
-_LOOPS = (("_train_loop", True), ("_val_loop", False), ("_test_loop", False))
+#: Loops of a runner.
+_LOOPS = ("train", "val", "test")
+#: What becomes of a class without labels in mmseg's own metric.
+_SCORED = "these data: they are in no mean, or count as 0 where they were predicted"
 
 
 @HOOKS.register_module()
@@ -35,8 +34,8 @@ class DataCheckHook(Hook):
     - There are boxes to learn from.
     - A metric's own annotations are those of the data; ``save_best`` names a metric there is.
 
-    A training on more label maps than were read at the start is told after its first epoch which
-    classes no label held.
+    Where there are more label maps than were read at the start, the first epoch of a training and
+    an evaluation end with the names of classes that no label held.
 
     Raises:
         FileNotFoundError, ValueError: see above.
@@ -45,24 +44,25 @@ class DataCheckHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
-        self._unseen: np.ndarray | None = None
-        self._classes: list[str] = []
+        self._watched: dict[str, Presence] = {}
+        self._iterations = 0
 
     def before_run(self, runner: Any) -> None:
         """Check the loops that have been built; the others do not run."""
-        for name, training in _LOOPS:
-            loop = getattr(runner, name, None)
+        for phase in _LOOPS:
+            loop = getattr(runner, f"_{phase}_loop", None)
             if loop is None or isinstance(loop, Mapping):
                 continue
             evaluator = getattr(loop, "evaluator", None)
             told = any(getattr(m, "names_absent_classes", False) for m in _metrics(evaluator))
             for dataset in parts_of(loop.dataloader.dataset):
-                self._check(dataset, training, told)
+                self._check(dataset, phase, told)
             if evaluator is not None:
                 check_evaluator(evaluator, list(parts_of(loop.dataloader.dataset)))
         check_monitored(runner)
+        check_hook_files(getattr(runner, "cfg", None) or {})
 
-    def _check(self, dataset: Any, training: bool, told: bool) -> None:
+    def _check(self, dataset: Any, phase: str, told: bool) -> None:
         name = type(dataset).__name__
         meta = getattr(dataset, "metainfo", None)
         if isinstance(meta, Mapping):
@@ -75,16 +75,15 @@ class DataCheckHook(Hook):
                 "or filter_cfg leaves all out (images without boxes of the classes in use, or "
                 "smaller than min_size)"
             )
-        for text in filter(None, self._look(dataset, training, told)):
+        for text in filter(None, self._look(dataset, phase, told)):
             print_log(f"{name}: {text}", logger="current", level=logging.WARNING)
         watch_sizes(dataset)
 
-    def _look(self, dataset: Any, training: bool, told: bool) -> Iterator[str]:
-        """Warnings about one data set."""
+    def _look(self, dataset: Any, phase: str, told: bool) -> Iterator[str]:
+        """Warnings about one data set; ``told``: a metric will name classes without labels."""
         name = type(dataset).__name__
-        items = None
+        items = [dataset.get_data_info(place) for place in range(len(dataset))]
         if not getattr(dataset, "files_checked", False):
-            items = [dataset.get_data_info(place) for place in range(len(dataset))]
             yield from check_listed(dataset, items)
         counts = look_at_labels(dataset)
         if counts is not None:
@@ -92,38 +91,63 @@ class DataCheckHook(Hook):
                 raise ValueError(f"{name}: {problem}")
             if not told and (warning := counts.warning()):
                 yield warning
-            if training and counts.maps < counts.of:
-                self._classes, self._unseen = counts.classes, counts.pixels == 0
-        if items and "instances" in items[0]:
-            yield check_boxes(dataset, items, training)
-        if (items and items[0].get("seg_map_path")) or (items and "instances" in items[0]):
+            if counts.maps < counts.of and not told:
+                self._watch(phase, Presence(counts))
+        if "instances" in items[0]:
+            yield check_boxes(dataset, items, phase == "train")
+        if counts is not None or "instances" in items[0]:
             yield turned_photos([str(item["img_path"]) for item in items])
+
+    def _watch(self, phase: str, presence: Presence) -> None:
+        other = self._watched.get(phase)
+        if other is not None and other.classes == presence.classes:  # data sets that are joined
+            presence.unseen &= other.unseen
+        self._watched[phase] = presence
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Note which classes the labels of a batch hold; say at the end of an epoch which none."""
-        if self._unseen is None:
+        presence = self._watched.get("train")
+        if presence is None:
             return
-        if self._unseen.any() and isinstance(data_batch, Mapping):
-            for sample in data_batch.get("data_samples") or ():
-                if "gt_sem_seg" in sample:
-                    labels = sample.gt_sem_seg.data.reshape(-1).long().cpu()
-                    size = max(len(self._unseen), int(labels.max()) + 1 if len(labels) else 0)
-                    seen = torch.bincount(labels, minlength=size).numpy()[: len(self._unseen)] > 0
-                    self._unseen &= ~seen
-        if runner.iter + 1 >= len(runner.train_dataloader):
-            everywhere = torch.from_numpy(self._unseen.astype(np.int64))
-            all_reduce(everywhere, "min")  # unseen in every process
-            absent = [name for name, n in zip(self._classes, everywhere.tolist()) if n]
-            self._unseen = None
-            if absent:
-                print_log(
-                    f"{len(absent)} of {len(self._classes)} classes were in no label of the first "
-                    f"epoch, and nothing is learnt of them: {some(absent)}",
-                    logger="current",
-                    level=logging.WARNING,
-                )
+        presence.add(data_batch.get("data_samples") if isinstance(data_batch, Mapping) else ())
+        self._iterations += 1  # not the runner's: it may have been resumed
+        if self._iterations >= len(runner.train_dataloader):
+            self._say_absent("train", "the first epoch, and nothing is learnt of them")
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note which classes the labels hold."""
+        if "val" in self._watched:
+            self._watched["val"].add(outputs)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Say which classes no label held."""
+        self._say_absent("val", _SCORED)
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note which classes the labels hold."""
+        if "test" in self._watched:
+            self._watched["test"].add(outputs)
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Say which classes no label held."""
+        self._say_absent("test", _SCORED)
+
+    def _say_absent(self, phase: str, where: str) -> None:
+        presence = self._watched.pop(phase, None)
+        absent = presence.absent() if presence is not None else []
+        if presence is not None and absent:
+            print_log(
+                f"{len(absent)} of {len(presence.classes)} classes were in no label of {where}: "
+                f"{some(absent)}",
+                logger="current",
+                level=logging.WARNING,
+            )
 
 
 def _metrics(evaluator: Any) -> Sequence[Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.dist import all_reduce
 
 from mmclipdis.engine.data_check import label_steps, some, steps_of
 from mmclipdis.utils.photo_sizes import orientation, size_problem
@@ -111,6 +113,36 @@ class LabelCounts:
         )
 
 
+class Presence:
+    """Which classes the labels of the samples that have passed hold.
+
+    Args:
+        counts: What is known already.
+    """
+
+    def __init__(self, counts: LabelCounts) -> None:
+        self.classes = counts.classes
+        self.unseen = counts.pixels == 0
+        self.labelled = False
+
+    def add(self, samples: Any) -> None:
+        """Note the labels ``gt_sem_seg`` of some data samples; free once all have been seen."""
+        for sample in samples or ():
+            if not self.unseen.any() or "gt_sem_seg" not in sample:
+                continue
+            self.labelled = True
+            labels = sample.gt_sem_seg.data.reshape(-1).long().cpu()
+            seen = torch.bincount(labels.clamp(min=0), minlength=len(self.unseen))
+            self.unseen &= seen.numpy()[: len(self.unseen)] == 0
+
+    def absent(self) -> list[str]:
+        """Names of the classes that no process has seen; none where no sample had labels."""
+        everywhere = torch.tensor([not self.labelled, *self.unseen.tolist()], dtype=torch.int64)
+        all_reduce(everywhere, "min")
+        nobody, *unseen = everywhere.tolist()
+        return [] if nobody else [name for name, n in zip(self.classes, unseen) if n]
+
+
 def look_at_labels(dataset: Any, most: int = LOOKED_AT) -> LabelCounts | None:
     """Read some label maps of a data set, more until one has a label; None if it loads none.
 
@@ -120,7 +152,9 @@ def look_at_labels(dataset: Any, most: int = LOOKED_AT) -> LabelCounts | None:
     """
     steps, meta = label_steps(dataset), getattr(dataset, "metainfo", None) or {}
     total = len(dataset)
-    if not steps or not meta.get("classes") or not total:
+    # detectors read stuff maps, of other classes than those of their boxes
+    of_segmentation = hasattr(dataset, "reduce_zero_label")
+    if not steps or not meta.get("classes") or not total or not of_segmentation:
         return None
     classes = list(meta["classes"])
     merged = meta.get("background_from")

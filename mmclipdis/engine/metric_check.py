@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -22,6 +23,8 @@ _OF_SEGMENTATION = {
     "mDice": ("mDice", "mAcc"),
     "mFscore": ("mFscore", "mPrecision", "mRecall"),
 }
+#: Options of hooks that name a file to read.
+_READ = ("checkpoint", "ckpt", "load_from")
 _ITEMS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _RECALLS = ("AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000")
 #: Numbers of mmdet's metrics that the options do not choose.
@@ -43,7 +46,13 @@ def check_evaluator(evaluator: Any, datasets: Sequence[Any]) -> None:
         if not isinstance(content, dict):
             continue
         name = f"the annotations (ann_file) of {type(metric).__name__}"
-        check_coco(content, name)
+        dropped = check_coco(content, name).dropped_line()
+        if dropped:
+            print_log(
+                f"{name}: boxes {dropped}; the metric counts them as missed",
+                logger="current",
+                level=logging.WARNING,
+            )
         for dataset in datasets:
             _compare(content, dataset, name)
 
@@ -118,7 +127,11 @@ def check_monitored(runner: Any) -> None:
         if found is None:
             return
         names |= found
-    for hook in runner.hooks:
+    schedulers = getattr(runner, "param_schedulers", None) or ()
+    if isinstance(schedulers, Mapping):
+        schedulers = [one for several in schedulers.values() for one in several]
+    watching = [one for one in schedulers if getattr(one, "need_val_args", False)]
+    for hook in [*runner.hooks, *watching]:
         best = getattr(hook, "save_best", None)
         wanted = getattr(hook, "key_indicators", None) if best else None
         asked = [*(wanted or ()), *filter(None, [getattr(hook, "monitor", None)])]
@@ -132,3 +145,20 @@ def check_monitored(runner: Any) -> None:
                     f"{type(hook).__name__}: {option}={name!r} is no number of the validation; "
                     f"{hint}There are {some(sorted(names), 12)}"
                 )
+
+
+def check_hook_files(config: Mapping[str, Any]) -> None:
+    """Check that the files that hooks of a config read are there.
+
+    Raises:
+        FileNotFoundError: One is not; names the hook and the option.
+    """
+    hooks = [*(config.get("custom_hooks") or ()), *(config.get("default_hooks") or {}).values()]
+    for hook in hooks:
+        for key, value in hook.items() if isinstance(hook, Mapping) else ():
+            names_file = key in _READ or key.endswith(("_file", "_checkpoint"))
+            written = key.startswith(("out", "save", "dump"))
+            if not names_file or written or not isinstance(value, str) or "://" in value:
+                continue
+            if value and not os.path.exists(value):
+                raise FileNotFoundError(f"{hook.get('type')}: {key}={value!r} does not exist")

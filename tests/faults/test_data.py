@@ -20,6 +20,8 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.segment import read_photo
 from mmclipdis.clip.text.vocabulary import Vocabulary, novel_flags
 from mmclipdis.datasets import ShapeScenesDataset, VOCMultiLabelDataset
+from mmclipdis.engine.label_check import look_at_labels
+from mmclipdis.engine.metric_check import check_hook_files
 from mmclipdis.evaluation import MultiLabelMetric, OpenVocabIoUMetric
 from mmclipdis.models.detection.class_text import DetectorText
 from tests.faults.endings import ends_in, raises
@@ -252,12 +254,14 @@ def test_a_class_that_no_label_holds_is_named(train: bool, tmp_path: Path, said:
 def test_the_first_epoch_of_many_maps_names_classes_without_labels(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmclipdis.engine.label_check.LOOKED_AT", 1)
-    monkeypatch.setattr("mmclipdis.engine.label_check.look_at_labels.__defaults__", (1,))
+    monkeypatch.setattr(look_at_labels, "__defaults__", (1,))
     dataset = masks(tmp_path, [[[0, 0]] * 2, [[0, 1]] * 2, [[0, 255]] * 2])
     dataset["metainfo"] = {"classes": ("sky", "car", "dog")}
-    runner(tmp_path, dataset, train=True, iters=3).train()
+    runner(tmp_path, dataset, train=True, iters=5).train()
     told = [text for text in said if "first epoch" in text]
+    assert len(told) == 1 and "1 of 3 classes" in told[0] and told[0].endswith("dog")
+    runner(tmp_path, dataset).test()  # with mmseg's own metric
+    told = [text for text in said if "they are in no mean" in text]
     assert len(told) == 1 and "1 of 3 classes" in told[0] and told[0].endswith("dog")
 
 
@@ -353,6 +357,12 @@ def test_numbers_that_no_metric_gives(hook: dict[str, Any], line: str, tmp_path:
         custom_hooks=[{"type": "DataCheckHook"}, *([hook] if "monitor" in hook else [])],
     )  # fmt: skip
     raises(line, run.train)
+
+
+def test_a_hook_that_names_a_file_that_is_not_there() -> None:
+    hooks = {"custom_hooks": [{"type": "TeacherHook", "checkpoint": "none.pth"}]}
+    raises("TeacherHook: checkpoint='none.pth' does not exist", check_hook_files, hooks)
+    check_hook_files({"custom_hooks": [{"type": "DumpHook", "out_file": "later.json"}]})
 
 
 # --- by the tools ------------------------------------------------------------------------------
