@@ -68,6 +68,9 @@ def check_listed(dataset: Any, items: Sequence[Mapping[str, Any]]) -> list[str]:
         FileNotFoundError: Files are missing; counts them, and names the first with its line.
     """
     name, source = type(dataset).__name__, _source(dataset)
+    steps = steps_of(getattr(getattr(dataset, "pipeline", None), "transforms", ()))
+    if any(getattr(part, "backend_args", None) for part in (dataset, *steps)):
+        return []  # the files are not on a disk here
     suffixes = {"img_path": "img_suffix", "seg_map_path": "seg_map_suffix"}
     for key, what, remedy in _FILES:
         if key == "seg_map_path" and not label_steps(dataset):

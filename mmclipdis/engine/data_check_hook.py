@@ -77,7 +77,7 @@ class DataCheckHook(Hook):
             )
         for text in filter(None, self._look(dataset, phase, told)):
             print_log(f"{name}: {text}", logger="current", level=logging.WARNING)
-        watch_sizes(dataset)
+        watch_sizes(dataset, boxes={"height", "width"} <= dataset.get_data_info(0).keys())
 
     def _look(self, dataset: Any, phase: str, told: bool) -> Iterator[str]:
         """Warnings about one data set; ``told``: a metric will name classes without labels."""
@@ -180,17 +180,21 @@ class SizesAgree:
         return f"{type(self).__name__}(labels={self.labels})"
 
 
-def watch_sizes(dataset: Any) -> None:
+def watch_sizes(dataset: Any, boxes: bool) -> None:
     """Have a data set compare each photo with its annotation right after they are loaded.
 
     mmseg's, mmdet's and mmcv's own loaders do not; ours do by themselves.
+
+    Args:
+        dataset: With a pipeline, to which steps are added.
+        boxes: Whether its annotations tell the sizes of photos.
     """
     steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
     if not isinstance(steps, list) or any(isinstance(step, SizesAgree) for step in steps):
         return
     for place in reversed(range(len(steps))):
         name = type(steps[place]).__name__
-        if name == "LoadImageFromFile":
+        if name == "LoadImageFromFile" and boxes:
             steps.insert(place + 1, SizesAgree(labels=False))
         elif name == "LoadAnnotations" and hasattr(steps[place], "_load_seg_map"):
             steps.insert(place + 1, SizesAgree(labels=True))

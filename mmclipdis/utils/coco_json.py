@@ -230,7 +230,7 @@ def _boxes(notes: Sequence[Mapping[str, Any]], source: str | Path) -> np.ndarray
         boxes = np.array(0)
     if boxes.shape == (len(notes), 4) and boxes.dtype.kind in "if" and np.isfinite(boxes).all():
         return boxes.astype(np.float64)
-    wrong = [note for note in notes if not _is_box(note["bbox"])]
+    wrong = [note for note in notes if not is_box(note["bbox"])]
     raise ValueError(
         f"{source}: annotation {wrong[0]['id']} (image {wrong[0]['image_id']}) has the bbox "
         f"{_short(wrong[0]['bbox'])}, which is not x, y, width, height as four finite numbers "
@@ -238,7 +238,8 @@ def _boxes(notes: Sequence[Mapping[str, Any]], source: str | Path) -> np.ndarray
     )
 
 
-def _is_box(box: Any) -> bool:
+def is_box(box: Any) -> bool:
+    """Whether ``box`` is four finite numbers."""
     return (
         isinstance(box, (list, tuple))
         and len(box) == 4

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from mmengine.registry import init_default_scope
 
 import mmclipdis  # noqa: F401  (registers)
 from mmclipdis.apis.preflight import check_data
-from mmclipdis.datasets import CocoMultiLabelDataset, PanopticRegionsDataset
+from mmclipdis.datasets import CocoMultiLabelDataset, DistillImageDataset, PanopticRegionsDataset
+from mmclipdis.engine import DataCheckHook
 from tests.faults.endings import raises
 from tests.faults.tiny import runner
 from tools.dataset_converters import ov_coco
@@ -280,3 +282,71 @@ def test_nothing_is_left_of_mmdets_data_set(tmp_path: Path) -> None:
     notes(content, iscrowd=1)
     dataset = config(save(tmp_path, content), "CocoDataset")
     raises("has a box to learn from", runner(tmp_path, dataset, train=True, scope="mmdet").train)
+
+
+def panoptic(folder: Path, **segment: Any) -> dict[str, Any]:
+    """Options of a panoptic data set; ``segment`` changes its only segment, None takes away."""
+    content = sound()
+    content["categories"] = [{**c, "isthing": 1} for c in content["categories"]]
+    values = {"id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 0, **segment}
+    kept = {key: value for key, value in values.items() if value is not None}
+    content["annotations"] = [{"image_id": 1, "file_name": "1.png", "segments_info": [kept]}]
+    prefix = {"img_path": str(folder), "seg_map_path": str(folder)}
+    return {"ann_file": str(save(folder, content)), "data_prefix": prefix}
+
+
+@pytest.mark.parametrize(
+    ("segment", "line"),
+    [
+        pytest.param({"bbox": [0, 0, 9]}, r"segment 1 has the bbox \[0, 0, 9\]", id="three"),
+        pytest.param({"bbox": ["0", "0", "9", "9"]}, "which is not x, y, width", id="text"),
+        pytest.param({"bbox": [math.nan, 0, 9, 9]}, "four finite numbers", id="nan"),
+        pytest.param({"bbox": None}, "has no 'bbox'; it must be COCO's json", id="no_bbox"),
+        pytest.param({"category_id": 9}, "category_id 9 is none of the 2", id="category"),
+    ],
+)
+def test_segments_of_a_panoptic_json(segment: Content, line: str, tmp_path: Path) -> None:
+    raises(line, PanopticRegionsDataset, **panoptic(tmp_path, **segment))
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+def test_ids_that_are_lists_in_recognition(key: str, tmp_path: Path) -> None:
+    content = sound()
+    notes(content, **{key: [1]})
+    prefix = {"img_path": str(tmp_path)}
+    path = save(tmp_path, content)
+    raises("a.json", CocoMultiLabelDataset, ann_file=str(path), data_prefix=prefix)
+    raises(f"{key} .1., which is none", DATASETS.build, config(path))
+
+
+def test_photos_of_recognition_and_panoptic_data_that_are_not_there(tmp_path: Path) -> None:
+    options = panoptic(tmp_path)
+    (tmp_path / "1.png").unlink()
+    line = "1 of 1 photos are not there; the first is .*1.png', in .*a.json"
+    raises(line, _look, PanopticRegionsDataset(**options))
+    path = save(tmp_path, sound())
+    (tmp_path / "2.png").unlink()
+    data = CocoMultiLabelDataset(ann_file=str(path), data_prefix={"img_path": str(tmp_path)})
+    raises("1 of 2 photos are not there; the first is .*2.png', in .*a.json", _look, data)
+
+
+def test_images_of_a_distillation_that_are_not_there_or_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    place = "mmclipdis.datasets.distillation.images.print_log"
+    monkeypatch.setattr(place, lambda text, **_: said.append(text))
+    path = save(tmp_path, sound())
+    (tmp_path / "2.png").unlink()
+    DistillImageDataset(ann_file=str(path), data_prefix={"img_path": str(tmp_path)})
+    assert "1 of 2 images that" in said[0] and "2.png" in said[0]
+    (tmp_path / "b.gif").write_bytes(b"GIF89a")
+    DistillImageDataset(data_prefix={"img_path": str(tmp_path)})
+    assert "1 pictures below" in said[1] and "1 .gif" in said[1]
+
+
+def _look(dataset: Any) -> None:
+    """What the hook does before a test."""
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), evaluator=None)
+    loops = {"_train_loop": None, "_val_loop": None, "_test_loop": loop}
+    DataCheckHook().before_run(SimpleNamespace(**loops, hooks=[]))

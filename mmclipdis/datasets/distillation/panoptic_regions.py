@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from mmclipdis.utils.coco_json import check_parts, read_json
+from mmclipdis.utils.coco_json import check_parts, is_box, read_json
 
 
 @DATASETS.register_module()
@@ -88,7 +88,13 @@ class PanopticRegionsDataset(BaseDataset):
         )
         labels = {category["id"]: label for label, category in enumerate(categories)}
         images = {image["id"]: image for image in content["images"]}
-        return [self._item(note, images, labels) for note in content["annotations"]]
+        try:
+            return [self._item(note, images, labels) for note in content["annotations"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.ann_file}: an image, annotation or segment has no {error}; it must be "
+                "COCO's json of panoptic segments"
+            ) from error
 
     def _item(
         self, note: Mapping[str, Any], images: Mapping[Any, Any], labels: Mapping[Any, int]
@@ -105,6 +111,11 @@ class PanopticRegionsDataset(BaseDataset):
                 raise ValueError(
                     f"{where}: category_id {category} is none of the {len(labels)} categories; "
                     "name the right ones with categories_file"
+                )
+            if not is_box(segment["bbox"]):
+                raise ValueError(
+                    f"{where}: segment {segment['id']} has the bbox {segment['bbox']!r}, which is "
+                    "not x, y, width, height as four finite numbers; repair or replace the file"
                 )
             label = labels[category]
             segments.append(

@@ -196,7 +196,7 @@ class CocoMultiLabelDataset(MultiLabelDataset):
                 }
                 for image in content["images"]
             ]
-        except KeyError as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.ann_file}: an image, annotation or category has no {error}; it must be "
                 "COCO's json of instances or panoptic segments"
