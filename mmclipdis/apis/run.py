@@ -27,7 +27,7 @@ from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
 from mmclipdis.engine.checkpoint_files import newest_checkpoint
 from mmclipdis.engine.checkpoint_io import is_remote
-from mmclipdis.engine.data_guard import DataGuard
+from mmclipdis.engine.data_check_hook import DataCheckHook
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard, check_trained
 from mmclipdis.engine.work_folder import lock_work_folder
 
@@ -176,7 +176,8 @@ def build_runner(config: Config) -> Runner:
     kind = "runner_type" in config
     runner: Runner = RUNNERS.build(config) if kind else Runner.from_cfg(config)
     runner.register_hook(ForeignCheckpointGuard())
-    runner.register_hook(DataGuard())
+    if not any(isinstance(hook, DataCheckHook) for hook in runner.hooks):  # VocabularyHook is one
+        runner.register_hook(DataCheckHook())
     # mmengine warns of every frozen parameter by its name: hundreds of lines for a frozen tower.
     runner.logger.addFilter(_is_no_frozen_parameter)
     return runner

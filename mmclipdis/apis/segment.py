@@ -16,7 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, MODELS
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from mmclipdis.datasets.loading import LoadReadableImage
@@ -28,6 +28,7 @@ from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProces
 from mmclipdis.models.text_encoder import typed_names
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.labels import no_class
+from mmclipdis.utils.names import name_list
 from mmclipdis.utils.pictures import check_size
 from mmclipdis.visualization import NO_COLOUR, blend, class_palette, draw_sheet
 
@@ -231,7 +232,7 @@ def segment(
 
 
 def read_photo(photo: Photo) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a file (turned as its EXIF tag says), array or Pillow image.
+    """RGB uint8 (H, W, 3) of a file or Pillow image (turned as its EXIF tag says), or array.
 
     Raises:
         FileNotFoundError, ValueError: no such file, no image, no pixels or too many.
@@ -242,7 +243,8 @@ def read_photo(photo: Photo) -> np.ndarray:
         return np.ascontiguousarray(loaded["img"][..., ::-1])
     if isinstance(photo, Image.Image):  # Pillow decodes when it converts
         check_size(photo.size, "the photo")
-    picture = np.asarray(photo.convert("RGB") if isinstance(photo, Image.Image) else photo)
+        photo = ImageOps.exif_transpose(photo).convert("RGB")  # as files are
+    picture = np.asarray(photo)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"a photo must be RGB uint8 (H, W, 3), got {picture.dtype} {picture.shape}"
@@ -301,7 +303,9 @@ def _dataset_names(config: Any) -> tuple[str, ...] | None:
     dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
     own = dataset.get("metainfo", {}).get("classes")
     found = DATASETS.get(dataset["type"]) if isinstance(dataset.get("type"), str) else None
-    return own or (found.METAINFO.get("classes") if found is not None else None)
+    if own:
+        return name_list(own, "metainfo['classes'] of the config's data set", twice=True)
+    return found.METAINFO.get("classes") if found is not None else None
 
 
 def _pipeline_of(config: Any) -> list[Mapping[str, Any]]:

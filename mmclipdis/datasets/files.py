@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
+from mmclipdis.engine.data_check import check_listed
+from mmclipdis.utils.listed_files import read_split
+from mmclipdis.utils.names import check_metainfo
 from mmclipdis.utils.paths import check_samples
 
 
@@ -38,19 +44,49 @@ def check_files(name: str, folder: str, split: str = "", suffix: str = "") -> No
 
 
 class FilesThere(BaseSegDataset):
-    """Base of the data sets here: missing files are one error that says what to set."""
+    """Base of the data sets here: what is wrong with names, lists and files is said first."""
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        loaded: dict[str, Any] = super()._load_metainfo(metainfo)
+        check_metainfo(loaded, cls.__name__, twice=True)
+        return loaded
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """List images and label maps.
 
+        Lists are read as Windows and spreadsheets write them, too; what lies in the folder and is
+        not read is counted in a warning.
+
         Raises:
-            FileNotFoundError: the image folder, the split file or the photos are missing.
-            ValueError: the split file names photos outside ``data_root``.
+            FileNotFoundError: the image folder, the split file, or any photo or label map that is
+                to be read is missing.
+            ValueError: the split file is no list of names, or names photos outside ``data_root``.
         """
-        folder = self.data_prefix.get("img_path") or ""
-        check_files(type(self).__name__, folder, self.ann_file, self.img_suffix)
-        listed: list[dict[str, Any]] = super().load_data_list()
+        name, folder = type(self).__name__, self.data_prefix.get("img_path") or ""
+        check_files(name, folder, self.ann_file, self.img_suffix)
+        split = self.ann_file if os.path.isfile(self.ann_file) else ""
+        listed: list[dict[str, Any]] = self._of_split() if split else super().load_data_list()
         if not listed:
-            raise FileNotFoundError(f"{type(self).__name__}: {self.ann_file!r} lists no photo")
+            raise FileNotFoundError(f"{name}: {self.ann_file!r} lists no photo")
         check_samples(self, listed)
+        for warning in check_listed(self, listed):
+            print_log(f"{type(self).__name__}: {warning}", logger="current", level=logging.WARNING)
+        self.files_checked = True  # DataCheckHook need not look again
+        return listed
+
+    def _of_split(self) -> list[dict[str, Any]]:
+        """As mmseg's, of the names that :func:`read_split` reads."""
+        photos, maps = (self.data_prefix.get(key) for key in ("img_path", "seg_map_path"))
+        listed = []
+        for _, name in read_split(self.ann_file):
+            item = {
+                "img_path": os.path.join(photos or "", name + self.img_suffix),
+                "label_map": self.label_map,
+                "reduce_zero_label": self.reduce_zero_label,
+                "seg_fields": [],
+            }
+            if maps is not None:
+                item["seg_map_path"] = os.path.join(maps, name + self.seg_map_suffix)
+            listed.append(item)
         return listed

@@ -12,6 +12,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
+from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels
 
 #: What OpenCV, mmcv and Pillow raise for a broken file; Pillow's OSErrors have no ``errno``.
@@ -44,8 +45,9 @@ class LoadReadableImage(LoadImageFromFile):
         Raises:
             FileNotFoundError: there is no such file.
             OSError: the system does not give the file: permissions, a failing disk.
-            ValueError: the file is no image, an image without pixels, or one of more than
-                ``max_pixels``.
+            ValueError: the file is no image, an image without pixels, one of more than
+                ``max_pixels``, or of another size than the annotation says (``height``, ``width``):
+                turned by its EXIF tag, for instance.
         """
         path = results["img_path"]
         try:
@@ -64,6 +66,10 @@ class LoadReadableImage(LoadImageFromFile):
             raise ValueError(f"{path} is an image without pixels; replace or remove it")
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        if {"height", "width"} <= results.keys():
+            said = (results["height"], results["width"])
+            if problem := size_problem(str(path), image.shape[:2], said, "its annotation"):
+                raise ValueError(problem)
         return results
 
     def _decode(self, path: str) -> np.ndarray:

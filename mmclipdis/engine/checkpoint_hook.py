@@ -148,6 +148,12 @@ class ExactCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return
+        absent = [key for key in self.key_indicators if key != "auto" and key not in metrics]
+        if absent:
+            raise ValueError(
+                f"save_best={absent[0]!r} is none of the numbers of the validation: "
+                f"{', '.join(metrics) or 'there are none'}"
+            )
         with self._kept_on_failure(runner), self._late_removal():
             super()._save_best_checkpoint(runner, metrics)
 

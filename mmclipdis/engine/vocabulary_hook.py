@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmclipdis.clip.text.vocabulary import novel_flags
-from mmclipdis.engine.moved_pixels import check_loops
-from mmclipdis.engine.photos_alone import take_photos_alone
+from mmclipdis.engine.data_check_hook import DataCheckHook
+from mmclipdis.utils.names import name_list
 
 T = TypeVar("T", bound=tuple)
 
 
 @HOOKS.register_module()
-class VocabularyHook(Hook):
+class VocabularyHook(DataCheckHook):
     """Gives a model that follows its data set the class names of the data it is about to see.
 
     Before training, validation and testing the hook reads ``metainfo['classes']`` of the loop's
@@ -29,12 +28,10 @@ class VocabularyHook(Hook):
     in that order.
     A model without vocabulary is left alone, and so is, in training, a part of it that says
     ``used_in_training = False``.
+    Before all, the data themselves are looked at, see :class:`DataCheckHook`.
     A part with ``set_novel`` (an open-vocabulary detector) is also told which of the classes
     ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list (with
     a chosen vocabulary it is then told nothing).
-    Before a run, pipelines for validation and testing that move pixels which nothing moves back are
-    refused (:func:`~mmclipdis.engine.moved_pixels.check_test_pipeline`), and stock segmentors take
-    photos one at a time (:mod:`~mmclipdis.engine.photos_alone`).
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
@@ -46,13 +43,9 @@ class VocabularyHook(Hook):
     priority = "VERY_HIGH"  # other hooks and the loops may already use the vocabulary
 
     def __init__(self) -> None:
+        super().__init__()
         self._train_classes: tuple[str, ...] | None = None
         self._train_novel: tuple[bool, ...] | None = None
-
-    def before_run(self, runner: Any) -> None:
-        """Refuse pipelines whose results would lie elsewhere than what they are compared with."""
-        check_loops(runner)
-        take_photos_alone(runner)
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training data."""
@@ -125,12 +118,12 @@ def find_classes(dataset: Any) -> tuple[str, ...] | None:
             "metainfo=dict(classes=...)"
         )
 
-    return _common(dataset, lambda metainfo, _: _classes(metainfo), problem)
+    return _common(dataset, _classes, problem)
 
 
-def _classes(metainfo: Mapping[str, Any]) -> tuple[str, ...]:
-    classes = metainfo["classes"]
-    return (classes,) if isinstance(classes, str) else tuple(classes)
+def _classes(metainfo: Mapping[str, Any], owner: str) -> tuple[str, ...]:
+    # two lines of ADE20K-847 may share a name; its data set warns of that
+    return name_list(metainfo["classes"], f"metainfo['classes'] of {owner}", twice=True)
 
 
 def _common(
@@ -216,8 +209,7 @@ def _flags(metainfo: Mapping[str, Any], where: str) -> tuple[bool, ...] | None:
     novel = metainfo.get("novel_classes")
     if novel is None:
         return None
-    where = f"metainfo['novel_classes'] of {where}"
-    return novel_flags(_classes(metainfo), novel, where)
+    return novel_flags(_classes(metainfo, where), novel, f"metainfo['novel_classes'] of {where}")
 
 
 def _set_classes(

@@ -13,6 +13,7 @@ from mmengine.registry import METRICS
 from numpy.typing import NDArray
 
 from mmclipdis.evaluation.precision import average_precision, confusion, precision_recall
+from mmclipdis.utils.names import name_list
 
 ABSENT = ("skip", "zero")
 
@@ -139,9 +140,16 @@ class MultiLabelMetric(BaseMetric):
             print_log(self._table(columns, (target == 1).sum(0)), logger="current")
         return metrics
 
+    def metric_names(self) -> list[str]:
+        """Names of the numbers that the metric gives."""
+        keys = ("CP", "CR", "CF1", "CF1_h", "OP", "OR", "OF1")
+        return ["mAP", *keys, *(f"{key}_top{k}" for k in self.topk for key in keys)]
+
     def _names(self, num_classes: int) -> list[str]:
-        names = (self.dataset_meta or {}).get("classes") or range(num_classes)
-        return [str(name) for name in names]
+        names = (self.dataset_meta or {}).get("classes")
+        if not names:
+            return [str(label) for label in range(num_classes)]
+        return list(name_list(names, "metainfo['classes'] of the data set"))
 
     def _name_absent(self, present: NDArray[np.bool_]) -> None:
         if present.all():

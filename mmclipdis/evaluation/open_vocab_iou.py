@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from mmclipdis.utils.labels import no_class
+from mmclipdis.utils.names import group_lists, name_list
 from mmclipdis.utils.output_names import NamesSoFar
+from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.whole_files import write_picture
 
 
@@ -57,6 +60,9 @@ class OpenVocabIoUMetric(IoUMetric):
 
     dataset_meta: dict[str, Any]  # mmengine's property
 
+    #: It says after the evaluation which classes are in no label.
+    names_absent_classes = True
+
     def __init__(
         self,
         groups: Mapping[str, Sequence[str]] | None = None,
@@ -73,7 +79,7 @@ class OpenVocabIoUMetric(IoUMetric):
     ) -> None:
         super().__init__(
             ignore_index=ignore_index,
-            iou_metrics=list(iou_metrics),
+            iou_metrics=[iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics),
             nan_to_num=nan_to_num,
             beta=beta,
             collect_device=collect_device,
@@ -82,7 +88,7 @@ class OpenVocabIoUMetric(IoUMetric):
             prefix=prefix,
         )
         self.names = NamesSoFar(output_dir)
-        self.groups = groups
+        self.groups = None if groups is None else group_lists(groups, "groups of the metric")
         self.present_only = present_only
         if background_from is not None and background_from < 1:
             raise ValueError(
@@ -113,6 +119,7 @@ class OpenVocabIoUMetric(IoUMetric):
             predicted = predicted.clamp(max=num_classes - 1).masked_fill(nothing, -1)
             if not self.format_only:
                 self._check(sample, "gt_sem_seg", num_classes, "the label map", "seg_map_path")
+                self._compare_sizes(sample)
                 label = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
                 self.results.append(
                     self.intersect_and_union(predicted, label, num_classes, self.ignore_index)
@@ -126,13 +133,26 @@ class OpenVocabIoUMetric(IoUMetric):
                 picture = Image.fromarray(shifted.astype(kind))
                 write_picture(Path(self.output_dir) / self.names.of(sample["img_path"]), picture)
 
+    @staticmethod
+    def _compare_sizes(sample: Mapping[str, Any]) -> None:
+        """Refuse a prediction of another size than its label map: the photo was turned, or cut."""
+        predicted, labelled = (
+            tuple(sample[key]["data"].shape[-2:]) for key in ("pred_sem_seg", "gt_sem_seg")
+        )
+        path = sample.get("seg_map_path")
+        problem = size_problem(
+            str(sample.get("img_path", "a photo")), predicted, labelled, f"label map {path}"
+        )
+        if problem:
+            raise ValueError(problem)
+
     def _class_names(self) -> list[str]:
         """Names of the classes that are scored: the data set's, or some and the background.
 
         Raises:
             ValueError: ``background_from`` is beyond the classes.
         """
-        names = list(self.dataset_meta["classes"])
+        names = list(name_list(self.dataset_meta["classes"], "the data set's classes", twice=True))
         first = self.background_from or self.dataset_meta.get("background_from")
         if first is None:
             return names
@@ -186,7 +206,20 @@ class OpenVocabIoUMetric(IoUMetric):
         return hit, predicted + labelled - hit, predicted, labelled
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        """Means in percent, rounded to two decimals as mmseg does."""
+        """Means in percent, rounded to two decimals as mmseg does; says which classes are absent.
+
+        Raises:
+            ValueError: no label map has a pixel that is not ignored.
+        """
+        if not self.format_only and results and not any(bool(r[-1].any()) for r in results):
+            raise ValueError(
+                f"every pixel of the {len(results)} label maps is {self.ignore_index}, ignored: "
+                "there is nothing to score; check reduce_zero_label and the classes of the data "
+                "set, and the label maps"
+            )
+        if not self.format_only:
+            labelled, predicted = (sum(r[i] for r in results).numpy() > 0 for i in (-1, -2))
+            self._name_absent(labelled, predicted)
         whole = self.dataset_meta
         self.dataset_meta = {**whole, "classes": self._class_names()}  # for the table of classes
         try:
@@ -210,6 +243,38 @@ class OpenVocabIoUMetric(IoUMetric):
             _print_both(metrics, counted, len(iou))
         return metrics
 
+    def _name_absent(self, labelled: np.ndarray, predicted: np.ndarray) -> None:
+        """Say which classes no label holds, and what becomes of them in the mean."""
+        names = self._class_names()
+        absent = np.flatnonzero(~labelled)
+        if not len(absent):
+            return
+        wrong = [names[i] for i in absent if predicted[i]]
+        text = (
+            f"{len(absent)} of {len(names)} classes are in no label: "
+            f"{', '.join(names[i] for i in absent[:8])}{', ...' if len(absent) > 8 else ''}; "
+            f"{len(absent) - len(wrong)} of them are not in the mean"
+        )
+        if wrong:
+            text += (
+                f", and {len(wrong)} that {'was' if len(wrong) == 1 else 'were'} predicted "
+                "somewhere count as 0 in mIoU (present_only=True leaves them out)"
+            )
+        print_log(text, logger="current", level=logging.WARNING)
+
+    def metric_names(self) -> list[str]:
+        """Names of the numbers that the metric gives."""
+        of = {"mIoU": ["mAcc"], "mDice": ["mAcc"], "mFscore": ["mPrecision", "mRecall"]}
+        names = ["aAcc", *self.metrics, *(other for kind in self.metrics for other in of[kind])]
+        if "mIoU" in self.metrics:
+            groups = self.groups
+            if groups is None:
+                groups = (self.dataset_meta or {}).get("groups") or {}
+            names += [f"mIoU_{group}" for group in groups]
+            if self.present_only:
+                names += [f"{name}_present" for name in names if name.startswith("mIoU")]
+        return names
+
     def _group_indices(self) -> dict[str, np.ndarray]:
         """Class indices of each group.
 
@@ -217,7 +282,9 @@ class OpenVocabIoUMetric(IoUMetric):
         metainfo is reduced to the classes in use, and left out if none is.
         """
         classes = self._class_names()
-        groups = self.groups if self.groups is not None else self.dataset_meta.get("groups", {})
+        groups = self.groups
+        if groups is None:
+            groups = group_lists(self.dataset_meta.get("groups") or {}, "metainfo['groups']")
         indices = {}
         for name, members in groups.items():
             unknown = [member for member in members if member not in classes]

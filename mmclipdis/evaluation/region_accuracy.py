@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from numpy.typing import NDArray
+
+from mmclipdis.utils.names import name_list
 
 
 @METRICS.register_module()
@@ -67,6 +70,7 @@ class RegionAccuracy(BaseMetric):
             )
         things = np.asarray(isthing, dtype=bool)
         labels = np.concatenate([result["labels"] for result in results])
+        self._name_absent(labels, len(things))
         metrics, columns = {}, {}
         for kind in sorted(results[0]["right"]):
             right = np.concatenate([result["right"][kind] for result in results], axis=1)
@@ -80,8 +84,22 @@ class RegionAccuracy(BaseMetric):
             print_log(self._table(columns, counts), logger="current")
         return metrics
 
+    def _name_absent(self, labels: NDArray[np.int64], num_classes: int) -> None:
+        """Say how many classes have no region, and so are in no mean."""
+        absent = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+        if len(absent):
+            names = list(self.dataset_meta.get("classes") or range(num_classes))  # type: ignore
+            listed = ", ".join(str(names[i]) for i in absent[:8])
+            print_log(
+                f"{len(absent)} of {num_classes} classes have no region and are in no mean: "
+                f"{listed}{', ...' if len(absent) > 8 else ''}",
+                logger="current",
+                level=logging.WARNING,
+            )
+
     def _table(self, columns: Mapping[str, NDArray[np.float64]], counts: NDArray[np.int64]) -> str:
-        classes = self.dataset_meta["classes"]  # type: ignore[index]
+        known = self.dataset_meta["classes"]  # type: ignore[index]
+        classes = name_list(known, "metainfo['classes'] of the data set", twice=True)
         width = max(len(name) for name in classes)
         lines = [f"{'class':{width}}  regions  " + "  ".join(f"{c:>14}" for c in columns)]
         for index in np.flatnonzero(counts):

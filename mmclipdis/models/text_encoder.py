@@ -20,6 +20,7 @@ from mmclipdis.clip.weights.activation_mark import remember_activation
 from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_text_transformer
 from mmclipdis.clip.weights.trainable import set_trainable
 from mmclipdis.models.backbones import pretrained_source
+from mmclipdis.utils.names import name_list
 
 #: Where a vocabulary comes from, and the options that shape it.
 _SOURCES = ("names", "file", "dataset", "bundled")
@@ -212,7 +213,7 @@ def dataset_classes(name: str) -> tuple[str, ...]:
     classes = getattr(found, "METAINFO", {}).get("classes")
     if not classes:
         raise ValueError(f"data set {name!r} names no classes in its METAINFO; give them as a list")
-    return (classes,) if isinstance(classes, str) else tuple(classes)
+    return name_list(classes, f"METAINFO['classes'] of {name}", twice=True)
 
 
 def _find_dataset(name: str) -> Any:

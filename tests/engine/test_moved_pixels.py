@@ -10,7 +10,7 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from mmclipdis.engine import DataGuard, VocabularyHook
+from mmclipdis.engine import DataCheckHook, VocabularyHook
 from mmclipdis.engine.moved_pixels import check_test_pipeline
 
 LOAD = {"type": "LoadAnnotations"}
@@ -118,7 +118,7 @@ def test_a_subclass_of_a_moving_step_is_one_and_recognition_does_not_care() -> N
     check_test_pipeline([own], OURS, "x")  # no label map and no box comes out of it
 
 
-@pytest.mark.parametrize("hook", [DataGuard, VocabularyHook])
+@pytest.mark.parametrize("hook", [DataCheckHook, VocabularyHook])
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_hooks_look_at_every_loop_and_inside_wrappers(hook: type, name: str) -> None:
     inner = SimpleNamespace(pipeline=SimpleNamespace(transforms=steps("mmseg", ROTATE)))

@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmclipdis.datasets.detection.annotations import (
-    check_references,
     compare_counts,
     counts,
     ids_of,
-    read_annotations,
     reduce_annotations,
     write_annotations,
 )
 from mmclipdis.datasets.detection.classes import BASE_CLASSES, OV_CLASSES
+from mmclipdis.utils.coco_json import read_coco, say_what_is_odd
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,9 @@ def convert(split: str, args: argparse.Namespace) -> None:
     spec = SPLITS[split]
     source = args.root / spec.source
     print(f"reading {source}")
-    content = read_annotations(source)
-    check_references(content, source)
+    content = read_coco(source)
+    if odd := say_what_is_odd(content, source):
+        print(f"note: {source}: {odd}", file=sys.stderr)
     listed = BASE_CLASSES if split == "train" and args.train_categories == 48 else OV_CLASSES
     reduced = reduce_annotations(
         content,

@@ -14,13 +14,12 @@ import sys
 from pathlib import Path
 
 from mmclipdis.datasets.detection.annotations import (
-    check_references,
     compare_counts,
     counts,
-    read_annotations,
     reduce_annotations,
     write_annotations,
 )
+from mmclipdis.utils.coco_json import read_coco, say_what_is_odd
 
 TARGET = "lvis_v1_train_seen_1203_cat.json"
 OFFICIAL_IMAGES = 100_170
@@ -34,8 +33,9 @@ def convert(args: argparse.Namespace) -> None:
         ValueError: a category has no frequency, as in a file of COCO.
     """
     print(f"reading {args.source}")
-    content = read_annotations(args.source)
-    check_references(content, args.source)
+    content = read_coco(args.source)
+    if odd := say_what_is_odd(content, args.source):
+        print(f"note: {args.source}: {odd}", file=sys.stderr)
     for category in content["categories"]:
         if category.get("frequency") not in ("f", "c", "r"):
             raise ValueError(

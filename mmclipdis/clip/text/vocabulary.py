@@ -12,6 +12,7 @@ from typing import Any
 
 from mmclipdis.clip.text.names import read_class_file, read_names
 from mmclipdis.clip.text.templates import TEMPLATES, Templates, TemplateSet, get_templates
+from mmclipdis.utils.names import name_list
 
 CLASS_FILES = Path(__file__).parent / "class_files"
 
@@ -105,7 +106,7 @@ class Vocabulary:
                     "background_names need the class that they name: background_index="
                     f"{background_index} is none of 0..{len(classes) - 1}"
                 )
-            classes[background_index] = list(background_names)
+            classes[background_index] = list(name_list(background_names, "background_names"))
         return cls(
             tuple(tuple(synonyms) for synonyms in classes),
             templates=get_templates(templates),
@@ -243,8 +244,8 @@ def novel_flags(
     Raises:
         ValueError: a novel class that is none of the classes.
     """
-    if isinstance(novel_classes, str):
-        raise ValueError(f"{where}={novel_classes!r} is one string; give a list of names")
+    classes = name_list(classes, "the list of classes", twice=True)
+    novel_classes = name_list(novel_classes, where)
     unknown = sorted(set(novel_classes) - set(classes))
     if unknown:
         raise ValueError(

@@ -9,46 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmclipdis.utils.coco_json import PARTS
 from mmclipdis.utils.whole_files import refuse_existing, write_bytes
 
 Annotations = dict[str, Any]
-_PARTS = ("images", "annotations", "categories")
-
-
-def read_annotations(path: str | Path) -> Annotations:
-    """Content of a COCO or LVIS json.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no json, or none with images, annotations and categories.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {str(path)!r}; download it, or name another")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no json ({error}); download it again") from error
-    lists = content if isinstance(content, Mapping) else {}
-    lacking = [part for part in _PARTS if not isinstance(lists.get(part), list)]
-    if lacking:
-        raise ValueError(
-            f"{path} is no COCO or LVIS annotation file: it has no list of "
-            f"{' and no list of '.join(lacking)}"
-        )
-    return dict(lists)
-
-
-def check_references(content: Mapping[str, Any], source: str | Path) -> None:
-    """Raise ValueError if an annotation names an image or a category that is not listed."""
-    for field, part in (("image_id", "images"), ("category_id", "categories")):
-        known = {item["id"] for item in content[part]}
-        for note in content["annotations"]:
-            if note[field] not in known:
-                raise ValueError(
-                    f"{source}: annotation {note.get('id')} has {field} {note[field]}, which is "
-                    f"none of its {len(known):,} {part}; download the file again"
-                )
 
 
 def reduce_annotations(
@@ -120,7 +84,7 @@ def write_annotations(
 
 def counts(content: Mapping[str, Any]) -> dict[str, int]:
     """Number of images, annotations and categories."""
-    return {part: len(content[part]) for part in _PARTS}
+    return {part: len(content[part]) for part in PARTS}
 
 
 def compare_counts(
@@ -131,7 +95,7 @@ def compare_counts(
     The warning is for official input only: a piece of the data set has other counts.
     """
     beside = {part: f" (published {number:,})" for part, number in published.items()}
-    line = ", ".join(f"{found[part]:,} {part}{beside.get(part, '')}" for part in _PARTS)
+    line = ", ".join(f"{found[part]:,} {part}{beside.get(part, '')}" for part in PARTS)
     wrong = [part for part in published if found[part] != published[part]]
     if not (official and wrong):
         return line, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
+from mmengine.logging import print_log
 
-from mmclipdis.datasets.detection.annotations import read_annotations
 from mmclipdis.datasets.detection.classes import (
     BASE_CLASSES,
     NOVEL_CLASSES,
     OV_CLASSES,
     UNUSED_CLASSES,
 )
+from mmclipdis.engine.data_check import check_boxes
+from mmclipdis.utils.coco_json import check_coco, read_coco
+from mmclipdis.utils.names import check_metainfo
 from mmclipdis.utils.paths import check_samples
 
 
@@ -65,6 +69,7 @@ class OVCocoDataset(CocoDataset):
     @classmethod
     def _load_metainfo(cls, metainfo: Any = None) -> dict[str, Any]:
         loaded: dict[str, Any] = super()._load_metainfo(metainfo)
+        check_metainfo(loaded, cls.__name__)
         classes = list(loaded.get("classes", ()))
         groups = {key: list(loaded.get(key, ())) for key in ("base_classes", "novel_classes")}
         flagged = groups["base_classes"] + groups["novel_classes"]
@@ -84,7 +89,10 @@ class OVCocoDataset(CocoDataset):
     # CocoDataset calls it with the path, like the class that it holds under this name.
     def COCOAPI(self, path: str) -> COCO:
         """The annotation file; its categories have been compared with the classes."""
-        content = read_annotations(path)
+        content = read_coco(path, "set data_root and ann_file")
+        found = check_coco(content, path, self.data_prefix.get("img"))
+        self._say(found.filled_line(), "filled in", logging.INFO)
+        self._say(found.dropped_line(), "boxes that do not count:")
         self._numbered = self._number(content["categories"])
         api = COCO()
         api.dataset = content
@@ -143,6 +151,33 @@ class OVCocoDataset(CocoDataset):
         # Only these count when images without annotations are left out.
         self.cat_ids: list[int] = [i for i in listed if self.cat2label[i] not in dropped]
         return images
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leave out, in training, what ``filter_cfg`` says, and say how many images stay.
+
+        Raises:
+            ValueError: No image is left, or in training no box to learn from.
+        """
+        items = self.data_list
+        kept: list[dict[str, Any]] = super().filter_data()
+        if len(kept) < len(items) or not kept:
+            least = (self.filter_cfg or {}).get("min_size", 0)
+            small = sum(min(item["width"], item["height"]) < least for item in items)
+            why = (
+                f"{len(items) - len(kept) - small:,} have no box of the classes in use, {small:,} "
+                f"have a side below {least} px (filter_cfg)"
+            )
+            if not kept:
+                where = f"{type(self).__name__}: {self.ann_file!r}"
+                raise ValueError(f"{where} has {len(items):,} images, none is left: {why}")
+            self._say(f"{len(kept):,} of {len(items):,} images are used: {why}", level=logging.INFO)
+        check_boxes(self, kept, training=not self.test_mode)  # its warning is DataCheckHook's
+        return kept
+
+    def _say(self, text: str, before: str = "", level: int = logging.WARNING) -> None:
+        if text:
+            where = f"{type(self).__name__} {self.ann_file}:"
+            print_log(" ".join(filter(None, (where, before, text))), logger="current", level=level)
 
 
 def _some(names: Sequence[str]) -> str:

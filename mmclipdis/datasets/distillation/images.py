@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch.utils.data import get_worker_info
 
+from mmclipdis.utils.listed_files import missing_places, unread_by_ending
 from mmclipdis.utils.paths import check_samples
 
 #: Files taken for images in a folder.
@@ -41,8 +42,8 @@ class DistillImageDataset(BaseDataset):
         metainfo: See ``BaseDataset``.
 
     Raises:
-        FileNotFoundError: There is no such json or folder, no image in it, or none of the first
-            hundred that the json lists.
+        FileNotFoundError: There is no such json or folder, no image in it, or none that the json
+            lists.
         ValueError: The json is none of that kind or names files outside ``data_root``, or
             ``data_prefix`` has other keys.
     """
@@ -91,10 +92,16 @@ class DistillImageDataset(BaseDataset):
         if self.ann_file:
             paths = [os.path.join(folder, file) for file in listed_images(self.ann_file)]
             check_samples(self, [{"img_path": path} for path in paths])
-            if not any(os.path.isfile(path) for path in paths[:100]):
+            missing = missing_places(paths)
+            if len(missing) == len(paths):
                 raise FileNotFoundError(
                     f"{name}: {paths[0]!r} is not there, nor are the next that {self.ann_file!r} "
                     "lists; set data_prefix.img_path"
+                )
+            if missing:
+                self._say(
+                    f"{len(missing):,} of {len(paths):,} images that {self.ann_file!r} lists are "
+                    f"not there, and others take their place; the first is {paths[missing[0]]!r}"
                 )
         else:
             paths = images_below(folder)
@@ -102,7 +109,17 @@ class DistillImageDataset(BaseDataset):
                 raise FileNotFoundError(
                     f"{name}: no image ({', '.join(SUFFIXES)}) in {folder!r} or below"
                 )
+            others = unread_by_ending(folder, "", set(paths))
+            if others:
+                endings = ", ".join(f"{n:,} {ending}" for ending, n in others.most_common(5))
+                self._say(
+                    f"{sum(others.values()):,} pictures below {folder!r} are not read: {endings}; "
+                    f"only {', '.join(SUFFIXES)} are"
+                )
         return [{"img_path": path} for path in paths]
+
+    def _say(self, text: str) -> None:
+        print_log(f"{type(self).__name__}: {text}", logger="current", level=logging.WARNING)
 
     def prepare_data(self, idx: int) -> dict[str, Any] | None:
         """Run the pipeline on one image; count and name an image that cannot be used."""

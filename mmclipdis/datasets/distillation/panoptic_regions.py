@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
+from mmclipdis.utils.coco_json import check_parts, is_box, read_json
 from mmclipdis.utils.paths import check_samples
 
 
@@ -72,16 +71,11 @@ class PanopticRegionsDataset(BaseDataset):
                     f"PanopticRegionsDataset: no folder {folder!r}; set data_root, or "
                     f"data_prefix.{name} below it"
                 )
-        content = read_json(self.ann_file, "ann_file")
-        missing = {"images", "annotations"} - set(content)
-        if missing:
-            raise ValueError(
-                f"{self.ann_file} is not a COCO panoptic json: it has no "
-                f"{' and no '.join(sorted(missing))}"
-            )
+        content = read_json(self.ann_file, "set ann_file")
+        check_parts(content, self.ann_file, ("images", "annotations"))
         if self.categories_file:
             source = self.categories_file
-            found = read_json(source, "categories_file")
+            found = read_json(source, "set categories_file")
         else:
             source, found = self.ann_file, content
         categories = sorted_categories(found, source)
@@ -95,7 +89,13 @@ class PanopticRegionsDataset(BaseDataset):
         )
         labels = {category["id"]: label for label, category in enumerate(categories)}
         images = {image["id"]: image for image in content["images"]}
-        items = [self._item(note, images, labels) for note in content["annotations"]]
+        try:
+            items = [self._item(note, images, labels) for note in content["annotations"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.ann_file}: an image, annotation or segment has no {error}; it must be "
+                "COCO's json of panoptic segments"
+            ) from error
         check_samples(self, items)
         return items
 
@@ -114,6 +114,11 @@ class PanopticRegionsDataset(BaseDataset):
                 raise ValueError(
                     f"{where}: category_id {category} is none of the {len(labels)} categories; "
                     "name the right ones with categories_file"
+                )
+            if not is_box(segment["bbox"]):
+                raise ValueError(
+                    f"{where}: segment {segment['id']} has the bbox {segment['bbox']!r}, which is "
+                    "not x, y, width, height as four finite numbers; repair or replace the file"
                 )
             label = labels[category]
             segments.append(
@@ -134,21 +139,6 @@ class PanopticRegionsDataset(BaseDataset):
         }
 
 
-def read_json(path: str, option: str) -> Any:
-    """Content of the json file that ``option`` of the data set names.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no json.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"PanopticRegionsDataset: no file {path!r}; set {option}")
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no json ({error}); download it again") from error
-
-
 def sorted_categories(content: Any, source: str) -> Sequence[Mapping[str, Any]]:
     """The categories of a json, by id.
 
@@ -162,6 +152,7 @@ def sorted_categories(content: Any, source: str) -> Sequence[Mapping[str, Any]]:
     categories = content.get("categories") if isinstance(content, Mapping) else content
     if not categories:
         raise ValueError(f"{source} lists no categories; name a file that does: categories_file")
+    check_parts({"categories": categories}, source, ("categories",))
     for category in categories:
         missing = {"id", "name", "isthing"} - set(category)
         if missing:

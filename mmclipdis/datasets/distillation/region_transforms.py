@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmclipdis.utils.letterbox import letterbox, letterbox_size, normalised_boxes
+from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
 
 
@@ -52,13 +53,11 @@ class LoadPanopticRegions(BaseTransform):
         path = results["seg_map_path"]
         image = open_rgb(results["img_path"], "image")
         colours = np.asarray(open_rgb(path, "panoptic PNG"), dtype=np.uint32)
-        for name, found in ((results["img_path"], image.size), (path, colours.shape[1::-1])):
-            expected = (results["width"], results["height"])
-            if tuple(found) != expected:
-                raise ValueError(
-                    f"{name} has {found[0]} x {found[1]} pixels, its annotation says "
-                    f"{expected[0]} x {expected[1]}"
-                )
+        for name, found in ((results["img_path"], image.size[::-1]), (path, colours.shape[:2])):
+            said = (results["height"], results["width"])
+            problem = size_problem(str(name), found, said, "its annotation")
+            if problem:
+                raise ValueError(problem)
         ids = colours @ np.array([1, 256, 65536], dtype=np.uint32)
         segments = results["segments"][: self.max_regions]
         masks = ids == np.array([s["id"] for s in segments], dtype=np.uint32).reshape(-1, 1, 1)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,8 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from mmclipdis.datasets.recognition.partial_labels import known_labels, load_mask
+from mmclipdis.utils.coco_json import read_coco
+from mmclipdis.utils.names import name_list
 from mmclipdis.utils.paths import check_samples
 
 
@@ -95,7 +95,11 @@ class MultiLabelDataset(BaseDataset):
         )
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leave out images without any present class, then hide labels; say how many."""
+        """Leave out images without any present class, then hide labels; say how many.
+
+        Raises:
+            ValueError: no image is left.
+        """
         items: list[dict[str, Any]] = self.data_list
         shown = [item for item in items if (item["gt_score"] == 1).any()]
         kept = shown if self.filter_empty else items
@@ -174,7 +178,7 @@ class CocoMultiLabelDataset(MultiLabelDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the json into ``img_path``, ``img_id`` and ``gt_score`` of every image."""
         folder = self.check_folder("img_path")
-        content = read_coco(self.ann_file)
+        content = read_coco(self.ann_file, "set ann_file, or data_root above it")
         try:
             categories = sorted(content["categories"], key=lambda category: category["id"])
             names = [str(category["name"]) for category in categories]
@@ -195,7 +199,7 @@ class CocoMultiLabelDataset(MultiLabelDataset):
             ]
             check_samples(self, items)
             return items
-        except KeyError as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.ann_file}: an image, annotation or category has no {error}; it must be "
                 "COCO's json of instances or panoptic segments"
@@ -228,26 +232,6 @@ class CocoMultiLabelDataset(MultiLabelDataset):
                     scores[image][label] = 1
 
 
-def read_coco(path: str) -> Any:
-    """Content of a COCO json with images, annotations and categories.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no such json.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path!r}; set ann_file, or data_root above it")
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no json ({error}); download it again") from error
-    keys = {"images", "annotations", "categories"}
-    missing = keys - set(content) if isinstance(content, dict) else keys
-    if missing:
-        raise ValueError(f"{path} is no COCO json: it has no {' and no '.join(sorted(missing))}")
-    return content
-
-
 def select_classes(
     known: Sequence[str], chosen: Sequence[str] | None, source: str
 ) -> tuple[str, ...]:
@@ -261,6 +245,8 @@ def select_classes(
     Raises:
         ValueError: a chosen class is not known, or a name stands for two classes.
     """
+    if chosen is not None:
+        chosen = name_list(chosen, f"metainfo['classes'] (of {source})", twice=True)
     classes = tuple(known if chosen is None else chosen)
     double = sorted({name for name in classes if classes.count(name) > 1})
     if double:

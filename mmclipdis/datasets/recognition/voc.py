@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from mmclipdis.datasets.recognition.coco import MultiLabelDataset, select_classes
+from mmclipdis.utils.listed_files import read_split
 from mmclipdis.utils.paths import check_samples
 
 DIFFICULT = {"negative": 0, "ignore": -1, "positive": 1}
@@ -108,15 +109,12 @@ class VOCMultiLabelDataset(MultiLabelDataset):
         # None: known, but not selected.
         labels = dict.fromkeys(known) | {name: label for label, name in enumerate(classes)}
         items = []
-        for number, line in enumerate(Path(self.ann_file).read_text().splitlines(), start=1):
-            if not line.strip():
-                continue
-            if len(line.split()) > 1:
+        for number, name in read_split(self.ann_file):
+            if len(name.split()) > 1:
                 raise ValueError(
-                    f"{self.ann_file}, line {number}: {line.strip()!r} is no name of a photo; the "
+                    f"{self.ann_file}, line {number}: {name!r} is no name of a photo; the "
                     "lists of one class (dog_train.txt) name all photos: set split='train'"
                 )
-            name = line.strip()
             photo = {"img_path": os.path.join(photos, f"{name}.jpg")}
             check_samples(self, [photo])  # the annotation lies under the same name
             items.append(

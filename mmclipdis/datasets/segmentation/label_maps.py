@@ -12,6 +12,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
 from mmclipdis.datasets.loading import BROKEN, LoadReadableImage
+from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels
 
 # It is in the root registry; "mmseg.LoadReadableImage" is looked for in mmseg's only.
@@ -68,11 +69,11 @@ class LoadReadableAnnotations(LoadAnnotations):
         path = results["seg_map_path"]
         labels = self._decode(path)
         photo = results.get("ori_shape")
-        if photo is not None and labels.shape != tuple(photo[:2]):
-            raise ValueError(
-                f"label map {path} has {labels.shape} pixels (height, width), its photo "
-                f"{tuple(photo[:2])}"
-            )
+        problem = photo is not None and size_problem(
+            results.get("img_path", "its photo"), photo[:2], labels.shape, f"label map {path}"
+        )
+        if problem:
+            raise ValueError(problem)
         bits = results.get(LABEL_BITS, 8) if self.bits is None else self.bits
         labels = fit_bits(labels, bits, path)
         if self._reduces_zero(results):

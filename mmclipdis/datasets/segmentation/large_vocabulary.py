@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mmcv.transforms import LoadAnnotations
@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from mmclipdis.clip.text.names import read_class_file
 from mmclipdis.datasets.files import FilesThere
 from mmclipdis.datasets.segmentation.label_maps import LABEL_BITS, LoadReadableAnnotations
+from mmclipdis.engine.data_check import steps_of
 
 #: The ignored label in 16 bits.
 IGNORED = 65535
@@ -81,7 +82,7 @@ class LargeVocabulary(FilesThere):
             reduce_zero_label=reduce_zero_label,
             **kwargs,
         )
-        for step in _steps(self.pipeline.transforms):
+        for step in steps_of(self.pipeline.transforms):
             if isinstance(step, LoadAnnotations) and not isinstance(step, LoadReadableAnnotations):
                 raise ValueError(
                     f"{name}: {type(step).__name__} of its pipeline cuts 16-bit labels to 8 bits; "
@@ -175,14 +176,6 @@ class PascalContext459Dataset(LargeVocabulary):
     NUM_CLASSES = 459
     CONVERTER = "python tools/dataset_converters/pascal_context.py data/VOCdevkit/VOC2010"
     CLASS_FILE = "SegmentationClassContext459/classes.txt"
-
-
-def _steps(transforms: Iterable[Any]) -> Iterator[Any]:
-    """Transforms, and those inside them: test-time augmentation holds whole pipelines."""
-    for step in transforms:
-        yield step
-        for inside in ("transforms", "subroutines"):
-            yield from _steps(getattr(step, inside, None) or ())
 
 
 def palette(count: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary, novel_flags
 from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.text_encoder import build_vocabulary
+from mmclipdis.utils.names import name_list
 
 #: The class that detectors have of their own, in whatever words: what no box is around.
 BACKGROUND = "background"
@@ -55,7 +56,7 @@ class DetectorText(ClassText):
         super().__init__(
             text_encoder, "dataset", templates, text_embeddings, embed_dim, saved=False
         )
-        self.words = tuple(words)
+        self.words = name_list(words, "the words beside the classes")
         self.novel_classes = novel_classes
         self.classes: Vocabulary | None = None
         self.novel: tuple[bool, ...] | None = None

@@ -271,7 +271,7 @@ def test_flags_of_novel_classes():
 
 
 @pytest.mark.parametrize(
-    ("novel", "message"), [("cat", "is one string"), (("cats", "dog"), r"lists \['cats'\]")]
+    ("novel", "message"), [("cat", "is the text .cat."), (("cats", "dog"), r"lists \['cats'\]")]
 )
 def test_flags_of_what_is_no_class_are_refused(novel, message):
     with pytest.raises(ValueError, match=message):

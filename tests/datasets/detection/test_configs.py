@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def test_golden_padding_of_a_test_picture(tmp_path: Path) -> None:
     data_of("ov_coco", tmp_path)
     photo(tmp_path / "val2017/1.jpg", 480, 640)
     config = load("ov_coco", tmp_path)
+    path = tmp_path / config.val_dataloader.dataset.ann_file
+    content = json.loads(path.read_text())
+    content["images"][0].update(width=640, height=480)
+    save(path, content)
     batch = pseudo_collate([DATASETS.build(config.val_dataloader.dataset)[0]])
     inputs = MODELS.build(config.data_preprocessor)(batch)["inputs"]
     assert inputs.shape == (1, 3, 640, 640)

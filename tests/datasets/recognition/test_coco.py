@@ -138,7 +138,7 @@ def test_panoptic_json_has_the_same_labels(tmp_path: Path) -> None:
             "image_id 41, which is not among the 4 images",
         ),
         ({"annotations": [{"category_id": 3}]}, "annotation or category has no 'image_id'"),
-        ({"images": [{"id": 40}], "annotations": []}, "has no 'file_name'"),
+        ({"images": [{"id": 40}], "annotations": []}, "has no file_name"),
         ({"annotations": []}, "no image is left of the 4 .*filter_empty=False"),
     ],
 )
@@ -149,13 +149,15 @@ def test_annotations_that_do_not_fit_are_named(tmp_path: Path, changes, message)
 
 def test_missing_and_wrong_files_are_named(tmp_path: Path) -> None:
     folder = write(tmp_path, content())
-    with pytest.raises(FileNotFoundError, match="no file .*nothing.json'; set ann_file"):
+    with pytest.raises(FileNotFoundError, match="no annotation file .*nothing.json'; set ann_file"):
         dataset(folder, ann_file="nothing.json")
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere'.*data_prefix.img_path"):
         dataset(folder, data_prefix=dict(img_path="nowhere"))
-    with pytest.raises(ValueError, match="is no COCO json: it has no annotations and no images"):
+    with pytest.raises(
+        ValueError, match="no COCO or LVIS annotation file: it has no list of images and no"
+    ):
         dataset(write(tmp_path, {"categories": []}))
-    with pytest.raises(ValueError, match="no annotations and no categories and no images"):
+    with pytest.raises(ValueError, match="holds a list instead of images, annotations, categories"):
         dataset(write(tmp_path, [1]))
     (folder / "labels.json").write_text("{")
     with pytest.raises(ValueError, match="labels.json is no json"):

@@ -59,7 +59,7 @@ def test_unknown_flags_are_an_error():
         (dict(class_weight=[1, 1], bg_weight=0.6), "holds all weights"),
         (dict(classes=CLASSES), "belong together"),
         (dict(classes=CLASSES, novel_classes=("cats",)), "'cats'"),
-        (dict(classes=CLASSES, novel_classes="cat"), "one string"),
+        (dict(classes=CLASSES, novel_classes="cat"), "is the text 'cat'"),
         (dict(bg_weight=0.0), "must be positive"),
     ],
 )

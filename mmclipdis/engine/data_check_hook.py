@@ -1,0 +1,208 @@
+"""Looks at all data sets and metrics of a run before its first iteration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+
+from mmclipdis.engine.data_check import check_boxes, check_listed, parts_of, some
+from mmclipdis.engine.label_check import Presence, compare, look_at_labels, turned_photos
+from mmclipdis.engine.metric_check import check_evaluator, check_hook_files, check_monitored
+from mmclipdis.engine.moved_pixels import check_loops
+from mmclipdis.engine.photos_alone import take_photos_alone
+from mmclipdis.utils.names import check_metainfo
+from mmclipdis.utils.photo_sizes import size_problem
+
+#: Loops of a runner.
+_LOOPS = ("train", "val", "test")
+#: What becomes of a class without labels in mmseg's own metric.
+_SCORED = "these data: they are in no mean, or count as 0 where they were predicted"
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Says before the first iteration what is wrong with the data, whoever wrote the data set.
+
+    - Names of classes are lists of names.
+    - All photos and label maps that are listed are there; what lies beside them is counted.
+    - Some label maps are read: their values are classes, not all are ignored, and they have the
+      sizes of their photos. From then on every photo is compared with its annotation when it is
+      loaded, also by mmseg's and mmdet's own loaders.
+    - There are boxes to learn from.
+    - A metric's own annotations are those of the data; ``save_best`` names a metric there is.
+
+    - Pipelines for validation and testing that move pixels which nothing moves back are refused
+      (:func:`~mmclipdis.engine.moved_pixels.check_test_pipeline`), and stock segmentors take photos
+      one at a time (:mod:`~mmclipdis.engine.photos_alone`).
+
+    Where there are more label maps than were read at the start, the first epoch of a training and
+    an evaluation end with the names of classes that no label held.
+
+    Raises:
+        FileNotFoundError, ValueError: see above.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self._watched: dict[str, Presence] = {}
+        self._iterations = 0
+
+    def before_run(self, runner: Any) -> None:
+        """Check the loops that have been built; the others do not run."""
+        check_loops(runner)
+        take_photos_alone(runner)
+        for phase in _LOOPS:
+            loop = getattr(runner, f"_{phase}_loop", None)
+            if loop is None or isinstance(loop, Mapping):
+                continue
+            evaluator = getattr(loop, "evaluator", None)
+            told = any(getattr(m, "names_absent_classes", False) for m in _metrics(evaluator))
+            for dataset in parts_of(loop.dataloader.dataset):
+                self._check(dataset, phase, told)
+            if evaluator is not None:
+                check_evaluator(evaluator, list(parts_of(loop.dataloader.dataset)))
+        check_monitored(runner)
+        check_hook_files(getattr(runner, "cfg", None) or {})
+
+    def _check(self, dataset: Any, phase: str, told: bool) -> None:
+        name = type(dataset).__name__
+        meta = getattr(dataset, "metainfo", None)
+        if isinstance(meta, Mapping):
+            check_metainfo(meta, name, twice=True)
+        if not hasattr(dataset, "get_data_info"):
+            return
+        if not len(dataset):
+            raise ValueError(
+                f"{name}: no image is left of {getattr(dataset, 'ann_file', '')!r}: it is empty, "
+                "or filter_cfg leaves all out (images without boxes of the classes in use, or "
+                "smaller than min_size)"
+            )
+        for text in filter(None, self._look(dataset, phase, told)):
+            print_log(f"{name}: {text}", logger="current", level=logging.WARNING)
+        watch_sizes(dataset, boxes={"height", "width"} <= dataset.get_data_info(0).keys())
+
+    def _look(self, dataset: Any, phase: str, told: bool) -> Iterator[str]:
+        """Warnings about one data set; ``told``: a metric will name classes without labels."""
+        name = type(dataset).__name__
+        items = [dataset.get_data_info(place) for place in range(len(dataset))]
+        if not getattr(dataset, "files_checked", False):
+            yield from check_listed(dataset, items)
+        counts = look_at_labels(dataset)
+        if counts is not None:
+            if problem := counts.problem():
+                raise ValueError(f"{name}: {problem}")
+            if not told and (warning := counts.warning()):
+                yield warning
+            if counts.maps < counts.of and not told:
+                self._watch(phase, Presence(counts))
+        if "instances" in items[0]:
+            yield check_boxes(dataset, items, phase == "train")
+        if counts is not None or "instances" in items[0]:
+            yield turned_photos([str(item["img_path"]) for item in items])
+
+    def _watch(self, phase: str, presence: Presence) -> None:
+        other = self._watched.get(phase)
+        if other is not None and other.classes == presence.classes:  # data sets that are joined
+            presence.unseen &= other.unseen
+        self._watched[phase] = presence
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note which classes the labels of a batch hold; say at the end of an epoch which none."""
+        presence = self._watched.get("train")
+        if presence is None:
+            return
+        presence.add(data_batch.get("data_samples") if isinstance(data_batch, Mapping) else ())
+        self._iterations += 1  # not the runner's: it may have been resumed
+        if self._iterations >= len(runner.train_dataloader):
+            self._say_absent("train", "the first epoch, and nothing is learnt of them")
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note which classes the labels hold."""
+        if "val" in self._watched:
+            self._watched["val"].add(outputs)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Say which classes no label held."""
+        self._say_absent("val", _SCORED)
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note which classes the labels hold."""
+        if "test" in self._watched:
+            self._watched["test"].add(outputs)
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Say which classes no label held."""
+        self._say_absent("test", _SCORED)
+
+    def _say_absent(self, phase: str, where: str) -> None:
+        presence = self._watched.pop(phase, None)
+        absent = presence.absent() if presence is not None else []
+        if presence is not None and absent:
+            print_log(
+                f"{len(absent)} of {len(presence.classes)} classes were in no label of {where}: "
+                f"{some(absent)}",
+                logger="current",
+                level=logging.WARNING,
+            )
+
+
+def _metrics(evaluator: Any) -> Sequence[Any]:
+    return getattr(evaluator, "metrics", ())
+
+
+class SizesAgree:
+    """Transform: the photo has the size of its annotation, or an error names both."""
+
+    def __init__(self, labels: bool) -> None:
+        self.labels = labels
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return ``results`` as they are.
+
+        Raises:
+            ValueError: The sizes differ.
+        """
+        if self.labels and results.get("gt_seg_map") is not None:
+            compare(results, results["gt_seg_map"].shape)
+        elif not self.labels and {"height", "width", "ori_shape"} <= results.keys():
+            said = (results["height"], results["width"])
+            loaded = tuple(results["ori_shape"][:2])
+            problem = size_problem(str(results.get("img_path")), loaded, said, "its annotation")
+            if problem:
+                raise ValueError(problem)
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(labels={self.labels})"
+
+
+def watch_sizes(dataset: Any, boxes: bool) -> None:
+    """Have a data set compare each photo with its annotation right after they are loaded.
+
+    mmseg's, mmdet's and mmcv's own loaders do not; ours do by themselves.
+
+    Args:
+        dataset: With a pipeline, to which steps are added.
+        boxes: Whether its annotations tell the sizes of photos.
+    """
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
+    if not isinstance(steps, list) or any(isinstance(step, SizesAgree) for step in steps):
+        return
+    for place in reversed(range(len(steps))):
+        name = type(steps[place]).__name__
+        if name == "LoadImageFromFile" and boxes:
+            steps.insert(place + 1, SizesAgree(labels=False))
+        elif name == "LoadAnnotations" and hasattr(steps[place], "_load_seg_map"):
+            steps.insert(place + 1, SizesAgree(labels=True))
