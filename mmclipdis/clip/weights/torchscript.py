@@ -154,9 +154,9 @@ def _storages(archive: _Archive, folder: str) -> Callable[[Any], Tensor]:
     known: dict[str, Tensor] = {}
 
     def look_up(name: Any) -> Tensor:
-        if not (isinstance(name, tuple) and len(name) == 5 and name[0] == "storage"):
+        if not (isinstance(name, tuple) and len(name) in (5, 6) and name[0] == "storage"):
             raise ValueError("it refers to something that is no storage")
-        _, dtype, key, _, count = name
+        _, dtype, key, _, count, *_ = name
         if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise ValueError("it has a storage of no known kind")
         if key not in known:
