@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from mmclipdis.datasets.segmentation.shapes import ShapeScenesDataset
 from mmclipdis.engine.configs import Config
 from mmclipdis.models import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
-from mmclipdis.models.projectors import load_projectors
+from mmclipdis.models.projectors import Projectors, load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder
 from tests.clip.weights.archives import Box, NeverEnds, WritesFile, scripted, with_file
 from tests.datasets.recognition.test_voc import write as write_voc
@@ -197,6 +198,34 @@ def test_clip_weights_that_are_not_finite(tmp_path: Path, reader: str, name: str
     _clip(tmp_path / "clip.pt", name)
     line = rf"clip\.pt'?: {name} holds 1 values of \d+ that are not finite; .*fetch the file again"
     raises(line, READERS[reader], tmp_path / "clip.pt")
+
+
+def test_projectors_that_are_not_finite(tmp_path: Path) -> None:
+    state = Projectors(8, 6, 4).state_dict()
+    state["image.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "epoch_1.pth")
+    line = r"epoch_1\.pth'?: image\.weight holds 1 values of 32 that are not finite"
+    raises(line, load_projectors, tmp_path / "epoch_1.pth")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_weights_that_unpack_to_more_than_they_are(tmp_path: Path, reader: str) -> None:
+    path, bomb = tmp_path / "a.pt", tmp_path / "b.pt"
+    torch.save({"w": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            large = info.filename.endswith("/data/0")
+            new.writestr(info.filename, bytes(2**25) if large else old.read(info))
+    raises(r"b\.pt' is not read: its data/0 is compressed and unpacks to", READERS[reader], bomb)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "npy"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04", b"\x80\x02."], ids=repr)
+def test_weights_that_are_none(tmp_path: Path, suffix: str, reader: str, content: bytes) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content)
+    raises(rf"a\.{suffix}' (is not a|is no|cannot be) read|is no checkpoint", READERS[reader], path)
 
 
 def test_a_vision_model_that_is_not_finite(tmp_path: Path) -> None:
