@@ -33,6 +33,7 @@ from mmclipdis.datasets.distillation.region_transforms import open_rgb
 from mmclipdis.datasets.distillation.transforms import LoadPILImage
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.datasets.recognition.coco import CocoMultiLabelDataset
+from mmclipdis.datasets.recognition.partial_labels import load_mask
 from mmclipdis.datasets.recognition.voc import VOCMultiLabelDataset
 from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
 from mmclipdis.datasets.segmentation.shapes import ShapeScenesDataset
@@ -418,3 +419,9 @@ def test_a_list_that_leads_out_of_the_data_set(
 ) -> None:
     root = shutil.copytree(sound_shapes, tmp_path / "shapes")
     raises(rf"(json|txt)' names '.*{name}.*', which lies outside '.*shapes", build, root, name)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04", b"\x80\x02]."], ids=repr)
+def test_a_mask_of_known_labels_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mask.npy").write_bytes(content)
+    raises(r"mask\.npy is no \.npy file", load_mask, str(tmp_path / "mask.npy"), (2, 3))
