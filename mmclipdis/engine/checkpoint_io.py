@@ -27,6 +27,7 @@ from mmclipdis.clip.weights.files import (
     UnsafeArchiveError,
     first_line,
     read_archive,
+    refuse_packed,
 )
 from mmclipdis.clip.weights.torchscript import is_torchscript
 from mmclipdis.engine.downloads import downloaded
@@ -134,11 +135,12 @@ def _load_safetensors(path: Path, device: str) -> dict[str, torch.Tensor]:
 
 def _read(file: Path | io.BytesIO, name: str, map_location: Any) -> dict[str, Any]:
     """Content of a file of PyTorch, checked; ``name`` is what messages call it."""
-    if is_torchscript(file):
-        try:
+    try:
+        refuse_packed(file, name)
+        if is_torchscript(file):
             return _checked({"state_dict": read_archive(file, name), "meta": {}}, name)
-        except UnsafeArchiveError as error:
-            raise UnsafeCheckpointError(str(error)) from error
+    except UnsafeArchiveError as error:
+        raise UnsafeCheckpointError(str(error)) from error
     if isinstance(file, io.BytesIO):
         file.seek(0)
     try:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ LIMIT_VARIABLE = "MMCLIPDIS_MAX_PIXELS"
 DEFAULT_LIMIT = 100_000_000
 #: What photos and label maps are. Pillow opens more, and runs Ghostscript to decode one of them.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+
+#: Markers of a JPEG's frame, which has its size.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 _lock = threading.Lock()
 
@@ -101,9 +105,36 @@ def picture_size(source: str | Path | bytes) -> tuple[int, int]:
 def check_pixels(
     source: str | Path | bytes, limit: float | None = None, name: str | Path | None = None
 ) -> tuple[int, int]:
-    """(width, height) as stored of a picture within the limit; see :func:`open_picture`."""
-    with open_picture(source, limit, name) as picture:
-        return picture.size
+    """(width, height) as stored of a picture within the limit; see :func:`open_picture`.
+
+    For whoever decodes it next: of the content of a JPEG or PNG only the size is looked at, which
+    takes microseconds where Pillow takes half a millisecond.
+    """
+    size = quick_size(source) if isinstance(source, bytes) else None
+    if size is None:
+        with open_picture(source, limit, name) as picture:
+            return picture.size
+    check_size(size, name or "a picture", limit)
+    return size
+
+
+def quick_size(content: bytes) -> tuple[int, int] | None:
+    """(width, height) in the head of a JPEG or PNG; None for anything else, or odd heads."""
+    if content[:8] == b"\x89PNG\r\n\x1a\n" and content[12:16] == b"IHDR" and len(content) >= 24:
+        width, height = struct.unpack(">II", content[16:24])
+        return (width, height) if width and height else None
+    if content[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker in _FRAMES:
+            height, width = struct.unpack(">HH", content[at + 5 : at + 9])
+            return (width, height) if width and height else None
+        if not (0xC0 <= marker <= 0xFE) or 0xD0 <= marker <= 0xDA:  # no segment, or pixels begin
+            return None
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return None
 
 
 def _open(source: str | Path | bytes, name: str | Path) -> Image.Image:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,14 @@ from mmclipdis.datasets.distillation.region_transforms import open_rgb
 from mmclipdis.datasets.distillation.transforms import LoadPILImage
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.datasets.recognition.coco import CocoMultiLabelDataset
+from mmclipdis.datasets.recognition.partial_labels import load_mask
 from mmclipdis.datasets.recognition.voc import VOCMultiLabelDataset
 from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
 from mmclipdis.datasets.segmentation.shapes import ShapeScenesDataset
 from mmclipdis.engine.configs import Config
 from mmclipdis.models import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
-from mmclipdis.models.projectors import load_projectors
+from mmclipdis.models.projectors import Projectors, load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder
 from tests.clip.weights.archives import Box, NeverEnds, WritesFile, scripted, with_file
 from tests.datasets.recognition.test_voc import write as write_voc
@@ -199,6 +201,34 @@ def test_clip_weights_that_are_not_finite(tmp_path: Path, reader: str, name: str
     raises(line, READERS[reader], tmp_path / "clip.pt")
 
 
+def test_projectors_that_are_not_finite(tmp_path: Path) -> None:
+    state = Projectors(8, 6, 4).state_dict()
+    state["image.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "epoch_1.pth")
+    line = r"epoch_1\.pth'?: image\.weight holds 1 values of 32 that are not finite"
+    raises(line, load_projectors, tmp_path / "epoch_1.pth")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_weights_that_unpack_to_more_than_they_are(tmp_path: Path, reader: str) -> None:
+    path, bomb = tmp_path / "a.pt", tmp_path / "b.pt"
+    torch.save({"w": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            large = info.filename.endswith("/data/0")
+            new.writestr(info.filename, bytes(2**25) if large else old.read(info))
+    raises(r"b\.pt' is not read: its data/0 is compressed and unpacks to", READERS[reader], bomb)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "npy"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04", b"\x80\x02."], ids=repr)
+def test_weights_that_are_none(tmp_path: Path, suffix: str, reader: str, content: bytes) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content)
+    raises(rf"a\.{suffix}' (is not a|is no|cannot be) read|is no checkpoint", READERS[reader], path)
+
+
 def test_a_vision_model_that_is_not_finite(tmp_path: Path) -> None:
     state = TimmVFM("shapes-vfm").model.state_dict()
     state["norm.weight"][0] = float("inf")
@@ -293,6 +323,22 @@ def test_a_run_meets_a_picture_of_too_many_pixels(
     ends_in(r"000000000001\.png has 20000 x 10000 = 200,000,000 pix", run_test, words, capsys)
 
 
+@pytest.mark.parametrize("kind", ["LoadImageFromFile", "mmseg.LoadImageFromFile"])
+def test_a_run_with_mmcvs_own_loader_meets_a_picture_of_too_many_pixels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sound_shapes: Path, kind: str
+) -> None:
+    root = shutil.copytree(sound_shapes, tmp_path / "shapes")
+    (root / "images/val/000000000000.png").write_bytes(png_head(15000, 15000))
+    steps = f"[dict(type='{kind}'), dict(type='PackSegInputs')]"
+    path = tmp_path / "config.py"
+    path.write_text(
+        f"_base_ = {str(CONFIG)!r}\n"
+        f"test_dataloader = dict(dataset=dict(data_root={str(root)!r}, pipeline={steps}))\n"
+    )
+    words = [path, "--work-dir", tmp_path / "work"]
+    ends_in(r"000000000000\.png has 15000 x 15000 = 225,000,000 pix", run_test, words, capsys)
+
+
 # Lists that name files outside the data set.
 
 
@@ -373,3 +419,9 @@ def test_a_list_that_leads_out_of_the_data_set(
 ) -> None:
     root = shutil.copytree(sound_shapes, tmp_path / "shapes")
     raises(rf"(json|txt)' names '.*{name}.*', which lies outside '.*shapes", build, root, name)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04", b"\x80\x02]."], ids=repr)
+def test_a_mask_of_known_labels_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mask.npy").write_bytes(content)
+    raises(r"mask\.npy is no \.npy file", load_mask, str(tmp_path / "mask.npy"), (2, 3))

@@ -17,6 +17,7 @@ from mmclipdis.utils.pictures import (
     open_picture,
     picture_size,
     pixel_limit,
+    quick_size,
 )
 
 
@@ -41,6 +42,32 @@ def test_the_size_is_read_of_every_format_from_file_and_content(tmp_path: Path, 
     Image.new("RGB", (7, 5)).save(path)
     assert picture_size(path) == picture_size(str(path)) == (7, 5)
     assert picture_size(path.read_bytes()) == check_pixels(path) == (7, 5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"exif": b"Exif\0\0" + bytes(500)}, {"comment": b"\xff\xc0" * 9},
+     {"icc_profile": bytes(70000)}],
+    ids=lambda options: "".join(options) or "plain",
+)  # fmt: skip
+def test_the_quick_look_at_a_jpeg_sees_what_pillow_sees(tmp_path: Path, mode: str, options: dict):
+    path = tmp_path / "a.jpg"
+    Image.new(mode, (700, 5)).save(path, **options)
+    content = path.read_bytes()
+    assert quick_size(content) == picture_size(content) == (700, 5)
+
+
+def test_the_quick_look_leaves_what_is_odd_to_pillow(tmp_path: Path):
+    Image.new("RGB", (7, 5)).save(tmp_path / "a.jpg")
+    jpeg = (tmp_path / "a.jpg").read_bytes()
+    frame = jpeg.index(b"\xff\xc0")
+    for odd in (
+        *(jpeg[: frame + 8], jpeg[:2] + b"\xff" + jpeg[2:], jpeg[:2] + b"\0" + jpeg[2:]),
+        *(jpeg[:2], png_head(0, 5), png_head(7, 5)[:20], b"", b"GIF89a\7\0\5\0"),
+    ):
+        assert quick_size(odd) is None
+    assert quick_size(png_head(7, 5)) == (7, 5)
 
 
 def test_the_size_is_that_before_the_exif_turn(tmp_path: Path):

@@ -12,7 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mmclipdis.clip.weights.torchscript import is_torchscript, read_torchscript
+from mmclipdis.clip.weights.torchscript import (
+    check_unpacked,
+    is_torchscript,
+    read_torchscript,
+)
 
 #: What ``torch.load`` raises for bytes that are no checkpoint.
 _UNPICKLING = (
@@ -41,6 +45,7 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
                 return tensors, file.metadata() or {}
         if is_torchscript(path):
             return read_archive(path, str(path)), {}
+        refuse_packed(path, str(path))
         mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), {}
     except UnsafeArchiveError:
@@ -59,7 +64,7 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 class UnsafeArchiveError(ValueError):
-    """A TorchScript archive holds more than weights, or is damaged."""
+    """An archive holds more than weights, is damaged, or unpacks to more than it is."""
 
 
 def read_archive(file: Path | BinaryIO, name: str) -> dict[str, Tensor]:
@@ -78,6 +83,20 @@ def read_archive(file: Path | BinaryIO, name: str) -> dict[str, Tensor]:
             f"TorchScript archive {name!r} is not read: {first_line(error)}; check that it is the "
             "file you meant to download, or save its state dict as .safetensors where you trust it"
         ) from error
+
+
+def refuse_packed(file: Path | BinaryIO, name: str) -> None:
+    """Refuse a checkpoint that unpacks to much more than it is, see :func:`check_unpacked`.
+
+    Raises:
+        UnsafeArchiveError: naming the file and its part.
+    """
+    try:
+        check_unpacked(file)
+    except ValueError as error:
+        raise UnsafeArchiveError(f"checkpoint {name!r} is not read: {error}") from error
+    except zipfile.BadZipFile:
+        pass  # PyTorch says what it thinks of it
 
 
 def first_line(error: BaseException) -> str:

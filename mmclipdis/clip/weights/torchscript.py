@@ -52,6 +52,25 @@ def is_torchscript(file: Path | BinaryIO) -> bool:
         return False
 
 
+def check_unpacked(file: Path | BinaryIO) -> None:
+    """Refuse a checkpoint in a zip that unpacks to much more than it is.
+
+    PyTorch stores tensors as they are; a small file of compressed ones could fill the memory.
+
+    Raises:
+        ValueError: naming the first such part; also for a damaged zip.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED and info.file_size > _MOST_UNPACKED:
+                raise ValueError(
+                    f"its {info.filename.partition('/')[2]} is compressed and unpacks to "
+                    f"{info.file_size:,} bytes, as PyTorch never writes it"
+                )
+
+
 def read_torchscript(file: Path | BinaryIO) -> dict[str, Tensor]:
     """Parameters and buffers of a TorchScript archive, on the CPU.
 
@@ -62,6 +81,7 @@ def read_torchscript(file: Path | BinaryIO) -> dict[str, Tensor]:
     Raises:
         ValueError: naming what the archive asks for, or what is damaged.
     """
+    check_unpacked(file)
     with zipfile.ZipFile(file) as zipped:
         archive = _Archive(zipped)
         archive.check_constants()
@@ -90,17 +110,10 @@ class _Archive:
             raise ValueError("its numbers are big-endian; save it again on another machine")
 
     def read(self, name: str) -> bytes:
-        """Content of a file.
-
-        Raises:
-            ValueError: There is none, or it is compressed and large: PyTorch compresses code only,
-                and a small file could fill the memory.
-        """
+        """Content of a file; raises ValueError if there is none."""
         info = self.files.get(name)
         if info is None:
             raise ValueError(f"it has no {name}")
-        if info.compress_type != zipfile.ZIP_STORED and info.file_size > _MOST_UNPACKED:
-            raise ValueError(f"its {name} is compressed and unpacks to {info.file_size:,} bytes")
         return self.zipped.read(info)
 
     def check_constants(self) -> None:
@@ -154,9 +167,9 @@ def _storages(archive: _Archive, folder: str) -> Callable[[Any], Tensor]:
     known: dict[str, Tensor] = {}
 
     def look_up(name: Any) -> Tensor:
-        if not (isinstance(name, tuple) and len(name) == 5 and name[0] == "storage"):
+        if not (isinstance(name, tuple) and len(name) in (5, 6) and name[0] == "storage"):
             raise ValueError("it refers to something that is no storage")
-        _, dtype, key, _, count = name
+        _, dtype, key, _, count, *_ = name
         if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise ValueError("it has a storage of no known kind")
         if key not in known:

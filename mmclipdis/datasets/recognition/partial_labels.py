@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def load_mask(path: str, size: tuple[int, int]) -> NDArray[np.bool_]:
         raise FileNotFoundError(f"no file {path!r}; set partial_mask_file")
     try:
         mask = np.load(path, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is no .npy file with one array ({error})") from error
     if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != size:
         found = (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import open_clip
+import open_clip.pretrained
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
@@ -472,3 +474,14 @@ def test_unknown_arch_lists_close_names():
         build_image_tower("ViT-B16")
     with pytest.raises(ValueError, match="arch dict lacks \\['text_cfg'\\]"):
         build_image_tower(dict(embed_dim=8, vision_cfg={}))
+
+
+def test_a_tag_that_cannot_be_downloaded_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise URLError("Name or service\nnot known")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", fail)
+    line = r"cannot download the weights 'openai' of 'ViT-B-16-quickgelu' from .*Name or service; "
+    with pytest.raises(FileNotFoundError, match=line) as caught:
+        read_clip_checkpoint("ViT-B-16-quickgelu", "openai")
+    assert "\n" not in str(caught.value)
