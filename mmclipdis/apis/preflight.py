@@ -16,7 +16,8 @@ from mmengine.registry import Registry
 
 from mmclipdis.apis.test_options import type_name
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG
-from mmclipdis.utils.coco_json import check_coco, read_coco
+from mmclipdis.utils.coco_boxes import check_coco
+from mmclipdis.utils.coco_json import read_coco
 from mmclipdis.utils.listed_files import stock_split_problem
 from mmclipdis.utils.names import check_metainfo
 from mmclipdis.utils.paths import check_inside

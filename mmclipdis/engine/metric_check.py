@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmclipdis.engine.data_check import some
-from mmclipdis.utils.coco_json import check_coco
+from mmclipdis.utils.coco_boxes import check_coco
 
 #: Numbers of mmseg's IoUMetric beside aAcc.
 _OF_SEGMENTATION = {

@@ -218,7 +218,9 @@ class OpenVocabIoUMetric(IoUMetric):
                 "set, and the label maps"
             )
         if not self.format_only:
-            labelled, predicted = (sum(r[i] for r in results).numpy() > 0 for i in (-1, -2))
+            labelled, predicted = (
+                torch.stack([r[i] for r in results]).sum(0).numpy() > 0 for i in (-1, -2)
+            )
             self._name_absent(labelled, predicted)
         whole = self.dataset_meta
         self.dataset_meta = {**whole, "classes": self._class_names()}  # for the table of classes

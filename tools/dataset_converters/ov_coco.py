@@ -26,7 +26,8 @@ from mmclipdis.datasets.detection.annotations import (
     write_annotations,
 )
 from mmclipdis.datasets.detection.classes import BASE_CLASSES, OV_CLASSES
-from mmclipdis.utils.coco_json import read_coco, say_what_is_odd
+from mmclipdis.utils.coco_boxes import say_what_is_odd
+from mmclipdis.utils.coco_json import read_coco
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from mmclipdis.datasets.detection.annotations import (
     reduce_annotations,
     write_annotations,
 )
-from mmclipdis.utils.coco_json import read_coco, say_what_is_odd
+from mmclipdis.utils.coco_boxes import say_what_is_odd
+from mmclipdis.utils.coco_json import read_coco
 
 TARGET = "lvis_v1_train_seen_1203_cat.json"
 OFFICIAL_IMAGES = 100_170

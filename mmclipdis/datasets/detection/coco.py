@@ -19,7 +19,8 @@ from mmclipdis.datasets.detection.classes import (
     UNUSED_CLASSES,
 )
 from mmclipdis.engine.data_check import check_boxes
-from mmclipdis.utils.coco_json import check_coco, read_coco
+from mmclipdis.utils.coco_boxes import check_coco
+from mmclipdis.utils.coco_json import read_coco
 from mmclipdis.utils.names import check_metainfo
 from mmclipdis.utils.paths import check_samples
 

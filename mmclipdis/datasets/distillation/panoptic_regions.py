@@ -9,7 +9,8 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from mmclipdis.utils.coco_json import check_parts, is_box, read_json
+from mmclipdis.utils.coco_boxes import is_box
+from mmclipdis.utils.coco_json import check_parts, read_json
 from mmclipdis.utils.paths import check_samples
 
 
