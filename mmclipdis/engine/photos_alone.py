@@ -19,7 +19,7 @@ def take_photos_alone(runner: Any) -> None:
         return
     for name in ("val", "test"):
         loader = getattr(getattr(runner, f"_{name}_loop", None), "dataloader", None)
-        sampler = getattr(loader, "batch_sampler", None)
+        sampler: Any = getattr(loader, "batch_sampler", None)
         if getattr(sampler, "batch_size", 1) > 1:
             print_log(
                 f"{name}_dataloader.batch_size={sampler.batch_size}: mmseg's SegDataPreProcessor "

@@ -27,7 +27,7 @@ class GatheredBCELoss(nn.Module):
 
     Args:
         ignore_as_negative: Whether ignored pixels are negatives of every class (CAT-Seg) or left
-            out.
+            out; the others are then counted over all ranks.
         class_chunk: Classes whose logits are at the size of the labels at the same time.
         loss_weight: Factor.
         loss_name: Key in the log; must contain ``loss`` to be optimised.

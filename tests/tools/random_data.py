@@ -36,11 +36,13 @@ dataset = dict(
     metainfo=dict(classes=("a", "b", "c"), palette=[[0, 0, 0], [0, 255, 0], [255, 0, 0]]),
     pipeline=pipeline,
 )
+test_dataset = dict(dataset, pipeline=[*pipeline[:2], *pipeline[3:]])  # nothing is flipped
 train_dataloader = dict(
     batch_size=2, num_workers=0, dataset=dataset, sampler=dict(type="InfiniteSampler", shuffle=True)
 )
 val_dataloader = dict(
-    batch_size=1, num_workers=0, dataset=dataset, sampler=dict(type="DefaultSampler", shuffle=False)
+    batch_size=1, num_workers=0, dataset=test_dataset,
+    sampler=dict(type="DefaultSampler", shuffle=False),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])

@@ -56,7 +56,7 @@ def test_figures_say_it_once_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     matrix = np.array([[1, 0.5], [0.5, 1]])
     with pytest.warns(UserWarning, match="no installed font") as said:
         draw_class_similarity({"clip": matrix}, ["天空", "дом"], tmp_path / "a.png")
-    assert [str(w.message)[:17] for w in said if "font" in str(w.message)] == ["no installed font"]
+    assert sum("font" in str(warning.message) for warning in said) == 1
 
 
 @pytest.mark.parametrize("size", [(1, 20000), (20000, 1), (2, 2000), (2000, 2)], ids=str)

@@ -118,7 +118,7 @@ def _read_text(text: str, separator: str) -> list[list[str]]:
         parts.pop()
     if len(parts) == 1 and parts[0].startswith("["):
         raise ValueError(f"{_short(text)} may be one class or several: {_HOW}")
-    classes = []
+    classes: list[list[str]] = []
     for part in parts:
         bracketed = part[1:-1] if part.startswith("[") else None
         names = [part] if bracketed is None else [name.strip() for name in bracketed.split(",")]
@@ -135,9 +135,9 @@ def _outside_brackets(text: str) -> list[str]:
     parts, depth = [""], 0
     for mark in text:
         depth += {"[": 1, "]": -1}.get(mark, 0)
-        misplaced = mark == "[" and parts[-1].strip()
-        misplaced = misplaced or (mark not in " ,]" and parts[-1].rstrip().endswith("]"))
-        if depth not in (0, 1) or misplaced:
+        behind_a_name = mark == "[" and parts[-1].strip() != ""
+        behind_brackets = mark not in " ,]" and parts[-1].rstrip().endswith("]")
+        if depth not in (0, 1) or behind_a_name or behind_brackets:
             break
         if mark == "," and not depth:
             parts.append("")
