@@ -277,6 +277,7 @@ def _fill(runner: Runner, store: TokenStore, shards: list[int], images: TokenIma
         )
     )
     total = sum(len(store.rows(shard)) for shard in shards)
+    runner.logger.info(f"features: {total} images are this process's part")
     with tqdm(total=total, desc="features", unit="image", disable=get_rank() > 0 or None) as bar:
 
         def computed(count: int) -> Iterator[Batch]:

@@ -119,6 +119,14 @@ def _package(error: BaseException) -> str | None:
     )
 
 
+def line_of(error: Exception) -> str:
+    """What a converter prints of an error that it has caught; a closed pipe ends it here."""
+    if is_closed_pipe(error):
+        silence_output()
+        sys.exit(CLOSED_PIPE)
+    return resource_message(error) or str(error)
+
+
 @contextlib.contextmanager
 def raising_loggers() -> Iterator[None]:
     """Let a logger that cannot write end the program instead of printing a traceback a record.

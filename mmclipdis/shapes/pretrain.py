@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from mmclipdis.engine.work_folder import lock_work_folder
 from mmclipdis.shapes.captions import names_in
 from mmclipdis.shapes.pairs import Pairs
 from mmclipdis.shapes.training import adamw, clipped_step, learning_rate, resume_run, save_run
@@ -156,6 +157,7 @@ def pretrain(
     With several processes each calls this with its rank, in a gloo group. Raises ValueError when
     the checkpoint was made by another recipe, or a loss or gradient is not finite.
     """
+    lock = lock_work_folder(folder)
     captions = Captions(pairs.captions)
     torch.manual_seed(recipe.seed)
     model = build_model(config, len(captions.ids), recipe.patch_dropout)
@@ -184,6 +186,7 @@ def pretrain(
         if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == recipe.steps):
             ids = torch.from_numpy(captions.ids)
             save_run(folder, model, optimiser, recipe, step + 1, ids=ids)
+    del lock  # held until here
 
 
 def _loss(model: CLIP, images: Tensor, tokens: Tensor, positive: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from mmclipdis.engine.work_folder import lock_work_folder
 from mmclipdis.shapes.scene import draw_scene, random_size
 from mmclipdis.shapes.training import adamw, clipped_step, learning_rate, resume_run, save_run
 from mmclipdis.shapes.vfm import PATCH, build_vfm, normalise
@@ -216,6 +217,7 @@ def pretrain_vfm(
     Raises ValueError when the checkpoint was made by another recipe, or a loss or gradient is not
     finite.
     """
+    lock = lock_work_folder(folder)
     torch.manual_seed(recipe.seed)
     model = build_vfm()
     optimiser = adamw(model, recipe)
@@ -231,3 +233,4 @@ def pretrain_vfm(
         bar.set_postfix(loss=f"{loss.item():.3f}")
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
             save_run(folder, model, optimiser, recipe, step + 1)
+    del lock  # held until here

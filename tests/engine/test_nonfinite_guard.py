@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS, MODELS
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 from mmclipdis.apis.run import prepare_cpu_processes
 from mmclipdis.engine import NonFiniteGuard, NonFiniteLossError, read_checkpoint
@@ -192,24 +193,38 @@ def test_the_checkpoint_called_good_is_good(tmp_path: Path) -> None:
         train(config)
 
 
-class Scaled:
-    """Stands in for the wrapper of mixed precision: skips a step whose gradient is infinite."""
+@OPTIM_WRAPPERS.register_module()
+class ScaledWrapper(OptimWrapper):
+    """What mmengine's wrapper of mixed precision does with its dynamic loss scale, on a CPU."""
 
-    def __init__(self, scale: float) -> None:
-        self.loss_scaler = SimpleNamespace(get_scale=lambda: scale)
+    def __init__(self, scale: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.loss_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        self.loss_scaler.scale(loss).backward(**kwargs)
+        self._inner_count += 1
+
+    def step(self, **kwargs: Any) -> None:
+        self.loss_scaler.unscale_(self.optimizer)
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update()
 
 
-def test_a_step_that_the_loss_scaler_skips_is_no_fault() -> None:
-    model = torch.nn.Linear(2, 2)
-    model.weight.grad = torch.full((2, 2), torch.inf)
-    run = SimpleNamespace(
-        iter=4, hooks=[], model=model, optim_wrapper=Scaled(2.0**10),
-        message_hub=SimpleNamespace(get_info=lambda key: None),
-    )  # fmt: skip
-    NonFiniteGuard().after_train_iter(run, 4, None, {"loss": 1.0})
-    run.optim_wrapper = Scaled(2.0**-50)
-    with pytest.raises(NonFiniteLossError, match="no gradient has been finite for long"):
-        NonFiniteGuard().after_train_iter(run, 4, None, {"loss": 1.0})
+def scaled(work_dir: Path, scale: float) -> Config:
+    optimizer = {"type": "AdamW", "lr": 0.01}
+    wrapper = {"type": "ScaledWrapper", "scale": scale, "optimizer": optimizer}
+    return breaking(work_dir, "infinite gradient", optim_wrapper=wrapper)
+
+
+def test_a_step_that_the_loss_scaler_skips_is_no_fault(tmp_path: Path) -> None:
+    run = train(scaled(tmp_path, 2.0**10))
+    assert run.iter == 6 and run.optim_wrapper.loss_scaler.get_scale() == 2.0**9
+
+
+def test_a_loss_scale_that_fell_for_ever_is_one(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="no gradient has been finite for long: the loss"):
+        train(scaled(tmp_path, 2.0**-40))
 
 
 def test_a_loss_of_the_validation_is_looked_at() -> None:

@@ -114,7 +114,7 @@ def test_a_map_that_cannot_be_written_is_one_line(coco: Path, capsys, monkeypatc
 
     monkeypatch.setattr(Image.Image, "save", full)
     assert main([str(coco), "--allow-partial"]) == 1
-    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert "error: no space is left on the disk while writing" in capsys.readouterr().err
 
 
 def test_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import cv2
 import pytest
 
+from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 from mmclipdis.utils import processes
 from mmclipdis.utils.processes import each
 from mmclipdis.utils.whole_files import whole_file
@@ -147,7 +149,10 @@ def test_a_spawned_process_is_no_fork_of_this_one(spawn: bool) -> None:
 
 
 @pytest.mark.slow
-def test_spawned_processes_work_beside_threads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_spawned_processes_work_beside_threads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # bars are for terminals
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
@@ -158,3 +163,16 @@ def test_spawned_processes_work_beside_threads(capsys: pytest.CaptureFixture[str
         thread.join()
     shown = capsys.readouterr().err
     assert "draw" in shown and "2/2" in shown and "map" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_bar_is_for_terminals_only(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(each(abs, [-1, 2], 1, title="sizes")) == [1, 2]
+    names = build_vocabulary(["cat", "dog"], "single")
+    assert names is not None
+    OpenCLIPTextEncoder("shapes-tiny", cache_dir=False).embed(names)
+    assert ("sizes" in stream.getvalue()) == terminal
+    assert ("text embeddings" in stream.getvalue()) == terminal

@@ -29,6 +29,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmclipdis.apis.cli import run as run_tool
+from mmclipdis.apis.resources import line_of
 from mmclipdis.datasets.conversion.files import (
     lines_differ,
     read_picture,
@@ -214,10 +216,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(parse_args(argv))
     except (OSError, ValueError) as error:  # also a full disk, or a folder that is not ours
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {line_of(error)}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(lambda _: sys.exit(main()), None)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmclipdis.apis.cli import run as run_tool
+from mmclipdis.apis.resources import line_of
 from mmclipdis.datasets.conversion.files import read_picture, write_labels
 from mmclipdis.utils.processes import each
 
@@ -118,11 +120,11 @@ def main(argv: list[str] | None = None) -> int:
         for _ in each(convert, todo, args.nproc, unit="map"):
             pass
     except (OSError, ValueError) as error:  # also a full disk, or a folder that is not ours
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {line_of(error)}", file=sys.stderr)
         return 1
     print(f"wrote {len(todo):,} maps")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(lambda _: sys.exit(main()), None)

@@ -13,6 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmclipdis.apis.cli import run as run_tool
+from mmclipdis.apis.resources import line_of
 from mmclipdis.datasets.detection.annotations import (
     compare_counts,
     counts,
@@ -74,10 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         convert(args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {line_of(error)}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(lambda _: sys.exit(main()), None)

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from mmclipdis.apis.cli import run as run_tool
+from mmclipdis.apis.resources import line_of
 from mmclipdis.datasets.conversion.detail_json import CONTEXT59_IDS, Photo, paint, read_photos
 from mmclipdis.datasets.conversion.files import (
     lines_differ,
@@ -258,10 +260,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(parse_args(argv))
     except (OSError, ValueError) as error:  # also a full disk, or a folder that is not ours
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {line_of(error)}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(lambda _: sys.exit(main()), None)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.resources import line_of
 from mmclipdis.shapes.coco import Settings, write_dataset
 
 
@@ -29,7 +31,7 @@ def main() -> None:
     try:
         written = write_dataset(args.out, settings, overwrite=args.overwrite, workers=args.workers)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(line_of(error))
     print(
         f"{args.out}: {'written' if written else 'already complete'}, {args.train} training and "
         f"{args.val} test images, seed {args.seed}"
@@ -37,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda _: main(), None)

@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.resources import line_of
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.models.segmentation.catseg.checkpoint import (
     ConversionReport,
@@ -83,8 +85,8 @@ def main() -> None:
     try:
         print(convert(args.source, args.target, args.reverse, args.overwrite))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{error}") from None
+        raise SystemExit(line_of(error)) from None
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda _: main(), None)

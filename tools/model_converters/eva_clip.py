@@ -26,6 +26,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
 from mmclipdis.clip.towers.eva import rotary_table
 from mmclipdis.clip.towers.readout import AnyReadout, DualPath, get_readout
@@ -306,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
             overwrite=args.overwrite,
         )
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{error}") from None
+        raise SystemExit(line_of(error)) from None
     print(report if args.report else f"{report.summary()} (--report names each)")
     if report.assumed:
         print(report.assumed)
@@ -315,4 +317,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda _: main(), None)

@@ -26,6 +26,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.towers.readout import get_readout
 from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.eva_layout import LayoutReport
@@ -212,9 +214,9 @@ def main(argv: list[str] | None = None) -> None:
         config = read_config_file(args.config)
         report = convert(config, args.source, args.target, overwrite=args.overwrite)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{error}") from None
+        raise SystemExit(line_of(error)) from None
     print(report if args.report else f"{report.summary()} (--report names each)")
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda _: main(), None)

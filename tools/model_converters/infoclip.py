@@ -12,6 +12,8 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmclipdis.apis.cli import run
+from mmclipdis.apis.resources import line_of
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.models.segmentation.infoclip.checkpoint import student_of
 from mmclipdis.utils.whole_files import refuse_existing
@@ -48,8 +50,8 @@ def main() -> None:
         tensors = convert(args.source, args.target, args.overwrite)
         print(f"{args.target}: {tensors} tensors")
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{error}") from None
+        raise SystemExit(line_of(error)) from None
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda _: main(), None)

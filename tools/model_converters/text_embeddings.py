@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mmclipdis.apis.cli import run as run_tool
+from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.text.embeddings_file import read_embeddings, write_embeddings
 from mmclipdis.clip.text.templates import Templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
@@ -157,8 +159,8 @@ def main(argv: list[str] | None = None) -> None:
             )
         )
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{error}") from None
+        raise SystemExit(line_of(error)) from None
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(lambda _: main(), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -303,9 +304,12 @@ def test_autocast_does_not_change_the_embeddings(tower: TextTower) -> None:
     assert torch.equal(inside, embed_vocabulary(tower, v, cache_dir=False))
 
 
-def test_progress_bar_appears_only_when_asked(
-    tower: TextTower, capsys: pytest.CaptureFixture[str]
+def test_progress_bar_appears_only_when_asked_and_on_terminals(
+    tower: TextTower, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    embed_vocabulary(tower, Vocabulary.from_names(["cow"]), cache_dir=False, progress=True)
+    assert "text embeddings" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     embed_vocabulary(tower, Vocabulary.from_names(["cat"]), cache_dir=False, progress=False)
     assert "text embeddings" not in capsys.readouterr().err
     embed_vocabulary(tower, Vocabulary.from_names(["dog"]), cache_dir=False, progress=True)
