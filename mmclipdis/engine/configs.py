@@ -46,6 +46,7 @@ def read_config_file(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: there is no such file, or none of its ``_base_`` files.
+        ImportError: it imports what is not installed.
         ValueError: It is YAML, or one of its ``_base_`` files is, or it fails; the message has the
             line.
     """
@@ -53,7 +54,7 @@ def read_config_file(path: str | Path) -> Config:
     try:
         _refuse_yaml(path, set())
         return Config.fromfile(path)
-    except (FileNotFoundError, YamlConfigError):
+    except (FileNotFoundError, ImportError, YamlConfigError):
         raise
     except Exception as error:  # a config is a program
         if "Only py/yml/yaml/json" in str(error):

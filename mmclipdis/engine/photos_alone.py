@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from torch import nn
 
 
 def take_photos_alone(runner: Any) -> None:
@@ -14,8 +15,9 @@ def take_photos_alone(runner: Any) -> None:
     It refuses a batch of several sizes in an assertion, and results are the same. Segmentors of
     this package take any sizes and keep their batches.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if not any(_is_mmsegs(part) for part in model.modules()):
+    model = getattr(runner, "model", None)
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(model, nn.Module) or not any(map(_is_mmsegs, model.modules())):
         return
     for name in ("val", "test"):
         loader = getattr(getattr(runner, f"_{name}_loop", None), "dataloader", None)

@@ -78,6 +78,8 @@ def test_a_value_of_a_training_config(
     name: str, options: str, line: str, sound_shapes: Path, capsys: Capture, tmp_path: Path
 ) -> None:
     data = [f"{part}_dataloader.dataset.data_root={sound_shapes}/" for part in ("train", "val")]
+    if name == "fvit":
+        data.append(f"val_evaluator.ann_file={sound_shapes}/annotations/instances_val.json")
     words = [SHAPES / f"{name}.py", "--work-dir", tmp_path, "--cfg-options", options, *data]
     ends_in(line, run_train, words, capsys)
 

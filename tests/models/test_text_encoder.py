@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def test_embeds_a_vocabulary_and_encodes_tokens() -> None:
 
 
 def test_options_reach_the_cache_and_the_bar(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # bars are for terminals
     build(cache_dir=str(tmp_path), progress=True, batch_size=1).embed(
         Vocabulary.from_names(["cat", "dog"], "single")
     )

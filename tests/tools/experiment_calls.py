@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from mmclipdis.apis import experiments
 
@@ -15,8 +16,8 @@ Calls = list[tuple[Any, ...]]
 
 
 def empty_checkpoint(folder: Path) -> None:
-    """A checkpoint that nobody reads."""
-    (folder / "iter_1.pth").touch()
+    """A checkpoint without weights, but whole."""
+    torch.save({"state_dict": {}}, folder / "iter_1.pth")
 
 
 def record(

@@ -62,7 +62,7 @@ def test_lists_are_compared_by_line(tmp_path: Path) -> None:
     write_lines(target, ["a", "b"])
     assert not lines_differ(target, ["a", "b"], "")
     assert not lines_differ(target, ["b", "a"], "", ordered=False)
-    with pytest.raises(FileExistsError, match=r"other content \(2 lines, to write 2\); remove it"):
+    with pytest.raises(FileExistsError, match=r"something else \(2 lines, to write 2\); remove it"):
         lines_differ(target, ["b", "a"], "remove it")
     assert lines_differ(target, ["b", "a"], "", overwrite=True)
 

@@ -62,7 +62,7 @@ def test_flags_of_the_config_stay():
         (["dog", "Thing"], None, "one named 'thing'"),
         (["dog", "background"], None, "a class of the background"),
         (["dog"], ["cow"], "novel_classes lists .'cow'."),
-        (["dog"], "dog", "one string"),
+        (["dog"], "dog", "is the text 'dog', whose letters"),
         (["dog", "dog"], (), "two classes"),
     ],
 )

@@ -27,7 +27,8 @@ METHODS = {
 ARCHS = {"vitb16": "ViT-B-16-quickgelu", "vitl14": "ViT-L-14-quickgelu"}
 TWO_ARCHS = [method for method in METHODS if method != "declip"]
 
-# Short side, crop, stride, logit scale, threshold; queries of ClearCLIP's and SCLIP's class files.
+# Short side, crop, stride, logit scale, threshold; queries of the class files of ClearCLIP, SCLIP and
+# ProxyCLIP.
 CLEARCLIP = {
     "voc21": (448, 448, 224, 50, 0.5, 21),
     "context60": (448, 448, 224, 50, 0.15, 60),
@@ -49,10 +50,10 @@ SCLIP = {
     "ade20k": (336, 224, 112, 40, 0, 150),
 }
 DECLIP = {
-    "voc21": (448, 336, 112, 80, 0.4, 56),
+    "voc21": (448, 336, 112, 80, 0.4, 46),
     "context60": (448, 336, 112, 40, 0.15, 60),
-    "coco_object": (448, 336, 112, 40, 0.2, 113),
-    "voc20": (448, 336, 112, 40, 0, 30),
+    "coco_object": (448, 336, 112, 40, 0.2, 97),
+    "voc20": (448, 336, 112, 40, 0, 20),
     "context59": (448, 336, 112, 40, 0, 59),
     "coco_stuff164k": (448, 336, 112, 40, 0, 171),
     "cityscapes": (560, 336, 112, 40, 0, 19),
