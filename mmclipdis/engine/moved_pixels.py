@@ -25,7 +25,7 @@ def check_loops(runner: Any) -> None:
     Raises:
         ValueError: see :func:`check_test_pipeline`.
     """
-    model = getattr(runner, "model", None)
+    model: Any = getattr(runner, "model", None)
     model = model.module if is_model_wrapper(model) else model
     for name in ("val", "test"):
         loader = getattr(getattr(runner, f"_{name}_loop", None), "dataloader", None)

@@ -15,7 +15,7 @@ def take_photos_alone(runner: Any) -> None:
     It refuses a batch of several sizes in an assertion, and results are the same. Segmentors of
     this package take any sizes and keep their batches.
     """
-    model = getattr(runner, "model", None)
+    model: Any = getattr(runner, "model", None)
     model = model.module if is_model_wrapper(model) else model
     if not isinstance(model, nn.Module) or not any(map(_is_mmsegs, model.modules())):
         return

@@ -27,8 +27,8 @@ METHODS = {
 ARCHS = {"vitb16": "ViT-B-16-quickgelu", "vitl14": "ViT-L-14-quickgelu"}
 TWO_ARCHS = [method for method in METHODS if method != "declip"]
 
-# Short side, crop, stride, logit scale, threshold; queries of the class files of ClearCLIP, SCLIP and
-# ProxyCLIP.
+# Short side, crop, stride, logit scale, threshold; queries of the class files of ClearCLIP, SCLIP
+# and ProxyCLIP.
 CLEARCLIP = {
     "voc21": (448, 448, 224, 50, 0.5, 21),
     "context60": (448, 448, 224, 50, 0.15, 60),
