@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from mmclipdis.apis import cli
 from mmclipdis.apis.resources import CLOSED_PIPE, raising_loggers
 from tests.paths import ROOT
+from tests.processes import run_code
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/d/iter_4.pth")
 CPU = (
@@ -138,8 +138,12 @@ def test_a_faulty_record_is_reported_as_ever(capsys: pytest.CaptureFixture[str])
 
 
 TALK = """
-import logging, sys
+import logging, os, sys
 from mmclipdis.apis.cli import run
+reader, writer = os.pipe()
+os.dup2(writer, 1)
+sys.stdout = os.fdopen(1, "w")
+os.close(reader)  # as head does
 def main(arguments):
     logger = logging.getLogger("a")
     logger.addHandler(logging.StreamHandler(sys.stdout))
@@ -151,12 +155,5 @@ run(main, None)
 
 @pytest.mark.parametrize("say", ["logger.error('line %d', i)", "print('line', i)"])
 def test_a_reader_that_has_read_enough_ends_the_tool_quietly(say: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", TALK.format(say=say)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline().startswith("line")
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == CLOSED_PIPE
+    done = run_code(TALK.format(say=say))
+    assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")

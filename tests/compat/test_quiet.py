@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmclipdis.compat import install
-from tests.paths import ROOT
+from tests.processes import run_code
 
 CODE = """
 import mmclipdis
@@ -24,9 +22,7 @@ MODELS.build(config.model).init_weights()
 
 
 def test_a_segmentor_is_built_without_a_word() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CODE], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_code(CODE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and "Initialized" not in done.stderr
 
