@@ -18,7 +18,7 @@ from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.utils.device import usable_device
-from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
+from mmclipdis.utils.pictures import TooManyPixelsError, open_picture, to_rgb
 from mmclipdis.utils.whole_files import refuse_existing
 from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
@@ -196,7 +196,7 @@ def read_photo(path: str | Path) -> np.ndarray:
         raise FileNotFoundError(f"no image at {path}")
     try:
         with open_picture(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(to_rgb(ImageOps.exif_transpose(image), path))
     except TooManyPixelsError:
         raise
     except (OSError, SyntaxError, ValueError) as error:

@@ -29,7 +29,7 @@ from mmclipdis.models.text_encoder import typed_names
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.labels import no_class
 from mmclipdis.utils.names import name_list
-from mmclipdis.utils.pictures import check_size
+from mmclipdis.utils.pictures import check_size, to_rgb
 from mmclipdis.visualization import NO_COLOUR, blend, class_palette, draw_sheet
 
 #: A file, or an RGB picture uint8 (H, W, 3), or a Pillow image.
@@ -243,7 +243,7 @@ def read_photo(photo: Photo) -> np.ndarray:
         return np.ascontiguousarray(loaded["img"][..., ::-1])
     if isinstance(photo, Image.Image):  # Pillow decodes when it converts
         check_size(photo.size, "the photo")
-        photo = ImageOps.exif_transpose(photo).convert("RGB")  # as files are
+        photo = to_rgb(ImageOps.exif_transpose(photo))  # as files are
     picture = np.asarray(photo)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(

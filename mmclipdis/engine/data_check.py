@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmclipdis.utils.listed_files import (
-    ending_of,
     missing_message,
     missing_places,
     repeated,
-    unread_by_ending,
+    unread_ending_with,
     unread_pictures,
 )
 
@@ -111,8 +110,7 @@ def _unread(dataset: Any, items: Sequence[Mapping[str, Any]]) -> list[str]:
     same = os.path.abspath(photos) == os.path.abspath(maps)
     texts = [] if same else [unread_pictures(photos, dataset.img_suffix, read)]
     if maps and not same and os.path.isdir(maps) and label_steps(dataset):
-        alone = unread_by_ending(maps, "", read)
-        of_labels = alone[ending_of(dataset.seg_map_suffix)]
+        of_labels = unread_ending_with(maps, dataset.seg_map_suffix, read)
         if of_labels:
             texts.append(f"{of_labels:,} label maps below {maps!r} belong to no photo that is read")
     return texts

@@ -104,7 +104,8 @@ class DataCheckHook(Hook):
         if "instances" in items[0]:
             yield check_boxes(dataset, items, phase == "train")
         if counts is not None or "instances" in items[0]:
-            yield turned_photos([str(item["img_path"]) for item in items])
+            photos = [str(item["img_path"]) for item in items]
+            yield turned_photos(photos, pipeline=getattr(dataset, "pipeline", None))
 
     def _watch(self, phase: str, presence: Presence) -> None:
         other = self._watched.get(phase)

@@ -15,6 +15,7 @@ from mmengine.dist import all_reduce
 
 from mmclipdis.engine.data_check import label_steps, some, steps_of
 from mmclipdis.utils.photo_sizes import orientation, size_problem
+from mmclipdis.utils.pictures import open_picture
 
 #: Label maps that are read at the start, evenly spread over the data set.
 LOOKED_AT = 48
@@ -81,7 +82,7 @@ class LabelCounts:
                 f"every pixel of {maps} is {self.ignore_index}, ignored: there is nothing to "
                 "learn or to score; check reduce_zero_label, the classes and the label maps"
             )
-        if len(self.classes) == 2 and self._black_and_white():
+        if len(self.classes) <= 2 and self.maps == self.of and self._black_and_white():
             return f"{maps} hold {self._black_and_white()}"
         return ""
 
@@ -103,14 +104,21 @@ class LabelCounts:
 
     def _black_and_white(self) -> str:
         """What masks of 0 and 255 mean here, if these are such."""
-        only_first = self.pixels[:1].any() and not self.pixels[1:].any()
-        if not (only_first and self.ignored and len(self.classes) > 1 and self.ignore_index == 255):
+        if not (self.only_first and self.ignored and self.ignore_index == 255):
             return ""
         share = 100 * self.ignored / (self.ignored + int(self.pixels.sum()))
-        return (
-            f"0 and 255 only, and 255 ({share:.1f} % of the pixels) means 'ignored', not "
-            f"{self.classes[1]!r}: write the masks with 0 and 1"
+        remedy = (
+            f"not {self.classes[1]!r}: write the masks with 0 and 1"
+            if len(self.classes) > 1
+            else f"and every other pixel {self.classes[0]!r}, the only class, so that each score "
+            "is 100: give the background a class"
         )
+        return f"0 and 255 only, and 255 ({share:.1f} % of the pixels) means 'ignored', {remedy}"
+
+    @property
+    def only_first(self) -> bool:
+        """Whether labels are of the first class, and none of another."""
+        return bool(self.pixels[:1].any() and not self.pixels[1:].any())
 
 
 class Presence:
@@ -165,7 +173,8 @@ def look_at_labels(dataset: Any, most: int = LOOKED_AT) -> LabelCounts | None:
     for place in first:
         _read(dataset, place, steps[0], counts)
     for place in range(total):  # of some classes only, or a data set that is empty
-        if counts.pixels.any():
+        doubtful = len(classes) <= 2 and counts.only_first and counts.ignored
+        if counts.pixels.any() and not doubtful:  # masks of 0 and 255, or of a rare thing
             break
         if place not in first:
             _read(dataset, place, steps[0], counts)
@@ -191,7 +200,25 @@ def _labels(step: Any, item: dict[str, Any]) -> np.ndarray:
             f"cannot read {item['seg_map_path']} as a label map ({error}); replace or remove it"
         ) from error
     labels: np.ndarray = item["gt_seg_map"]
+    if type(step).__name__ == "LoadAnnotations":
+        _check_bits(str(item["seg_map_path"]), step)
     return labels
+
+
+def _check_bits(path: str, step: Any) -> None:
+    """Refuse a map whose labels mmseg's own loader cuts to 8 bits: 256 becomes 0."""
+    if getattr(step, "backend_args", None):
+        return
+    with open_picture(path) as picture:
+        deep = picture.mode[0] in "IF"  # 16 or 32 bits, or floats
+        values = np.asarray(picture) if deep else np.zeros(1)
+    fits = (values == values.astype(np.uint8)) | (values == 2**16 - 1)  # the latter becomes 255
+    if not fits.all():
+        raise ValueError(
+            f"label map {path} holds labels up to {values.max()} in {values.dtype}, and "
+            f"{type(step).__name__} cuts them to 8 bits, so that 256 counts as 0; load it with "
+            "LoadReadableAnnotations(bits=16) and ignore_index=65535, or convert the data set"
+        )
 
 
 def _compare_photos(dataset: Any, places: Sequence[int], step: Any) -> None:
@@ -220,8 +247,17 @@ def compare(results: dict[str, Any], found: Sequence[int]) -> None:
         raise ValueError(problem)
 
 
-def turned_photos(paths: Sequence[str], most: int = LOOKED_AT) -> str:
-    """A warning about photos that are loaded turned or mirrored and keep their size; or ``''``."""
+def turned_photos(paths: Sequence[str], most: int = LOOKED_AT, pipeline: Any = None) -> str:
+    """A warning about photos that are loaded turned or mirrored and keep their size; or ``''``.
+
+    Args:
+        paths: Of the photos.
+        most: How many are looked at.
+        pipeline: Whose first step says how they are loaded.
+    """
+    load = next(steps_of(getattr(pipeline, "transforms", ())), None)
+    if getattr(load, "color_type", "color") in ("color_ignore_orientation", "unchanged"):
+        return ""
     some_paths = paths[:: max(len(paths) // most, 1)][:most]
     turned = [(path, turn) for path in some_paths if (turn := orientation(path)) > 1]
     if not turned:

@@ -102,7 +102,7 @@ def _complete_image(
         findings.filled["height and width (from the photos)"] += 1
     for key in ("height", "width"):
         value = image[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < 2**31:
             raise ValueError(f"{where} has {key}={value!r}; it is a number of pixels, 1 or more")
 
 
@@ -113,9 +113,9 @@ def _boxes(notes: Sequence[Mapping[str, Any]], source: str | Path) -> np.ndarray
         boxes = np.array(listed if listed else np.zeros((0, 4)))
     except ValueError:  # lists of several lengths
         boxes = np.array(0)
-    if boxes.shape == (len(notes), 4) and boxes.dtype.kind in "if" and np.isfinite(boxes).all():
+    if boxes.shape == (len(notes), 4) and boxes.dtype.kind in "iuf" and np.isfinite(boxes).all():
         return boxes.astype(np.float64)
-    wrong = [note for note in notes if not is_box(note["bbox"])]
+    wrong = [note for note in notes if not is_box(note["bbox"])] or notes[:1]
     raise ValueError(
         f"{source}: annotation {wrong[0]['id']} (image {wrong[0]['image_id']}) has the bbox "
         f"{short(wrong[0]['bbox'])}, which is not x, y, width, height as four finite numbers "
@@ -129,7 +129,7 @@ def is_box(box: Any) -> bool:
         isinstance(box, (list, tuple))
         and len(box) == 4
         and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in box)
-        and bool(np.isfinite(box).all())
+        and all(abs(x) < 2**63 for x in box)  # false for NaN as well
     )
 
 
@@ -183,7 +183,8 @@ def _area_of(note: Mapping[str, Any], box: Sequence[float]) -> float:
     """Pixels of the polygons or runs, or of the box where there are none."""
     mask = note.get("segmentation")
     if isinstance(mask, Mapping) and isinstance(mask.get("counts"), list):
-        return float(sum(mask["counts"][1::2]))
+        with contextlib.suppress(TypeError):
+            return float(sum(mask["counts"][1::2]))
     if isinstance(mask, Mapping) and isinstance(mask.get("counts"), str):
         with contextlib.suppress(ImportError, TypeError, ValueError):
             from pycocotools import mask as runs  # mmdet's, which is optional

@@ -84,6 +84,10 @@ def check_parts(content: Any, source: str | Path, parts: Sequence[str] = PARTS) 
                 f"{source}: image {image['id']!r} has no file_name (and no coco_url); add it"
             )
     if "categories" in parts:
+        if len({isinstance(category["id"], str) for category in content["categories"]}) > 1:
+            raise ValueError(
+                f"{source}: some ids of categories are numbers and some are texts; make all numbers"
+            )
         for name in unique(content["categories"], "name", "categories", source):
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"{source}: a category is called {name!r}; a name is a text")
@@ -115,7 +119,7 @@ def check_references(content: Mapping[str, Any], source: str | Path) -> None:
         if wrong:
             note = wrong[0]
             raise ValueError(
-                f"{source}: annotation {note.get('id')} has {key} {note.get(key)}, which is "
+                f"{source}: annotation {note.get('id')} has {key} {short(note.get(key))}, which is "
                 f"none of its {len(known):,} {part} ({len(wrong):,} of "
                 f"{len(content['annotations']):,} annotations); download the file again"
             )

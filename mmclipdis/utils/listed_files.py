@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 #: Endings of pictures, in any case.
@@ -151,15 +151,40 @@ def unread_pictures(folder: str, suffix: str, read: Collection[str]) -> str:
 
 
 def unread_by_ending(folder: str, suffix: str, read: Collection[str]) -> Counter[str]:
-    """Pictures below ``folder`` that are not read and do not end with ``suffix``, by ending."""
+    """Pictures below ``folder`` that are not read and do not end with ``suffix``, by ending.
+
+    What systems and programs put there for themselves (:func:`is_litter`) is no picture of anyone.
+    """
     others: Counter[str] = Counter()
-    for place, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            ending = ending_of(name)
-            picture = ending.lower() in PICTURES and not (suffix and name.endswith(suffix))
-            if picture and os.path.join(place, name) not in read:
-                others[ending] += 1
+    for path in files_below(folder):
+        ending = ending_of(path)
+        picture = ending.lower() in PICTURES and not (suffix and path.endswith(suffix))
+        if picture and path not in read:
+            others[ending] += 1
     return others
+
+
+def unread_ending_with(folder: str, suffix: str, read: Collection[str]) -> int:
+    """How many files below ``folder`` end with the whole ``suffix`` and are not read.
+
+    Cityscapes has four label maps a photo, of several suffixes and one ending.
+    """
+    return sum(path.endswith(suffix) and path not in read for path in files_below(folder))
+
+
+def files_below(folder: str) -> Iterator[str]:
+    """All files below a folder but for those of :func:`is_litter`."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        yield from (os.path.join(place, name) for name in names if not is_litter(name))
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is a system's own: ``._a.jpg``, ``.ipynb_checkpoints``, ``@eaDir``.
+
+    mmengine lists no hidden files either.
+    """
+    return name.startswith(".") or name in ("@eaDir", "__MACOSX")
 
 
 def ending_of(name: str) -> str:

@@ -6,7 +6,7 @@ letters t, h, i, n, g. Whatever takes names asks here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 #: Keys of a data set's ``metainfo`` that hold names, besides all that end with ``_classes``.
@@ -25,7 +25,7 @@ def name_list(value: Any, where: str, *, twice: bool = False) -> tuple[str, ...]
         ValueError: It is one text, something without order, or holds what is no name or, unless
             ``twice``, one name twice.
     """
-    if isinstance(value, str):
+    if isinstance(value, (str, bytes)):
         raise ValueError(
             f"{where} is the text {value!r}, whose letters would count as the names; give a list, "
             f"with a comma for one name as well: ({value!r},)"
@@ -88,6 +88,9 @@ def check_metainfo(metainfo: Mapping[str, Any], owner: str, *, twice: bool = Fal
         if value is None:
             continue
         if key in _LISTS or key.endswith("_classes"):
+            if not isinstance(value, (Sequence, Mapping, Set)):
+                # a generator is used up by a look, an array is neither true nor false elsewhere
+                raise ValueError(f"{where} is a {type(value).__name__}; give a list of names")
             name_list(value, where, twice=twice)
         elif key == "groups":
             group_lists(value, where)

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 #: Environment variable with the most pixels that a picture may have.
@@ -72,6 +73,25 @@ def open_picture(
     with _open(source, name) as picture:
         check_size(picture.size, name, limit)
         yield picture
+
+
+def to_rgb(picture: Image.Image, name: str | Path = "the photo") -> Image.Image:
+    """An opened picture as RGB of 8 bits, as OpenCV makes it of the file.
+
+    Of 16 bits the upper 8 count; Pillow alone makes everything above 255 white.
+
+    Raises:
+        ValueError: It holds floats or 32 bits, whose range nobody knows.
+    """
+    if picture.mode[0] not in "IF":
+        return picture.convert("RGB")
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() >= 2**16:
+        raise ValueError(
+            f"cannot read {name} as an image: it holds {values.dtype} numbers, whose range is not "
+            "known; replace it by one of 8 or 16 bits"
+        )
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
 
 
 def check_size(size: tuple[int, int], name: str | Path, limit: float | None = None) -> None:

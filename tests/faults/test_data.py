@@ -20,10 +20,12 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.segment import read_photo
 from mmclipdis.clip.text.vocabulary import Vocabulary, novel_flags
 from mmclipdis.datasets import ShapeScenesDataset, VOCMultiLabelDataset
+from mmclipdis.datasets.distillation.images import images_below
 from mmclipdis.engine.label_check import look_at_labels
 from mmclipdis.engine.metric_check import check_hook_files
 from mmclipdis.evaluation import MultiLabelMetric, OpenVocabIoUMetric
 from mmclipdis.models.detection.class_text import DetectorText
+from mmclipdis.utils.names import check_metainfo
 from tests.faults.endings import ends_in, raises
 from tests.faults.tiny import masks, runner
 from tests.paths import ROOT
@@ -384,3 +386,95 @@ def test_the_tools_say_so_in_one_line(
     words = [f"{place}.{key}={value}" for key, value in settings.items()]
     arguments = [ROOT / "configs/shapes/clearclip.py", "--work-dir", tmp_path, "--cfg-options"]
     ends_in(line, run_test, [*arguments, *words], capsys)
+
+
+# --- sound data, and other faults of these kinds -----------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["array", "generator", "bytes"])
+def test_names_in_what_is_no_list(kind: str) -> None:
+    names = {"array": np.array(["a", "b"]), "generator": (n for n in "ab"), "bytes": b"ab"}[kind]
+    line = "letters would count" if kind == "bytes" else f"is a .*{kind}; give a list of names"
+    raises(line, check_metainfo, {"classes": names}, "Data")
+
+
+@pytest.mark.parametrize("name", ["._0.png", ".ipynb_checkpoints/0.png", "@eaDir/0.png"])
+def test_what_systems_leave_in_folders_is_not_counted(
+    name: str, tmp_path: Path, said: list[str]
+) -> None:
+    dataset = masks(tmp_path)
+    for folder in ("img", "ann"):
+        (tmp_path / folder / name).parent.mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes(b"x")
+    runner(tmp_path, dataset).test()
+    assert not [text for text in said if "not read" in text or "belong to no" in text]
+    assert [Path(path).name for path in images_below(str(tmp_path / "img"))] == ["0.jpg"]
+
+
+def test_several_label_maps_of_one_photo_are_no_warning(tmp_path: Path, said: list[str]) -> None:
+    dataset = masks(tmp_path)
+    (tmp_path / "ann/0.png").rename(tmp_path / "ann/0_labelTrainIds.png")
+    Image.new("L", (2, 2)).save(tmp_path / "ann/0_color.png")
+    dataset["seg_map_suffix"] = "_labelTrainIds.png"
+    runner(tmp_path, dataset).test()
+    assert not [text for text in said if "belong to no" in text]
+
+
+def test_a_rare_class_is_no_mask_of_0_and_255(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_at_labels, "__defaults__", (1,))
+    dataset = masks(tmp_path, [[[0, 255], [0, 0]], [[0, 1], [0, 0]]])
+    assert runner(tmp_path, dataset).test()["mIoU"] == 100
+
+
+def test_one_class_and_255_is_refused(tmp_path: Path) -> None:
+    dataset = masks(tmp_path, [[[0, 255], [0, 0]]])
+    dataset["metainfo"] = {"classes": ("thing",)}
+    raises("'thing', the only class, .* give the background", runner(tmp_path, dataset).test)
+
+
+@pytest.mark.parametrize("kind", ["16", "1", "P"])
+def test_bits_of_label_maps_for_mmsegs_loader(kind: str, tmp_path: Path) -> None:
+    dataset = masks(tmp_path)
+    values = np.array([[0, 257], [256, 0]], np.uint16)
+    picture = Image.fromarray(values if kind == "16" else (values > 0).astype(np.uint8))
+    if kind == "1":
+        picture = picture.point(lambda value: 255 * value).convert("1")
+    if kind == "P":
+        picture.putpalette([9, 9, 9, 255, 0, 0])
+    picture.save(tmp_path / "ann/0.png")
+    if kind == "16":
+        raises("labels up to 257 .* cuts them to 8 bits", runner(tmp_path, dataset).test)
+    else:
+        assert runner(tmp_path, dataset).test()["mIoU"] == 100
+
+
+def test_the_remedy_for_turned_photos_is_no_warning(tmp_path: Path, said: list[str]) -> None:
+    dataset = masks(tmp_path, [np.eye(4)])
+    turned(tmp_path / "img/0.jpg", 3, (4, 4))
+    load = {"type": "LoadImageFromFile", "color_type": "color_ignore_orientation"}
+    dataset["pipeline"] = [load, *dataset["pipeline"][1:]]
+    runner(tmp_path, dataset).test()
+    assert not [text for text in said if "turned or mirrored" in text]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_a_picture_of_any_kind_is_turned_as_its_file_is(
+    ending: str, orientation: int, tmp_path: Path
+) -> None:
+    turned(tmp_path / f"a.{ending}", orientation, (12, 6))
+    with Image.open(tmp_path / f"a.{ending}") as picture:
+        found = read_photo(picture).astype(int)
+    assert abs(found - read_photo(tmp_path / f"a.{ending}")).max() <= 3  # JPEG decoders round
+
+
+def test_a_picture_of_16_bits_is_that_of_its_file(tmp_path: Path) -> None:
+    values = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        found = read_photo(picture)
+    assert (found == read_photo(tmp_path / "a.png")).all()
+    assert (found[..., 0] == values >> 8).all()
+    raises("float32 numbers", read_photo, Image.fromarray(values.astype(np.float32)))

@@ -350,3 +350,62 @@ def _look(dataset: Any) -> None:
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), evaluator=None)
     loops = {"_train_loop": None, "_val_loop": None, "_test_loop": loop}
     DataCheckHook().before_run(SimpleNamespace(**loops, hooks=[]))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        pytest.param(lambda c: [n.update(category_id="1") for n in c["annotations"]],
+                     "category_id '1',? (which )?is none of", id="texts_as_ids"),
+        pytest.param(lambda c: c["categories"].append({"id": "x", "name": "y", "isthing": 1}),
+                     "ids of categories are numbers and some are texts", id="ids_of_two_kinds"),
+        pytest.param(lambda c: c["annotations"].clear(), "none is left|no image is left|has no ann",
+                     id="no_annotations"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["detection", "recognition", "panoptic"])
+def test_ids_of_another_kind_and_no_annotations(
+    kind: str, change: Change, line: str, tmp_path: Path
+) -> None:
+    content = sound()
+    change(content)
+    if kind == "panoptic":
+        for category in content["categories"]:
+            category["isthing"] = 1
+        for note in content["annotations"]:
+            note.update(segments_info=[dict(note)], file_name="1.png")
+    path = save(tmp_path, content)
+    if kind == "detection":
+        raises(line, lambda: len(DATASETS.build(config(path))))
+    elif kind == "recognition":
+        prefix = {"img_path": str(tmp_path)}
+        raises(line, CocoMultiLabelDataset, ann_file=str(path), data_prefix=prefix)
+    else:
+        prefix = {"img_path": str(tmp_path), "seg_map_path": str(tmp_path)}
+        raises(line, PanopticRegionsDataset, ann_file=str(path), data_prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda c: c["annotations"][0].update(bbox=[0, 0, 2**63, 9]), id="2**63"),
+        pytest.param(
+            lambda c: notes(c, segmentation={"size": [40, 60], "counts": ["1", "2"]}, area=None),
+            id="runs_of_texts",
+        ),
+    ],
+)
+def test_odd_numbers_end_in_no_traceback(change: Change, tmp_path: Path) -> None:
+    content = sound()
+    change(content)
+    assert len(DATASETS.build(config(save(tmp_path, content)))) == 2
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 10**400])
+def test_sizes_and_boxes_without_end(bad: float, tmp_path: Path) -> None:
+    content = sound()
+    content["images"][0]["height"] = bad
+    raises("height=.* number of pixels", DATASETS.build, config(save(tmp_path, content)))
+    content = sound()
+    content["annotations"][0]["bbox"] = [0, 0, bad, 9]
+    raises("four finite numbers", DATASETS.build, config(save(tmp_path, content)))

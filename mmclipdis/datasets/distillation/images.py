@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch.utils.data import get_worker_info
 
-from mmclipdis.utils.listed_files import missing_places, unread_by_ending
+from mmclipdis.utils.listed_files import files_below, missing_places, unread_by_ending
 from mmclipdis.utils.paths import check_samples
 
 #: Files taken for images in a folder.
@@ -213,10 +213,5 @@ def _file_name(image: Any, name: str) -> str:
 
 
 def images_below(folder: str) -> list[str]:
-    """All image files below a folder, sorted."""
-    return sorted(
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    """All image files below a folder, sorted; hidden ones are none (``._a.jpg`` of macOS)."""
+    return sorted(path for path in files_below(folder) if path.lower().endswith(SUFFIXES))

@@ -74,6 +74,8 @@ class PanopticRegionsDataset(BaseDataset):
                 )
         content = read_json(self.ann_file, "set ann_file")
         check_parts(content, self.ann_file, ("images", "annotations"))
+        if not content["annotations"]:
+            raise ValueError(f"{self.ann_file} has no annotations; set ann_file to one that has")
         if self.categories_file:
             source = self.categories_file
             found = read_json(source, "set categories_file")
@@ -106,14 +108,14 @@ class PanopticRegionsDataset(BaseDataset):
         """What is known of one image before its files are opened."""
         where = f"annotation of {note.get('file_name')!r} in {self.ann_file}"
         if note["image_id"] not in images:
-            raise ValueError(f"{where}: image_id {note['image_id']} is not among the images")
+            raise ValueError(f"{where}: image_id {note['image_id']!r} is not among the images")
         image = images[note["image_id"]]
         segments = []
         for segment in note["segments_info"]:
             category = segment["category_id"]
             if category not in labels:
                 raise ValueError(
-                    f"{where}: category_id {category} is none of the {len(labels)} categories; "
+                    f"{where}: category_id {category!r} is none of the {len(labels)} categories; "
                     "name the right ones with categories_file"
                 )
             if not is_box(segment["bbox"]):

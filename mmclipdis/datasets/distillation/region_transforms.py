@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmclipdis.utils.letterbox import letterbox, letterbox_size, normalised_boxes
 from mmclipdis.utils.photo_sizes import size_problem
-from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
+from mmclipdis.utils.pictures import TooManyPixelsError, open_picture, to_rgb
 
 
 @TRANSFORMS.register_module()
@@ -170,7 +170,7 @@ def open_rgb(path: str, what: str) -> Image.Image:
     """
     try:
         with open_picture(path) as file:
-            return file.convert("RGB")
+            return to_rgb(file, path)
     except TooManyPixelsError:
         raise
     except FileNotFoundError as error:

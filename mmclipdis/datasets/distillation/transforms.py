@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmclipdis.utils.letterbox import letterbox, letterbox_size
-from mmclipdis.utils.pictures import TooManyPixelsError, open_picture
+from mmclipdis.utils.pictures import TooManyPixelsError, open_picture, to_rgb
 
 META_KEYS = ("img_path", "ori_shape", "img_shape", "grid")
 
@@ -40,7 +40,7 @@ class LoadPILImage(BaseTransform):
         """Load; None when the file is missing, unreadable, too small or too large."""
         try:
             with open_picture(results["img_path"]) as file:
-                image = file.convert("RGB")
+                image = to_rgb(file, results["img_path"])
         except MemoryError:
             raise
         except TooManyPixelsError as error:

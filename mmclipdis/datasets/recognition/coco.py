@@ -216,15 +216,15 @@ class CocoMultiLabelDataset(MultiLabelDataset):
             image = note["image_id"]
             if image not in scores:
                 raise ValueError(
-                    f"{self.ann_file}: an annotation has image_id {image}, which is not among the "
-                    f"{len(scores)} images; repair or replace the json"
+                    f"{self.ann_file}: an annotation has image_id {image!r}, which is not among "
+                    f"the {len(scores)} images; repair or replace the json"
                 )
             for found in note.get("segments_info", (note,)):
                 category = found["category_id"]
                 if category not in labels:
                     raise ValueError(
                         f"{self.ann_file}: an annotation of image {image} has category_id "
-                        f"{category}, which is none of the {len(labels)} categories; repair or "
+                        f"{category!r}, which is none of the {len(labels)} categories; repair or "
                         "replace the json"
                     )
                 label = labels[category]
