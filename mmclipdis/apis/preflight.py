@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import logging
 import os
@@ -36,7 +37,8 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
     scope = config.get("default_scope")  # first: mmseg and mmdet share names (CityscapesDataset)
     kinds = sorted(_known_kinds(), key=lambda known: known[0].scope != scope)
     for loader in loaders:
-        for dataset in _datasets((config.get(loader) or {}).get("dataset")):
+        datasets = list(_datasets((config.get(loader) or {}).get("dataset")))
+        for dataset in datasets:
             _check_names(dataset)
             if "://" in str(dataset) or dataset.get("backend_args"):
                 continue
@@ -48,7 +50,7 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
                     break
         evaluators = config.get(loader.replace("_dataloader", "_evaluator")) or ()
         for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            _check_evaluator(evaluator)
+            _check_evaluator(evaluator, [_photos_of(dataset) for dataset in datasets])
 
 
 def _known_kinds() -> Iterator[tuple[Registry, type, Callable[[type, Any], None]]]:
@@ -102,10 +104,9 @@ def _check_stock_json(kind: type, dataset: Any) -> None:
     name = kind.__name__
     if not dataset.get("ann_file"):
         return
-    root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or {}
+    root, folder = dataset.get("data_root") or "", _photos_of(dataset)
     path = os.path.join(root, dataset["ann_file"])
     content = read_coco(path, "set data_root and ann_file")
-    folder = os.path.join(root, prefix.get("img") or "")
     names = [str(image.get("file_name", "")) for image in content["images"]]
     check_inside((os.path.join(folder, n) for n in names), [root, folder], f"{name}: {path!r}")
     found = check_coco(content, path, folder)
@@ -123,6 +124,12 @@ def _check_stock_json(kind: type, dataset: Any) -> None:
             logger="current",
             level=logging.WARNING,
         )
+
+
+def _photos_of(dataset: Any) -> str:
+    """The folder of the photos of a detection data set's config."""
+    prefix = (dataset.get("data_prefix") or {}).get("img") or ""
+    return os.path.join(dataset.get("data_root") or "", prefix)
 
 
 def _check_left(name: str, path: str, content: Any, classes: set[str], dataset: Any) -> None:
@@ -157,13 +164,19 @@ def _check_names(dataset: Any) -> None:
     check_metainfo(named, type_name(dataset) or "the data set")
 
 
-def _check_evaluator(evaluator: Any) -> None:
-    """Check the json that a metric reads by itself."""
+def _check_evaluator(evaluator: Any, folders: Sequence[str]) -> None:
+    """Check the json that a metric reads by itself; ``folders`` of photos tell missing sizes."""
     path = evaluator.get("ann_file") if isinstance(evaluator, dict) else None
     if isinstance(path, str) and path.endswith(".json") and "://" not in path:
         name = f"ann_file of {type_name(evaluator)}"
         try:
-            check_coco(read_coco(path, "set the evaluator's ann_file"), path)
+            content = read_coco(path, "set the evaluator's ann_file")
+            found = check_coco(content, path, folders[0] if folders else None)
+            if "annotation ids" in found.filled:  # pycocotools counts by them
+                raise ValueError(f"{path}: the annotations have no id; number them")
+            with open(path, "rb") as file:
+                if file.read(3) == codecs.BOM_UTF8:
+                    raise ValueError(f"{path} begins with a byte order mark; save it without")
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
 

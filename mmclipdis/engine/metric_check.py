@@ -46,7 +46,7 @@ def check_evaluator(evaluator: Any, datasets: Sequence[Any]) -> None:
         if not isinstance(content, dict):
             continue
         name = f"the annotations (ann_file) of {type(metric).__name__}"
-        dropped = check_coco(content, name).dropped_line()
+        dropped = check_coco(content, name, _folder(datasets)).dropped_line()
         if dropped:
             print_log(
                 f"{name}: boxes {dropped}; the metric counts them as missed",
@@ -55,6 +55,12 @@ def check_evaluator(evaluator: Any, datasets: Sequence[Any]) -> None:
             )
         for dataset in datasets:
             _compare(content, dataset, name)
+
+
+def _folder(datasets: Sequence[Any]) -> str | None:
+    """Where the photos of the data lie; their heads tell sizes that a json does not have."""
+    prefixes = (getattr(dataset, "data_prefix", None) or {} for dataset in datasets)
+    return next((prefix["img"] for prefix in prefixes if prefix.get("img")), None)
 
 
 def _compare(content: dict[str, Any], dataset: Any, name: str) -> None:
