@@ -223,6 +223,13 @@ class ExactCheckpointHook(CheckpointHook):
         states = checkpoint.pop(RANDOM_STATES, None)
         if not runner._resume:
             return
+        lacking = [key for key in ("meta", "optimizer") if not checkpoint.get(key)]
+        if lacking:
+            raise ValueError(
+                f"--resume: {str(runner._load_from)!r} has no {' and no '.join(lacking)}, as "
+                "checkpoints of a training have; to start from its weights set load_from=FILE "
+                "without --resume"
+            )
         self._keep_data_set_meta(runner, checkpoint["meta"])
         self._schedule = ResumedSchedule.of(runner, checkpoint)
         loop = runner.train_loop
