@@ -258,8 +258,9 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its opcodes can be re
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if re.fullmatch(r"torch\._utils\._rebuild_\w*tensor\w*", full):
-            raise ValueError(f"it has quantised, sparse or other special tensors ({full}), of which "
-                             "none is read")  # fmt: skip
+            raise ValueError(
+                f"it has quantised, sparse or other special tensors ({full}), of which none is read"
+            )
         raise ValueError(f"it asks for {full}, which is no data, and loading that can run code")
 
     def load_build(self) -> None:
