@@ -297,6 +297,15 @@ def test_a_file_is_where_the_work_folder_should_be(
     ends_in("a file stands where a folder is needed.*runs'", run_train, arguments, capsys)
 
 
+def test_the_name_of_an_output_is_too_long(tmp_path: Path) -> None:
+    raises(
+        "is too long for a file; give a shorter",
+        whole_files.write_bytes,
+        tmp_path / ("x" * 300),
+        b"",
+    )
+
+
 def test_a_config_needs_a_package_that_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
