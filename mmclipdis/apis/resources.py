@@ -51,6 +51,10 @@ def all_causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _disk(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return (
+            f"the name '...{str(error.filename)[-60:]}' is too long for a file; give a shorter one"
+        )
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" while writing {str(error.filename)!r}" if error.filename else ""
         return (

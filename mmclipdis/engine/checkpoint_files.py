@@ -53,8 +53,15 @@ def newest_checkpoint(folder: str | Path) -> str | None:
         ValueError: there are checkpoints, and each of them is damaged.
     """
     damaged: list[Path] = []
+    named = _pointed_to(folder)
     for path in saved_checkpoints(folder):
         if is_whole(path):
+            if not damaged and named and not (Path(folder) / Path(named).name).is_file():
+                warnings.warn(
+                    f"{POINTER} of {str(folder)!r} names {Path(named).name!r}, which is not there; "
+                    f"continuing from {path.name!r}",
+                    stacklevel=2,
+                )
             if damaged:
                 warnings.warn(
                     f"{_names(damaged)} is cut short or damaged, as a kill or a full disk leaves "
@@ -63,8 +70,7 @@ def newest_checkpoint(folder: str | Path) -> str | None:
                 )
             return str(path)
         damaged.append(path)
-    named = _pointed_to(folder)  # a checkpoint hook with an out_dir saves elsewhere
-    if not damaged and is_remote(named):
+    if not damaged and is_remote(named):  # a checkpoint hook with an out_dir saves elsewhere
         return named
     if not damaged and named and Path(named).is_file():
         if is_whole(Path(named)):
@@ -117,7 +123,11 @@ def is_whole(path: Path) -> bool:
 
 def _pointed_to(folder: str | Path) -> str:
     pointer = Path(folder) / POINTER
-    return pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    if not pointer.is_file():
+        return ""
+    text = pointer.read_text(errors="replace").strip()
+    # a system may refuse to look for what is no name of a file
+    return text if len(text) < 4096 and len(Path(text).name) < 256 and "\0" not in text else ""
 
 
 def _names(paths: list[Path]) -> str:

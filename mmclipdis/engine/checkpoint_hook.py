@@ -21,6 +21,7 @@ from mmclipdis.engine.plain import (
     pack_message_hub,
     to_plain,
     unpack_message_hub,
+    without_functions,
     without_odd_values,
 )
 from mmclipdis.engine.random_state import get_random_state, set_random_state
@@ -211,6 +212,8 @@ class ExactCheckpointHook(CheckpointHook):
         check_writable(saved_entries(checkpoint, self._constant), f"checkpoint of iteration {step}")
         checkpoint["message_hub"] = pack_message_hub(checkpoint["message_hub"])
         checkpoint["meta"] = without_odd_values(checkpoint["meta"], "meta")
+        if "param_schedulers" in checkpoint:
+            checkpoint["param_schedulers"] = without_functions(checkpoint["param_schedulers"])
         for key in checkpoint.keys() - {"message_hub", "meta", "state_dict"}:
             checkpoint[key] = to_plain(checkpoint[key], key)
         if self._random_states is not None:
@@ -223,6 +226,13 @@ class ExactCheckpointHook(CheckpointHook):
         states = checkpoint.pop(RANDOM_STATES, None)
         if not runner._resume:
             return
+        lacking = [key for key in ("meta", "optimizer") if not checkpoint.get(key)]
+        if lacking:
+            raise ValueError(
+                f"--resume: {str(runner._load_from)!r} has no {' and no '.join(lacking)}, as "
+                "checkpoints of a training have; to start from its weights set load_from=FILE "
+                "without --resume"
+            )
         self._keep_data_set_meta(runner, checkpoint["meta"])
         self._schedule = ResumedSchedule.of(runner, checkpoint)
         loop = runner.train_loop

@@ -30,7 +30,7 @@ from mmclipdis.clip.weights.files import (
     refuse_packed,
 )
 from mmclipdis.clip.weights.torchscript import is_torchscript
-from mmclipdis.engine.downloads import downloaded
+from mmclipdis.engine.downloads import downloaded, shown
 from mmclipdis.utils.finite import check_weights, check_writable, named_tensors
 from mmclipdis.utils.whole_files import whole_file, write_bytes
 
@@ -211,7 +211,13 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
             downloaded(filename)
     finally:
         barrier()
-    return read_checkpoint(downloaded(filename), map_location)
+    path = downloaded(filename)
+    try:
+        return read_checkpoint(path, map_location)
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(
+            f"{error} It came from {shown(filename)} and is kept; delete it to download it again."
+        ) from error
 
 
 def load_from_store(

@@ -36,10 +36,10 @@ def downloaded(url: str) -> Path:
     """
     path = place_of(url)
     if not path.is_file():
-        print_log(f"Download {_shown(url)} to {path}", logger="current")
+        print_log(f"Download {shown(url)} to {path}", logger="current")
         _download(url, path)
     _check_hash(url, path)
-    print_log(f"{_shown(url)} is read from {path}", logger="current")
+    print_log(f"{shown(url)} is read from {path}", logger="current")
     return path
 
 
@@ -54,18 +54,21 @@ def _download(url: str, path: Path) -> None:
     try:
         request = Request(url, headers={"User-Agent": "mmclipdis"})
         with urlopen(request, timeout=TIMEOUT) as answer, whole_file(path) as file:
+            if answer.headers.get_content_type() == "text/html":
+                raise HTTPException("the server answers with a web page")
             size = int(answer.headers.get("Content-Length") or 0)
             with tqdm.wrapattr(
                 answer, "read", total=size or None, disable=not sys.stderr.isatty()
             ) as source:
                 shutil.copyfileobj(source, file)
-            if size and file.tell() != size:
+            if (file.tell() != size and size) or not file.tell():
                 raise HTTPException(f"{file.tell():,} bytes came of {size:,}")
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, OSError) and not isinstance(error, URLError) and error.filename:
             raise  # of our disk
+        reason = " ".join(str(error).split())[:200]
         raise FileNotFoundError(
-            f"cannot download checkpoint {_shown(url)} ({error}); download it by other means and "
+            f"cannot download checkpoint {shown(url)} ({reason}); download it by other means and "
             "give the file."
         ) from error
 
@@ -81,13 +84,13 @@ def _check_hash(url: str, path: Path) -> None:
     digest = sha256.hexdigest()
     if not digest.startswith(found[1]):
         raise ValueError(
-            f"{path} is not what {_shown(url)} promises: its SHA-256 starts with "
+            f"{path} is not what {shown(url)} promises: its SHA-256 starts with "
             f"{digest[: len(found[1])]}, not with {found[1]}; delete it to download it again, and "
             "if that ends here, too, the server has another file"
         )
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL without what may be secret in it: user, password, query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

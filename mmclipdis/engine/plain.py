@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -88,3 +89,14 @@ def unpack_message_hub(state: Mapping[str, Any]) -> dict[str, Any]:
             )
         scalars[key] = value
     return {**state, "log_scalars": scalars}
+
+
+def without_functions(states: Any) -> Any:
+    """States of schedulers without the functions in them (``anneal_func`` of OneCycleLR).
+
+    They are settings, which the scheduler of the resumed run has from its config.
+    """
+    if isinstance(states, dict):
+        kept = {k: v for k, v in states.items() if not inspect.isroutine(v)}
+        return {k: without_functions(v) for k, v in kept.items()}
+    return [without_functions(state) for state in states] if isinstance(states, list) else states

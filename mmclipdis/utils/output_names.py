@@ -13,7 +13,8 @@ def output_names(photos: Iterable[str], suffix: str = ".png") -> dict[str, str]:
     """Relative path of the output of each photo, in the folders below the root that all share.
 
     A photo ``ROOT/x/a.jpg`` becomes ``x/a.png``, and ``x/a.jpg.png`` where a photo ``x/a.png``
-    would become the same. Capital letters make no difference, as on some disks.
+    would become the same. Capital letters make no difference, as on some disks. Relative photos are
+    taken from the current folder, so that no name leads out of the folder of the outputs.
 
     Raises:
         ValueError: two photos cannot be told apart by their paths.
@@ -21,7 +22,7 @@ def output_names(photos: Iterable[str], suffix: str = ".png") -> dict[str, str]:
     paths = list(dict.fromkeys(photos))
     if not paths:
         return {}
-    parts = {path: PurePath(os.path.normpath(path)).parts for path in paths}
+    parts = {path: PurePath(os.path.abspath(path)).parts for path in paths}
     folders = [part[:-1] for part in parts.values()]
     levels = zip(*folders, strict=False)
     shared = len(list(takewhile(lambda level: len(set(level)) == 1, levels)))

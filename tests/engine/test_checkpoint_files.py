@@ -101,3 +101,19 @@ def test_the_last_good_one_is_finite_and_can_be_read(tmp_path: Path) -> None:
     assert last_good_checkpoint(tmp_path) == str(good)
     good.unlink()
     assert last_good_checkpoint(tmp_path) is None
+
+
+def test_a_pointer_to_a_file_that_is_gone_is_said(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "iter_2.pth")
+    (tmp_path / "last_checkpoint").write_text("/old/work/iter_4.pth")
+    with pytest.warns(
+        UserWarning, match=r"names 'iter_4\.pth', which is not there; .*'iter_2\.pth'"
+    ):
+        assert newest_checkpoint(tmp_path) == str(tmp_path / "iter_2.pth")
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "a/" * 2000 + "x" * 300, "iter_2.pth\0", "\0"])
+def test_a_pointer_that_is_no_name_of_a_file_is_passed_over(tmp_path: Path, text: str) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "iter_2.pth")
+    (tmp_path / "last_checkpoint").write_text(text)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "iter_2.pth")

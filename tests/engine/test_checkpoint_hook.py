@@ -15,7 +15,7 @@ from mmengine.logging import HistoryBuffer
 from mmclipdis.engine import checkpoint_io
 from mmclipdis.engine.checkpoint_hook import ExactCheckpointHook
 from mmclipdis.utils import whole_files
-from tests.engine.toy import toy_config, train
+from tests.engine.toy import toy_config, train, weights
 
 EVERY_TWO = {
     "train_cfg.max_iters": 6,
@@ -149,3 +149,18 @@ def test_histories_survive_as_plain_data(tmp_path: Path) -> None:
     history = saved["message_hub"]["log_scalars"]["train/loss"]
     assert isinstance(history, HistoryBuffer)
     assert history.data[0].tolist() == expected
+
+
+def test_a_schedule_with_functions_in_its_state_is_saved_and_resumed(tmp_path: Path) -> None:
+    def config(folder: str, iterations: int, **changes: Any) -> Any:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        schedule = {"type": "OneCycleLR", "eta_max": 0.1, "total_steps": 4, "by_epoch": False}
+        changes = {"train_cfg.max_iters": iterations, "train_cfg.val_interval": 100, **changes}
+        changes = {"default_hooks.checkpoint.interval": 2, **changes, "param_scheduler": [schedule]}
+        return toy_config(tmp_path / folder, **changes)
+
+    whole = train(config("whole", 4))
+    train(config("parts", 2))
+    resumed = train(config("parts", 4, resume=True))
+    assert torch.equal(weights(whole), weights(resumed))
+    assert whole.optim_wrapper.get_lr() == resumed.optim_wrapper.get_lr()

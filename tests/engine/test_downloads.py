@@ -122,3 +122,46 @@ def test_what_cannot_be_had_is_one_line_with_the_address(site: str, address: str
     address = address.format(site=site)
     with pytest.raises(FileNotFoundError, match=f"cannot download checkpoint {address} .*{reason}"):
         _load_checkpoint(address, logger=logging.getLogger())
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "reason"),
+    [(b"<html>Log in</html>", "text/html", "a web page"), (b"", "binary", "0 bytes came of 0")],
+    ids=["web page", "nothing"],
+)
+def test_an_answer_that_is_no_file_is_not_kept(
+    site: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    kind: str,
+    reason: str,
+) -> None:
+    def answer(self: Handler) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    monkeypatch.setattr(Handler, "do_GET", answer)
+    with pytest.raises(FileNotFoundError, match=f"cannot download checkpoint .*{reason}"):
+        downloaded(f"{site}/a/login.pth")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_redirect_without_end_is_one_line(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(self: Handler) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.path)
+        self.end_headers()
+
+    monkeypatch.setattr(Handler, "do_GET", answer)
+    with pytest.raises(FileNotFoundError, match="infinite loop") as caught:
+        downloaded(f"{site}/loop.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kept_file_that_cannot_be_read_says_how_to_have_it_again(site: str) -> None:
+    with pytest.raises(ValueError, match=r"came from .*/a/iter_8\.pth and is kept; delete it"):
+        _load_checkpoint(f"{site}/a/iter_8.pth")

@@ -196,6 +196,19 @@ def test_no_checkpoint_of_the_folder_can_be_read(
             run_train, arguments, capsys)  # fmt: skip
 
 
+@pytest.mark.parametrize("lacking", ["meta", "optimizer"])
+def test_weights_alone_are_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lacking: str
+) -> None:
+    config, work = write_task(tmp_path), tmp_path / "work"
+    run_train([str(config), "--work-dir", str(work)])
+    content = torch.load(work / "iter_4.pth", weights_only=True)
+    del content[lacking]
+    torch.save(content, work / "iter_4.pth")
+    line = rf"--resume: '.*iter_4\.pth' has no {lacking}.*set load_from=FILE without --resume"
+    ends_in(line, run_train, [config, "--work-dir", work, "--resume"], capsys)
+
+
 def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -282,6 +295,15 @@ def test_a_file_is_where_the_work_folder_should_be(
     (tmp_path / "runs").touch()
     arguments = [config, "--work-dir", tmp_path / "runs" / "a"]
     ends_in("a file stands where a folder is needed.*runs'", run_train, arguments, capsys)
+
+
+def test_the_name_of_an_output_is_too_long(tmp_path: Path) -> None:
+    raises(
+        "is too long for a file; give a shorter",
+        whole_files.write_bytes,
+        tmp_path / ("x" * 300),
+        b"",
+    )
 
 
 def test_a_config_needs_a_package_that_is_missing(

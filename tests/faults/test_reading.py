@@ -221,6 +221,25 @@ def test_weights_that_unpack_to_more_than_they_are(tmp_path: Path, reader: str) 
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_weights_that_have_a_part_twice(tmp_path: Path, reader: str) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        archive.writestr("a/data/0", bytes(8))
+    raises(r"a\.pt' is not read: it has two parts named data/0", READERS[reader], tmp_path / "a.pt")
+
+
+def test_arrays_that_promise_more_than_they_hold_or_are_several(tmp_path: Path) -> None:
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 512), }"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + head.ljust(117) + b"\n")
+    raises(r"a\.npy' is not.*(promises more|read all data)", read_embeddings, tmp_path / "a.npy")
+    np.savez(tmp_path / "b.npz", a=np.ones((2, 3)), b=np.ones((2, 3)))
+    raises(r"b\.npz' is not.*an \.npz of several", read_embeddings, tmp_path / "b.npz")
+    np.save(tmp_path / "c.npy", np.eye(3, dtype=">f4"))  # of another kind of machine: sound
+    assert torch.equal(read_embeddings(tmp_path / "c.npy"), torch.eye(3))
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("suffix", ["pt", "safetensors", "npy"])
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04", b"\x80\x02."], ids=repr)
 def test_weights_that_are_none(tmp_path: Path, suffix: str, reader: str, content: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from mmclipdis.utils.output_names import NamesSoFar, output_names
@@ -36,3 +38,16 @@ def test_without_the_list_it_stops_before_the_first_overwrite() -> None:
     with pytest.raises(ValueError, match=r"'out' holds 'a.png' of '/d/x/a.jpg', .*'/d/y/a.jpg'"):
         names.of("/d/y/a.jpg")
     assert names.written == {"a.png"}
+
+
+@pytest.mark.parametrize(
+    "photos",
+    [["/d/a.jpg", "a.jpg"], ["../a.jpg", "b/a.jpg"], ["../../a.jpg", "../b/a.jpg"]],
+    ids=["absolute and relative", "above", "far above"],
+)
+def test_no_output_leads_out_of_its_folder(photos: list[str]) -> None:
+    names = output_names(photos)
+    assert len(set(names.values())) == len(photos)
+    for name in names.values():
+        assert not os.path.isabs(name)
+        assert ".." not in name

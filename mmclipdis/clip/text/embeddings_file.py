@@ -104,7 +104,7 @@ def _content(path: Path, where: str) -> tuple[Tensor, dict[str, str]]:
     """The embeddings of a file in float32, not normalised, and its metadata."""
     content: Any
     metadata: dict[str, str] = {}
-    if path.suffix == ".npy":
+    if path.suffix in (".npy", ".npz"):
         content = _read_npy(path)
     else:
         content, metadata = read_file(path)
@@ -128,7 +128,15 @@ def _content(path: Path, where: str) -> tuple[Tensor, dict[str, str]]:
 def _read_npy(path: Path) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
-        return torch.from_numpy(np.ascontiguousarray(array))
+        if not isinstance(array, np.ndarray):
+            raise TypeError("it is an .npz of several; save the one of the embeddings as .npy")
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        return torch.from_numpy(np.ascontiguousarray(native))
+    except MemoryError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a readable array of numbers: its head promises more than the "
+            f"memory holds; the file has {path.stat().st_size:,} bytes"
+        ) from error
     except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"{str(path)!r} is not a readable array of numbers: {error}") from error
 

@@ -34,10 +34,17 @@ _STORAGES = {
     "IntStorage": torch.int32,
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UInt16Storage": torch.uint16,
+    "UInt32Storage": torch.uint32,
+    "UInt64Storage": torch.uint64,
+    "Float8_e4m3fnStorage": torch.float8_e4m3fn,
+    "Float8_e5m2Storage": torch.float8_e5m2,
 }
 #: Most modules; a few bytes could name modules within modules 2^100 times.
 _MOST_MODULES = 100_000
-#: Most bytes that a compressed file may unpack to.
+#: Most bytes that the compressed files of a zip may unpack to.
 _MOST_UNPACKED = 16 * 2**20
 
 
@@ -53,21 +60,29 @@ def is_torchscript(file: Path | BinaryIO) -> bool:
 
 
 def check_unpacked(file: Path | BinaryIO) -> None:
-    """Refuse a checkpoint in a zip that unpacks to much more than it is.
+    """Refuse a checkpoint in a zip that unpacks to much more than it is, or has a part twice.
 
-    PyTorch stores tensors as they are; a small file of compressed ones could fill the memory.
+    PyTorch stores tensors as they are; a small file of compressed ones could fill the memory. Of
+    two parts under one name readers take this or that.
 
     Raises:
         ValueError: naming the first such part; also for a damaged zip.
     """
     if not zipfile.is_zipfile(file):
         return
+    unpacked, seen = 0, set()
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED and info.file_size > _MOST_UNPACKED:
+            name = info.filename.partition("/")[2]
+            if info.filename in seen:
+                raise ValueError(f"it has two parts named {name}, as PyTorch never writes it")
+            seen.add(info.filename)
+            if info.compress_type != zipfile.ZIP_STORED:
+                unpacked += info.file_size
+            if unpacked > _MOST_UNPACKED:
                 raise ValueError(
-                    f"its {info.filename.partition('/')[2]} is compressed and unpacks to "
-                    f"{info.file_size:,} bytes, as PyTorch never writes it"
+                    f"its {name} is compressed and unpacks to {info.file_size:,} bytes, as PyTorch "
+                    "never writes it"
                 )
 
 
@@ -88,7 +103,13 @@ def read_torchscript(file: Path | BinaryIO) -> dict[str, Tensor]:
         top = archive.unpickle("data.pkl", "data")
         if not isinstance(top, _Module):
             raise ValueError(f"its data.pkl holds a {type(top).__name__}, not a module")
-        return dict(archive.entries(top))
+        weights = dict(archive.entries(top))
+    if not weights:
+        raise ValueError(
+            "it has no parameters: torch.jit.freeze and optimize_for_inference put them into code, "
+            "which is not run; take the archive from before"
+        )
+    return weights
 
 
 class _Module:
@@ -130,7 +151,7 @@ class _Archive:
         """Names and tensors below a module in the order of ``state_dict()``."""
         self._modules += 1
         if self._modules > _MOST_MODULES or depth > 100:
-            raise ValueError(f"its modules lie too deep or are too many at {prefix.rstrip('.')!r}")
+            raise ValueError(f"its modules lie too deep or are too many at {prefix[:60]!r}")
         attributes = module.attributes
         tensors = [key for key, value in attributes.items() if isinstance(value, Tensor)]
         listed = self._listed(module.kind)
@@ -236,6 +257,10 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its opcodes can be re
             return _CALLED[full]
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
+        if re.fullmatch(r"torch\._utils\._rebuild_\w*tensor\w*", full):
+            raise ValueError(
+                f"it has quantised, sparse or other special tensors ({full}), of which none is read"
+            )
         raise ValueError(f"it asks for {full}, which is no data, and loading that can run code")
 
     def load_build(self) -> None:

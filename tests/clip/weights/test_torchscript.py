@@ -204,3 +204,28 @@ def test_large_compressed_files_are_refused(tmp_path: Path):
 def test_an_archive_in_memory_is_read_like_its_file(tmp_path: Path):
     path = scripted(tmp_path / "a.pt", Box({"w": torch.arange(3.0)}))
     assert torch.equal(read_torchscript(io.BytesIO(path.read_bytes()))["w"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.complex64, torch.float8_e4m3fn, torch.uint16, torch.bfloat16]
+)
+def test_rare_kinds_of_numbers_are_read(tmp_path: Path, kind: torch.dtype) -> None:
+    module = nn.Linear(2, 2)
+    module.register_buffer("rare", torch.ones(3).to(kind))
+    found = read_torchscript(scripted(tmp_path / "a.pt", module))
+    assert torch.equal(found["rare"].view(torch.uint8), module.rare.view(torch.uint8))
+
+
+def test_quantised_and_sparse_tensors_are_refused_as_such(tmp_path: Path) -> None:
+    quantised = torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.qint8)
+    for value in (quantised, torch.eye(3).to_sparse()):
+        module = nn.Linear(2, 2)
+        module.register_buffer("special", value)
+        with pytest.raises(ValueError, match="it has quantised, sparse or other special tensors"):
+            read_torchscript(scripted(tmp_path / "a.pt", module))
+
+
+def test_a_frozen_archive_has_no_weights_to_give(tmp_path: Path) -> None:
+    torch.jit.freeze(torch.jit.script(nn.Linear(2, 2).eval())).save(str(tmp_path / "a.pt"))
+    with pytest.raises(ValueError, match=r"has no parameters: torch\.jit\.freeze"):
+        read_torchscript(tmp_path / "a.pt")
