@@ -71,6 +71,13 @@ def test_the_config_fails(text: str, line: str, capsys: Capture, tmp_path: Path)
         ("fvit", "model.rpn_head.num_convs=x", r"x"),
         ("dclip", "model.projectors.out_dim=wide", r"out_dim|'wide'"),
         ("declip_distill", "model.student.arch=ViT-Z", r"ViT-Z"),
+        ("declip_distill", "model.content_loss.loss_weight=x",
+         r"model\.content_loss\.loss_weight must be a number, got 'x' \(ContentLoss\)"),
+        ("declip_distill", "model.context_loss.loss_weight=x",
+         r"model\.context_loss\.loss_weight must be a number, got 'x'"),
+        ("catseg", "model.decode_head.loss.ignore_as_negative=no",
+         r"loss\.ignore_as_negative must be True or False, got 'no' \(GatheredBCELoss\)"),
+        ("dclip", "model.mfi.loss_weight=x", r"model\.mfi\.loss_weight must be a number, got 'x'"),
     ],
     ids=lambda value: value.split("=")[0] if "=" in value else None,
 )  # fmt: skip
@@ -89,6 +96,7 @@ def test_a_value_of_a_training_config(
     [
         ("model.test_cfg.crop_size=wide", r"crop_size.*'wide'"),
         ("model.test_cfg.mode=slid", r"mode must be one of .* got 'slid'"),
+        ("model.decode_head.logit_scale=True", r"logit_scale must be a number, got True"),
         ("model.decode_head.logit_scale=hot", r"logit_scale.*'hot'"),
         ("model.backbone.readout.attention=zz", r"got \('zz',\)"),
         ("model.backbone.arch=3", r"arch=3"),
