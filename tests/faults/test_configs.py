@@ -51,6 +51,9 @@ def test_the_config_fails(text: str, line: str, capsys: Capture, tmp_path: Path)
     ("name", "options", "line"),
     [
         ("catseg", "model.decode_head.aggregator.window_size=big", r"window_size.*'big'"),
+        ("catseg", "model.decode_head.aggregator.decoder_dims=16", r"decoder_dims need one entry"),
+        ("catseg", "model.decode_head.aggregator.hidden_dim=-4", r"hidden_dim=-4 is not a"),
+        ("catseg", "model.data_preprocessor.size=big", r"data_preprocessor\.size must be .*'big'"),
         ("catseg", "model.decode_head.aggregator.guidance_proj_dims=x", r"guidance_proj_dims"),
         ("catseg", "optim_wrapper.optimizer.lr=fast", r"lr must be a number .* got 'fast'"),
         ("catseg", "optim_wrapper.optimizer.betas=x", r"AdamW does not accept .* betas='x'"),

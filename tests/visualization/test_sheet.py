@@ -93,12 +93,12 @@ def test_bad_sheets_are_refused(rows, titles, message: str) -> None:
 
 
 def test_long_names_of_a_large_vocabulary_are_cut() -> None:
-    """1,203 names of 200 letters once made a legend of 44,000 rows of pixels."""
-    labels = np.arange(1203).reshape(-1, 401)
-    names = [f"{i} {'y' * 200}" for i in range(1203)]
-    sheet = compose_sheet([[labels]], ["classes"], names, class_palette(1203), cell_height=360)
+    """Each name of 200 letters once had a row of its own, 1,203 of them 44,000 pixels."""
+    labels = np.arange(401).reshape(1, 401)
+    names = [f"{i} {'y' * 200}" for i in range(401)]
+    sheet = compose_sheet([[labels]], ["classes"], names, class_palette(401), cell_height=360)
     short = compose_sheet(
-        [[labels]], ["classes"], ["y" * 24] * 1203, class_palette(1203), cell_height=360
+        [[labels]], ["classes"], ["y" * 24] * 401, class_palette(401), cell_height=360
     )
     assert sheet.width == short.width
     assert sheet.height <= 2 * short.height

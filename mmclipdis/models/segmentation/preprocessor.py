@@ -28,8 +28,9 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.size is not None:
-            self.size = pair(self.size, "data_preprocessor.size")
+        size: Any = getattr(self, "size", None)
+        if size is not None:
+            self.size = pair(size, "data_preprocessor.size")
         std = getattr(self, "std", None)
         if std is not None and not (std > 0).all():
             values = std.flatten().tolist()
