@@ -24,6 +24,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", lambda value: isinstance(value, str)),
     "None": ("None", lambda value: value is None),
 }
+#: Numbers in the train_cfg and test_cfg of mmdet's heads, which are compared with tensors.
+_OF_DETECTORS = {"score_thr", "iou_threshold", "max_per_img", "nms_pre"}
 
 
 def check_plain_values(settings: Any, where: str = "") -> None:
@@ -41,6 +43,8 @@ def check_plain_values(settings: Any, where: str = "") -> None:
         for key, value in settings.items():
             name = f"{where}.{key}" if where else str(key)
             kinds = _plain_kinds(ours, key) if ours else ()
+            if key in _OF_DETECTORS and where.startswith("model") and not _is_number(value):
+                raise UserInputError(f"{name} must be a number, got {value!r}.")
             if kinds and not any(_KINDS[kind][1](value) for kind in kinds):
                 expected = " or ".join(_KINDS[kind][0] for kind in kinds)
                 raise UserInputError(

@@ -169,7 +169,7 @@ class OpenVocabSegInferencer:
         one = isinstance(photos, (str, Path, np.ndarray, Image.Image))
         if not one and not isinstance(photos, Iterable):
             raise ValueError(f"photos={photos!r}: give files, RGB arrays or Pillow images")
-        listed: list[Any] = [photos] if one else list(photos)
+        listed: list[Any] = [photos] if one else [*photos]  # type: ignore[misc]
         self._set_names(names)
         results = [
             result

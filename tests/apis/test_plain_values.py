@@ -47,3 +47,9 @@ def test_configs_of_the_package_pass() -> None:
     assert len(paths) > 150
     for path in paths[::12]:
         check_plain_values(Config.fromfile(path))
+
+
+@pytest.mark.parametrize("key", ["score_thr", "iou_threshold", "max_per_img", "nms_pre"])
+def test_numbers_that_a_detector_tests_with(key: str) -> None:
+    with pytest.raises(UserInputError, match=rf"model\.test_cfg\.rcnn\.{key} must be a number"):
+        check_plain_values(Config({"model": {"test_cfg": {"rcnn": {key: "x"}}}}))
