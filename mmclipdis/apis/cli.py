@@ -19,6 +19,7 @@ from mmengine.config import Config, DictAction
 
 import mmclipdis
 from mmclipdis.apis.config_check import UserInputError, check_config
+from mmclipdis.apis.plain_values import check_plain_values
 from mmclipdis.apis.resources import (
     CLOSED_PIPE,
     all_causes,
@@ -120,6 +121,7 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     if config.get("default_scope") == "mmdet" and not HAS_MMDET:
         raise UserInputError(f"config {args.config!r} {MMDET_REMEDY}.")
     check_config(config)
+    check_plain_values(config)
     config.launcher = args.launcher
     if args.work_dir is not None:
         config.work_dir = args.work_dir

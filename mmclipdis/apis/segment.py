@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmseg.registry import DATASETS, MODELS
 from PIL import Image, ImageOps
 from torch import nn
 
+from mmclipdis.apis.plain_values import check_plain_values
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.configs import read_config_file
@@ -139,7 +140,7 @@ class OpenVocabSegInferencer:
 
     def __call__(
         self,
-        photos: Photo | Sequence[Photo],
+        photos: Photo | Iterable[Photo],
         names: Names | None = None,
         *,
         batch_size: int = 1,
@@ -163,10 +164,13 @@ class OpenVocabSegInferencer:
         Raises:
             FileNotFoundError, ValueError: a photo that cannot be read, or bad names.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be an int of at least 1, got {batch_size!r}")
+        one = isinstance(photos, (str, Path, np.ndarray, Image.Image))
+        if not one and not isinstance(photos, Iterable):
+            raise ValueError(f"photos={photos!r}: give files, RGB arrays or Pillow images")
+        listed: list[Any] = [photos] if one else [*photos]  # type: ignore[misc]
         self._set_names(names)
-        listed = [photos] if isinstance(photos, (str, Path, np.ndarray, Image.Image)) else photos
         results = [
             result
             for start in range(0, len(listed), batch_size)
@@ -280,13 +284,25 @@ def _next_number(folder: Path) -> int:
 
 
 def _read_config(config: str | Path | Config, options: Mapping[str, Any] | None) -> Config:
+    if not isinstance(config, (Config, str, Path)):
+        raise ValueError(
+            f"model is a {type(config).__name__}: give a config file, a mmengine Config "
+            "(Config(your_dict)) or a built segmentor"
+        )
     if not isinstance(config, Config):
         if not Path(config).is_file():
             raise FileNotFoundError(f"no config at {config}")
         config = read_config_file(config)
     if options:
+        if not isinstance(options, Mapping):
+            raise ValueError(
+                f"cfg_options={options!r}: give a dict such as {{'model.test_cfg.mode': 'whole'}}"
+            )
         config = copy.deepcopy(config)
         config.merge_from_dict(dict(options))
+    if not isinstance(config.get("model"), Mapping):
+        raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
+    check_plain_values(config.model, "model")
     return config
 
 

@@ -9,7 +9,9 @@ and no words; matplotlib's axes resample a label map, whose pixels are to be see
 from __future__ import annotations
 
 import colorsys
+from bisect import bisect_right
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import cv2
@@ -24,6 +26,8 @@ Colour = Sequence[int]
 MARGIN = 8
 #: A cell is no wider than so many times its height, and no side of it thinner than a margin.
 LONGEST = 8
+#: A name of the legend is no wider than so many times the height of its letters.
+LONGEST_NAME = 24
 TEXT_COLOUR, PAPER = (20, 20, 20), (255, 255, 255)
 NO_COLOUR = (225, 225, 225)
 #: Hues a golden angle apart stay far from each other however many there are.
@@ -76,8 +80,8 @@ def blend(
     """
     if photo.shape[:2] != labels.shape:
         raise ValueError(f"photo has {photo.shape[:2]} pixels, labels {labels.shape}")
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity must be in [0, 1], got {opacity}")
+    if not isinstance(opacity, Real) or not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must be a number in [0, 1], got {opacity!r}")
     colours = colour_labels(labels, palette, ignore_index)
     return np.asarray(cv2.addWeighted(photo, 1 - opacity, colours, opacity, 0))
 
@@ -190,9 +194,16 @@ def _legend(
     size: int,
     width: int,
 ) -> Image.Image:
-    """Draw swatches with names, as many a line as fit into ``width`` pixels; ``size``: of text."""
+    """Draw swatches with names, as many a line as fit into ``width`` pixels; ``size``: of text.
+
+    Long names are cut, or the legend of a large vocabulary is higher than any picture.
+    """
     fonts = [font_for(name, size) for _, name in entries]
     line = max(map(_line_height, fonts), default=0) + MARGIN
+    room = min(LONGEST_NAME * size, width - line - 2 * MARGIN)
+    entries = [
+        (index, _cut(name, font, room)) for (index, name), font in zip(entries, fonts, strict=True)
+    ]
     positions, x, y = [], MARGIN, 0
     for (_, name), font in zip(entries, fonts, strict=True):
         needed = line + _text_width(name, font) + MARGIN
@@ -208,6 +219,16 @@ def _legend(
         draw.rectangle(box, fill=tuple(palette[index]), outline=TEXT_COLOUR)
         draw.text((left + line, top), name, fill=TEXT_COLOUR, font=font)
     return legend
+
+
+def _cut(text: str, font: Font, room: int) -> str:
+    """The text, or as much of its beginning as fits into ``room`` pixels, and dots."""
+    kept = text[: 4 * LONGEST_NAME]  # no font has letters as thin as a quarter of their height
+    if kept == text and _text_width(text, font) <= room:
+        return text
+    beginnings = range(1, len(kept) + 1)
+    fits = bisect_right(beginnings, room, key=lambda end: _text_width(f"{kept[:end]}...", font))
+    return f"{kept[: max(fits, 1)]}..."
 
 
 def _text_width(text: str, font: Font) -> int:

@@ -51,6 +51,9 @@ def test_the_config_fails(text: str, line: str, capsys: Capture, tmp_path: Path)
     ("name", "options", "line"),
     [
         ("catseg", "model.decode_head.aggregator.window_size=big", r"window_size.*'big'"),
+        ("catseg", "model.decode_head.aggregator.decoder_dims=16", r"decoder_dims need one entry"),
+        ("catseg", "model.decode_head.aggregator.hidden_dim=-4", r"hidden_dim=-4 is not a"),
+        ("catseg", "model.data_preprocessor.size=big", r"data_preprocessor\.size must be .*'big'"),
         ("catseg", "model.decode_head.aggregator.guidance_proj_dims=x", r"guidance_proj_dims"),
         ("catseg", "optim_wrapper.optimizer.lr=fast", r"lr must be a number .* got 'fast'"),
         ("catseg", "optim_wrapper.optimizer.betas=x", r"AdamW does not accept .* betas='x'"),
@@ -71,6 +74,13 @@ def test_the_config_fails(text: str, line: str, capsys: Capture, tmp_path: Path)
         ("fvit", "model.rpn_head.num_convs=x", r"x"),
         ("dclip", "model.projectors.out_dim=wide", r"out_dim|'wide'"),
         ("declip_distill", "model.student.arch=ViT-Z", r"ViT-Z"),
+        ("declip_distill", "model.content_loss.loss_weight=x",
+         r"model\.content_loss\.loss_weight must be a number, got 'x' \(ContentLoss\)"),
+        ("declip_distill", "model.context_loss.loss_weight=x",
+         r"model\.context_loss\.loss_weight must be a number, got 'x'"),
+        ("catseg", "model.decode_head.loss.ignore_as_negative=no",
+         r"loss\.ignore_as_negative must be True or False, got 'no' \(GatheredBCELoss\)"),
+        ("dclip", "model.mfi.loss_weight=x", r"model\.mfi\.loss_weight must be a number, got 'x'"),
     ],
     ids=lambda value: value.split("=")[0] if "=" in value else None,
 )  # fmt: skip
@@ -89,6 +99,7 @@ def test_a_value_of_a_training_config(
     [
         ("model.test_cfg.crop_size=wide", r"crop_size.*'wide'"),
         ("model.test_cfg.mode=slid", r"mode must be one of .* got 'slid'"),
+        ("model.decode_head.logit_scale=True", r"logit_scale must be a number, got True"),
         ("model.decode_head.logit_scale=hot", r"logit_scale.*'hot'"),
         ("model.backbone.readout.attention=zz", r"got \('zz',\)"),
         ("model.backbone.arch=3", r"arch=3"),

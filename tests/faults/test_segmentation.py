@@ -11,13 +11,14 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmseg.models import EncoderDecoder
-from mmseg.registry import TRANSFORMS
+from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 from mmclipdis.apis import OpenVocabSegInferencer
 from mmclipdis.apis.class_similarity import class_similarity
 from mmclipdis.apis.feature_maps import feature_maps
 from mmclipdis.apis.run import test as run_test
+from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from tests.faults.endings import ends_in, raises
 from tests.models.segmentation.fakes import head_cfg, make_segmentor
 from tests.paths import ROOT
@@ -83,6 +84,18 @@ NAMES: dict[str, tuple[Any, str]] = {
     "lines in a list": (["sky\ncar", "van"], "'sky.ncar' is no name"),
     "torn brackets in a list": (["sky", "[car", "van]"], r"'\[car' is no name"),
     "json": (Path(ROOT / "tools/dataset_converters/ade20k_847.json"), "no text with a class a lin"),
+    "marks of a Chinese keyboard": ("天空，汽车", "has '，': put commas"),
+    "bars": ("sky|car", r"has '\|': put commas"),
+    "tab": ("sky\tcar", "put commas"),
+    "a tuple as text": ("('sky', 'car')", "brackets around all names: write a list"),
+    "missing list file": ("my.names", "class file 'my.names' does not exist"),
+    "missing json": ("classes.json", "class file 'classes.json' does not exist"),
+    "comment": ("# my classes\nsky\ncar", "line 1 is '# my classes'; write the name alone"),
+    "numbers": ("0: sky\n1: car", "line 1 is '0: sky'; write the name alone"),
+    "quoted lines": ('"sky"\n"car"', "write the name alone, without comment, number or quotes"),
+    "invisible": (["sky", "\u200b"], "class 1 has a name without a visible letter"),
+    "one name as the tokenizer reads": (["café", "cafe\u0301"], "stands for two classes"),
+    "one name in html": (["&", "&amp;"], "stands for two classes"),
     "unknown option": ({"names": ["sky"], "seperator": ","}, r"unknown keys \['seperator'\]"),
 }
 
@@ -99,6 +112,56 @@ def test_names_that_can_be_read_in_two_ways(case: str, inferencer: OpenVocabSegI
 def test_names_of_a_command(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     names, line = NAMES[case]
     ends_in(line, class_similarity, [names], capsys)
+
+
+def test_a_name_of_hundreds_of_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sky," + "word " * 300, "--device", "cpu", "--out", tmp_path]
+    ends_in("does not fit 77 tokens: 'a.*word ...'; use a shorter", class_similarity, words, capsys)
+
+
+CALLS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no photo": (None, {}, "photos=None: give files, RGB arrays or Pillow images"),
+    "a number": (3, {}, "photos=3: give files"),
+    "batch of text": ([], {"batch_size": "x"}, "batch_size must be an int of at least 1, got 'x'"),
+    "batch of a half": ([], {"batch_size": 1.5}, "batch_size must be an int .* got 1.5"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_a_call_of_the_inferencer(case: str, inferencer: OpenVocabSegInferencer) -> None:
+    photos, options, line = CALLS[case]
+    raises(line, inferencer, photos, ["sky", "car"], **options)
+
+
+MODELS_GIVEN: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "number": (5, {}, "model is a int: give a config file, a mmengine Config"),
+    "plain dict": ({"model": {}}, {}, "model is a dict: give a config file"),
+    "without a model": (Config({"a": 1}), {}, "has no model, a dict of settings"),
+    "options as text": (Config({}), {"cfg_options": "a=b"}, "cfg_options='a=b': give a dict"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS_GIVEN)
+def test_what_an_inferencer_is_made_of(case: str) -> None:
+    model, options, line = MODELS_GIVEN[case]
+    raises(line, OpenVocabSegInferencer, model, device="cpu", **options)
+
+
+@pytest.mark.parametrize("scale", [0, float("inf")])
+def test_a_scale_that_makes_all_classes_alike(scale: float) -> None:
+    raises("makes all classes alike", MODELS.build, head_cfg(logit_scale=scale))
+
+
+SETTINGS_OF_PIXELS: dict[str, tuple[dict[str, Any], str]] = {
+    "size": ({"size": "xy"}, "data_preprocessor.size must be a positive int .* got 'xy'"),
+    "std": ({"mean": [0] * 3, "std": [1, 0, 1]}, "data_preprocessor.std must be above 0"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS_OF_PIXELS)
+def test_settings_of_the_preprocessor(case: str) -> None:
+    options, line = SETTINGS_OF_PIXELS[case]
+    raises(line, MixedSizeSegDataPreProcessor, **options)
 
 
 def test_a_threshold_without_background_under_a_stock_segmentor() -> None:

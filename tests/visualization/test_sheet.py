@@ -90,3 +90,22 @@ def test_bad_sheets_are_refused(rows, titles, message: str) -> None:
         compose_sheet(rows, titles, NAMES, PALETTE)
     with pytest.raises(ValueError, match="colours for 3 classes"):
         compose_sheet([[np.zeros((2, 2), int)]], ["a"], NAMES, PALETTE[:2])
+
+
+def test_long_names_of_a_large_vocabulary_are_cut() -> None:
+    """Each name of 200 letters once had a row of its own, 1,203 of them 44,000 pixels."""
+    labels = np.arange(401).reshape(1, 401)
+    names = [f"{i} {'y' * 200}" for i in range(401)]
+    sheet = compose_sheet([[labels]], ["classes"], names, class_palette(401), cell_height=360)
+    short = compose_sheet(
+        [[labels]], ["classes"], ["y" * 24] * 401, class_palette(401), cell_height=360
+    )
+    assert sheet.width == short.width
+    assert sheet.height <= 2 * short.height
+
+
+@pytest.mark.parametrize("opacity", ["x", 5, -0.1])
+def test_an_opacity_is_a_share(opacity: object) -> None:
+    photo, labels = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), int)
+    with pytest.raises(ValueError, match="opacity must be a number in"):
+        blend(photo, labels, class_palette(1), opacity)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -104,7 +105,7 @@ class TextTower(nn.Module):
         lengths = (tokens == self.tokenizer.eot_token_id).int().argmax(1) + 1
         longest = int(lengths.max())
         if longest > self.context_length:
-            text = texts[int(lengths.argmax())]
+            text = textwrap.shorten(texts[int(lengths.argmax())], 120, placeholder=" ...")
             raise ValueError(
                 f"text does not fit {self.context_length} tokens: {text!r}; "
                 "use a shorter class name or template"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 #: What stands between the names of a text, and nowhere in one.
-_MARKS = (",", ";", "[", "]", "\n", "\r")
-#: Files of names that are no class files.
+_MARKS = (",", ";", "[", "]", "\n", "\r", "\t", "|", "，", "；", "、", "،", "؛")
+#: Marks of other keyboards, and of tables, that do not part names here.
+_OTHER_MARKS = _MARKS[6:]
+#: Files of names that are no class files, and endings of some that may be.
 _OTHER_FILES = (".json", ".yaml", ".yml", ".csv", ".tsv", ".py")
+_CLASS_FILES = (".txt", ".names", ".lst", ".list")
+#: What stands before or around the name in a line of a file of another kind.
+_NUMBERED = re.compile(r"\d+\s*[:\t]")
 
 _HOW = "write a list: ['sky', ['car', 'van']] is two classes, the second with two names"
 
@@ -60,7 +66,8 @@ def is_class_file(text: str | Path) -> bool:
     except (OSError, ValueError):  # a long text is no path
         return False
     one_line = not is_list_of_names(str(text))
-    return path.suffix == ".txt" or (one_line and len(path.parts) > 1)
+    named = path.suffix.lower() in (*_CLASS_FILES, *_OTHER_FILES)
+    return named or (one_line and len(path.parts) > 1)
 
 
 def read_class_file(path: str | Path, separator: str | None = ",") -> list[list[str]]:
@@ -101,8 +108,18 @@ def _read_lines(text: str, separator: str | None, where: str) -> list[list[str]]
                 f"{where}: line {number} {what}; every line must name a class, since line i is "
                 "class i"
             )
+        if line.lstrip().startswith("#") or _NUMBERED.match(line) or any(map(_quoted, synonyms)):
+            raise ValueError(
+                f"{where}: line {number} is {_short(line)}; write the name alone, without comment, "
+                "number or quotes, since line i is class i"
+            )
         classes.append(synonyms)
     return classes
+
+
+def _quoted(name: str) -> bool:
+    name = name.strip()
+    return len(name) > 1 and name[0] == name[-1] and name[0] in "'\"`"
 
 
 def _read_text(text: str, separator: str) -> list[list[str]]:
@@ -111,6 +128,13 @@ def _read_text(text: str, separator: str) -> list[list[str]]:
         raise ValueError("no class names in the text: give at least one class name")
     if len(content.splitlines()) > 1:
         return _read_lines("\n".join(content.splitlines()), separator, "the text of class names")
+    if any(mark in content for mark in _OTHER_MARKS):
+        mark = next(mark for mark in _OTHER_MARKS if mark in content)
+        raise ValueError(
+            f"{_short(text)} has {mark!r}: put commas (',') between classes, or {_HOW}"
+        )
+    if content[0] + content[-1] in ("()", "{}", "<>"):
+        raise ValueError(f"{_short(text)} has brackets around all names: {_HOW}")
     if ";" in content:
         raise ValueError(f"{_short(text)} has semicolons: put commas between classes, or {_HOW}")
     parts = [part.strip() for part in _outside_brackets(text)]
@@ -124,7 +148,7 @@ def _read_text(text: str, separator: str) -> list[list[str]]:
         names = [part] if bracketed is None else [name.strip() for name in bracketed.split(",")]
         if not all(names):
             raise ValueError(f"class {len(classes)} has an empty name: {_short(text)}")
-        if any(name[0] == name[-1] and name[0] in "'\"" for name in names):
+        if any(map(_quoted, names)):
             raise ValueError(f"{_short(text)} has a name in quotes ({part!r}): {_HOW}")
         classes.append(names)
     return classes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -203,7 +205,7 @@ class Vocabulary:
         owner: dict[str, int] = {}
         shared: list[str] = []
         for index, name in zip(self.query_to_class, self.queries, strict=True):
-            folded = name.lower()  # the tokenizer lowers the case
+            folded = _as_read(name)
             first = owner.setdefault(folded, index)
             if first != index:
                 shared.append(f"{name!r} (classes {first} and {index})")
@@ -255,6 +257,14 @@ def novel_flags(
     return tuple(name in set(novel_classes) for name in classes)
 
 
+def _as_read(name: str) -> str:
+    """A name as the tokenizer reads it, as far as two names that look different may be one.
+
+    It lowers the case, turns ``&amp;`` into ``&``, and joins a letter and its accent.
+    """
+    return unicodedata.normalize("NFC", html.unescape(html.unescape(name))).lower().strip()
+
+
 def _folded(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
@@ -275,7 +285,9 @@ def _clean_class(index: int, synonyms: Any) -> tuple[str, ...]:
     clean = tuple(" ".join(name.split()) for name in synonyms)
     if not clean or not all(clean):
         raise ValueError(f"class {index} has an empty name: {synonyms!r}")
-    folded = [name.lower() for name in clean]
+    if not all(any(unicodedata.category(c)[0] not in "CZ" for c in name) for name in clean):
+        raise ValueError(f"class {index} has a name without a visible letter: {synonyms!r}")
+    folded = [_as_read(name) for name in clean]
     twice = sorted({name for name in folded if folded.count(name) > 1})
     if twice:
         raise ValueError(f"class {index} has the same name twice: {', '.join(twice)}; remove one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,10 @@ class CosineSegHead(QueryText):
             init_cfg=init_cfg,
         )
         self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
+        if self.logit_scale in (0.0, float("inf")):
+            raise ValueError(
+                f"logit_scale={logit_scale!r} makes all classes alike; CLIP's own is 100"
+            )
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
         self.background = background
         if score_norm not in (None, "minmax"):
@@ -246,7 +251,7 @@ class CosineSegHead(QueryText):
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
+    if not isinstance(value, Real) or not low <= value <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value!r}")
     return float(value)
 

@@ -9,6 +9,8 @@ from mmengine.registry import MODELS
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from torch import nn
 
+from mmclipdis.models.segmentation.windows import pair
+
 
 @MODELS.register_module()
 class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
@@ -19,7 +21,22 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
     accept: their windows are batched over images, and nothing is padded. Arguments are those of
     ``SegDataPreProcessor``. Registered in mmengine's root, where ``BaseModel`` looks whatever
     the default scope.
+
+    Raises:
+        ValueError: a ``size`` that is none, or a ``std`` that pixels cannot be divided by.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        size: Any = getattr(self, "size", None)
+        if size is not None:
+            self.size = pair(size, "data_preprocessor.size")
+        std = getattr(self, "std", None)
+        if std is not None and not (std > 0).all():
+            values = std.flatten().tolist()
+            raise ValueError(
+                f"data_preprocessor.std must be above 0 for every colour, got {values}"
+            )
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Prepare a batch; ``inputs`` becomes (B, 3, H, W), or a list when sizes differ."""

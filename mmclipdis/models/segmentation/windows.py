@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,10 +41,11 @@ class Windows:
             yield slice(y, y + height), slice(x, x + width)
 
 
-def pair(value: int | Sequence[int], what: str) -> Size:
+def pair(value: Any, what: str) -> Size:
     """Return ``value`` as (height, width), refusing anything that is not one or two ints >= 1."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(int(v) != v or v < 1 for v in pair):
+    listed = isinstance(value, Iterable) and not isinstance(value, str)
+    pair: Sequence[Any] = tuple(value) if listed else (value, value)
+    if len(pair) != 2 or any(not isinstance(v, Real) or float(v) % 1 or v < 1 for v in pair):
         raise ValueError(f"{what} must be a positive int or (height, width), got {value!r}")
     return int(pair[0]), int(pair[1])
 

@@ -104,7 +104,8 @@ class CATSegAggregator(nn.Module):
     ) -> None:
         super().__init__()
         _check_options(hidden_dim, num_heads, window_size, pad_len, max_classes, chunk_mb)
-        if not len(guidance_dims) == len(guidance_proj_dims) == len(decoder_dims) > 0:
+        dims = guidance_dims, guidance_proj_dims, decoder_dims
+        if not all(isinstance(d, Sequence) for d in dims) or len({*map(len, dims), 0}) != 2:
             raise ValueError(
                 "guidance_dims, guidance_proj_dims and decoder_dims need one entry for each "
                 f"decoder stage, got {guidance_dims}, {guidance_proj_dims}, {decoder_dims}."
@@ -305,7 +306,7 @@ def _check_options(
     for name, value in dict(counts, pad_len=pad_len, max_classes=max_classes).items():
         if not isinstance(value, int) and not (name == "max_classes" and value is None):
             raise ValueError(f"{name} must be a whole number, got {value!r}.")
-    if num_heads < 1 or hidden_dim % num_heads:
+    if num_heads < 1 or hidden_dim < 1 or hidden_dim % num_heads:
         raise ValueError(f"hidden_dim={hidden_dim} is not a multiple of num_heads={num_heads}.")
     if window_size < 1:
         raise ValueError(f"window_size must be >= 1, got {window_size}.")
