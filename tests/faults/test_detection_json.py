@@ -226,6 +226,35 @@ def test_the_metric_completes_its_json_as_the_data_set_does(tmp_path: Path) -> N
     assert {note["iscrowd"] for note in api.anns.values()} == {0}
 
 
+def test_a_metric_learns_sizes_from_the_photos_as_the_data_set_does(tmp_path: Path) -> None:
+    content = sound()
+    for image in content["images"]:
+        del image["height"], image["width"]
+    path = save(tmp_path, content)
+    dataset, metric = config(path, test_mode=True), {"type": "CocoMetric", "ann_file": str(path)}
+    loops = {"test_dataloader": {"dataset": dataset}, "test_evaluator": metric}
+    check_data(Config({**loops, "default_scope": "mmdet"}), ["test_dataloader"])
+    run = runner(tmp_path, dataset, scope="mmdet", evaluator=metric)
+    loop = run._test_loop = run.build_test_loop(run._test_loop)
+    run.call_hook("before_run")
+    before = {image["id"]: image for image in sound()["images"]}
+    for number, image in loop.evaluator.metrics[0]._coco_api.imgs.items():
+        assert {key: image[key] for key in ("height", "width")} == {
+            key: before[number][key] for key in ("height", "width")
+        }
+
+
+def test_what_the_reader_of_a_metric_does_not_take(tmp_path: Path) -> None:
+    content = sound()
+    notes(content, id=None)
+    path = save(tmp_path, content)
+    metric = Config({"test_evaluator": {"type": "CocoMetric", "ann_file": str(path)}})
+    raises("a.json: the annotations have no id; number them", check_data, metric,
+           ["test_dataloader"])  # fmt: skip
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(sound()).encode())
+    raises("a.json begins with a byte order mark", check_data, metric, ["test_dataloader"])
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
