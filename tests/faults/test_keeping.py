@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -42,12 +42,7 @@ NAN = float("nan")
 
 def tool(path: str) -> ModuleType:
     """A script of ``tools`` as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / "tools" / path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("tools." + path.removesuffix(".py").replace("/", "."))
 
 
 def every_iteration(work_dir: Path, **changes: Any) -> Any:

@@ -32,7 +32,7 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
         if size is not None:
             self.size = pair(size, "data_preprocessor.size")
         std = getattr(self, "std", None)
-        if std is not None and not (std > 0).all():
+        if std is not None and not std.is_meta and not (std > 0).all():
             values = std.flatten().tolist()
             raise ValueError(
                 f"data_preprocessor.std must be above 0 for every colour, got {values}"
