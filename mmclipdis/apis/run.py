@@ -25,7 +25,6 @@ from mmclipdis.apis.cli import add_common_arguments, parse, read_config
 from mmclipdis.apis.config_check import UserInputError, check_custom_keys
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.test_options import draw_predictions, keep_predictions, type_name, use_tta
-from mmclipdis.datasets.loading import use_readable_images
 from mmclipdis.engine.checkpoint_files import newest_checkpoint
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.data_check_hook import DataCheckHook
@@ -174,7 +173,6 @@ def build_runner(config: Config) -> Runner:
         # names differ by the second: two short runs of a process would paint into one folder.
         name = config.get("experiment_name") or Path(config.filename or "run").stem
         config.experiment_name = f"{name}_{run}"
-    use_readable_images(config._cfg_dict)
     kind = "runner_type" in config
     runner: Runner = RUNNERS.build(config) if kind else Runner.from_cfg(config)
     runner.register_hook(ForeignCheckpointGuard())

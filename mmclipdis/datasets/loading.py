@@ -83,25 +83,3 @@ class LoadReadableImage(LoadImageFromFile):
         if image is None:  # OpenCV's word for a broken file
             raise ValueError("no image")
         return np.asarray(image)
-
-
-def use_readable_images(config: Any) -> None:
-    """Put :class:`LoadReadableImage` in place of mmcv's ``LoadImageFromFile``, wherever it stands.
-
-    It takes the same arguments and gives the same pictures, but decodes none above the limit of
-    pixels. Backends for other things than photos (``tifffile``) are left as they are.
-
-    Args:
-        config: Of a run, or a part of it; changed in place.
-    """
-    if isinstance(config, (list, tuple)):
-        for part in config:
-            use_readable_images(part)
-    elif isinstance(config, dict):
-        kind = config.get("type")
-        named = isinstance(kind, str) and kind.rpartition(".")[2] == LoadImageFromFile.__name__
-        photos = config.get("imdecode_backend", "cv2") in ("cv2", "pillow", "turbojpeg")
-        if photos and (named or kind is LoadImageFromFile):
-            config["type"] = LoadReadableImage.__name__
-        for part in config.values():
-            use_readable_images(part)

@@ -29,9 +29,8 @@ class PlainYamlHandler(YamlHandler):  # type: ignore[misc]
         Raises:
             ValueError: It is damaged, or names Python objects.
         """
-        options.setdefault("Loader", SafeLoader)
         try:
-            return yaml.load(file, **options)
+            return yaml.load(file, **{**options, "Loader": SafeLoader})
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or type(error).__name__
             place = getattr(error, "problem_mark", None)

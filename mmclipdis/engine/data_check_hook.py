@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, TRANSFORMS
 
 from mmclipdis.engine.data_check import check_boxes, check_listed, parts_of, some
 from mmclipdis.engine.label_check import Presence, compare, look_at_labels, turned_photos
@@ -16,10 +16,12 @@ from mmclipdis.engine.metric_check import check_evaluator, check_hook_files, che
 from mmclipdis.engine.moved_pixels import check_loops
 from mmclipdis.engine.photos_alone import take_photos_alone
 from mmclipdis.utils.names import check_metainfo
-from mmclipdis.utils.photo_sizes import size_problem
 
 #: Loops of a runner.
 _LOOPS = ("train", "val", "test")
+#: Decoders of photos, and what a loader of mmcv is told.
+_OF_PHOTOS = ("cv2", "pillow", "turbojpeg")
+_OF_LOADER = ("to_float32", "color_type", "imdecode_backend", "ignore_empty", "backend_args")
 #: What becomes of a class without labels in mmseg's own metric.
 _SCORED = "these data: they are in no mean, or count as 0 where they were predicted"
 
@@ -32,7 +34,8 @@ class DataCheckHook(Hook):
     - All photos and label maps that are listed are there; what lies beside them is counted.
     - Some label maps are read: their values are classes, not all are ignored, and they have the
       sizes of their photos. From then on every photo is compared with its annotation when it is
-      loaded, also by mmseg's and mmdet's own loaders.
+      loaded, and none above the limit of pixels is decoded, by stock loaders too
+      (:func:`guard_loading`).
     - There are boxes to learn from.
     - A metric's own annotations are those of the data; ``save_best`` names a metric there is.
 
@@ -72,6 +75,7 @@ class DataCheckHook(Hook):
 
     def _check(self, dataset: Any, phase: str, told: bool) -> None:
         name = type(dataset).__name__
+        guard_loading(getattr(getattr(dataset, "pipeline", None), "transforms", None))
         meta = getattr(dataset, "metainfo", None)
         if isinstance(meta, Mapping):
             check_metainfo(meta, name, twice=True)
@@ -85,7 +89,6 @@ class DataCheckHook(Hook):
             )
         for text in filter(None, self._look(dataset, phase, told)):
             print_log(f"{name}: {text}", logger="current", level=logging.WARNING)
-        watch_sizes(dataset, boxes={"height", "width"} <= dataset.get_data_info(0).keys())
 
     def _look(self, dataset: Any, phase: str, told: bool) -> Iterator[str]:
         """Warnings about one data set; ``told``: a metric will name classes without labels."""
@@ -163,11 +166,8 @@ def _metrics(evaluator: Any) -> Sequence[Any]:
     return getattr(evaluator, "metrics", ())
 
 
-class SizesAgree:
-    """Transform: the photo has the size of its annotation, or an error names both."""
-
-    def __init__(self, labels: bool) -> None:
-        self.labels = labels
+class LabelsAgree:
+    """Transform: the photo has the size of its label map, or an error names both."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return ``results`` as they are.
@@ -175,35 +175,34 @@ class SizesAgree:
         Raises:
             ValueError: The sizes differ.
         """
-        if self.labels and results.get("gt_seg_map") is not None:
+        if results.get("gt_seg_map") is not None:
             compare(results, results["gt_seg_map"].shape)
-        elif not self.labels and {"height", "width", "ori_shape"} <= results.keys():
-            said = (results["height"], results["width"])
-            loaded = tuple(results["ori_shape"][:2])
-            problem = size_problem(str(results.get("img_path")), loaded, said, "its annotation")
-            if problem:
-                raise ValueError(problem)
         return results
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(labels={self.labels})"
+        return f"{type(self).__name__}()"
 
 
-def watch_sizes(dataset: Any, boxes: bool) -> None:
-    """Have a data set compare each photo with its annotation right after they are loaded.
+def guard_loading(steps: Any) -> None:
+    """Have the steps of a built pipeline load as ours do, whoever wrote it.
 
-    mmseg's, mmdet's and mmcv's own loaders do not; ours do by themselves.
+    mmcv's ``LoadImageFromFile`` makes place for ``LoadReadableImage``, which gives the same
+    pictures, but decodes none above the limit of pixels and none of another size than its
+    annotation says. Behind mmseg's ``LoadAnnotations`` the sizes of photo and label map are
+    compared; ours compares by itself. Pictures that are no photos (``tifffile``) are left alone.
 
     Args:
-        dataset: With a pipeline, to which steps are added.
-        boxes: Whether its annotations tell the sizes of photos.
+        steps: A list of transforms, changed in place; anything else is left as it is.
     """
-    steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
-    if not isinstance(steps, list) or any(isinstance(step, SizesAgree) for step in steps):
+    if not isinstance(steps, list) or any(isinstance(step, LabelsAgree) for step in steps):
         return
     for place in reversed(range(len(steps))):
-        name = type(steps[place]).__name__
-        if name == "LoadImageFromFile" and boxes:
-            steps.insert(place + 1, SizesAgree(labels=False))
-        elif name == "LoadAnnotations" and hasattr(steps[place], "_load_seg_map"):
-            steps.insert(place + 1, SizesAgree(labels=True))
+        step = steps[place]
+        name = type(step).__name__
+        if name == "LoadImageFromFile" and step.imdecode_backend in _OF_PHOTOS:
+            options = {key: getattr(step, key) for key in _OF_LOADER}
+            steps[place] = TRANSFORMS.build({"type": "LoadReadableImage", **options})
+        elif name == "LoadAnnotations" and hasattr(step, "_load_seg_map"):
+            steps.insert(place + 1, LabelsAgree())
+        for part in getattr(step, "subroutines", ()):  # of test-time augmentation
+            guard_loading(getattr(part, "transforms", None))

@@ -10,10 +10,9 @@ import mmseg.registry
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
-from mmengine.config import Config
 from PIL import Image
 
-from mmclipdis.datasets.loading import LoadReadableImage, use_readable_images
+from mmclipdis.datasets.loading import LoadReadableImage
 from tests.utils.test_pictures import png_head
 
 
@@ -65,23 +64,6 @@ def test_images_are_those_of_mmcv(tmp_path: Path, options: dict) -> None:
     LoadReadableImage(**options).transform(given)
     LoadImageFromFile(**options).transform(expected)
     assert np.array_equal(given.pop("img"), expected.pop("img")) and given == expected
-
-
-def test_mmcvs_loader_is_replaced_wherever_it_stands() -> None:
-    stock = {"type": "LoadImageFromFile", "to_float32": True}
-    config = Config(
-        {
-            "a": {"dataset": {"pipeline": [dict(stock), {"type": "mmdet.LoadImageFromFile"}]}},
-            "tta_pipeline": [{"type": "TestTimeAug", "transforms": [[dict(stock)]]}],
-            "tiff": {"type": "LoadImageFromFile", "imdecode_backend": "tifffile"},
-            "other": {"type": "LoadImageFromNDArray"},
-        }
-    )
-    use_readable_images(config._cfg_dict)
-    ours = {"type": "LoadReadableImage", "to_float32": True}
-    assert config.a.dataset.pipeline == [ours, {"type": "LoadReadableImage"}]
-    assert config.tta_pipeline[0].transforms == [[ours]]
-    assert (config.tiff.type, config.other.type) == ("LoadImageFromFile", "LoadImageFromNDArray")
 
 
 def test_empty_files_are_passed_over_on_demand(tmp_path: Path) -> None:

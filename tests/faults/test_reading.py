@@ -342,7 +342,7 @@ def test_a_run_meets_a_picture_of_too_many_pixels(
     ends_in(r"000000000001\.png has 20000 x 10000 = 200,000,000 pix", run_test, words, capsys)
 
 
-@pytest.mark.parametrize("kind", ["LoadImageFromFile", "mmseg.LoadImageFromFile"])
+@pytest.mark.parametrize("kind", ["LoadImageFromFile"])
 def test_a_run_with_mmcvs_own_loader_meets_a_picture_of_too_many_pixels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], sound_shapes: Path, kind: str
 ) -> None:
