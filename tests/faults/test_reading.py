@@ -342,13 +342,12 @@ def test_a_run_meets_a_picture_of_too_many_pixels(
     ends_in(r"000000000001\.png has 20000 x 10000 = 200,000,000 pix", run_test, words, capsys)
 
 
-@pytest.mark.parametrize("kind", ["LoadImageFromFile"])
 def test_a_run_with_mmcvs_own_loader_meets_a_picture_of_too_many_pixels(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], sound_shapes: Path, kind: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sound_shapes: Path
 ) -> None:
     root = shutil.copytree(sound_shapes, tmp_path / "shapes")
     (root / "images/val/000000000000.png").write_bytes(png_head(15000, 15000))
-    steps = f"[dict(type='{kind}'), dict(type='PackSegInputs')]"
+    steps = f"[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]"
     path = tmp_path / "config.py"
     path.write_text(
         f"_base_ = {str(CONFIG)!r}\n"
