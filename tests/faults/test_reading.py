@@ -347,7 +347,7 @@ def test_a_run_with_mmcvs_own_loader_meets_a_picture_of_too_many_pixels(
 ) -> None:
     root = shutil.copytree(sound_shapes, tmp_path / "shapes")
     (root / "images/val/000000000000.png").write_bytes(png_head(15000, 15000))
-    steps = f"[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]"
+    steps = "[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]"
     path = tmp_path / "config.py"
     path.write_text(
         f"_base_ = {str(CONFIG)!r}\n"
