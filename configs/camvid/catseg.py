@@ -28,7 +28,7 @@ dataset = dict(
     ignore_index=ignore,
 )
 train_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadReadableAnnotations"),
     dict(type="RandomResize", scale=(320, 240), ratio_range=(0.8, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(192, 192), ignore_index=ignore),
@@ -36,7 +36,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(320, 240), keep_ratio=True),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

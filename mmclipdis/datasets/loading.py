@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
+from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG
 from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels
 
@@ -83,3 +85,13 @@ class LoadReadableImage(LoadImageFromFile):
         if image is None:  # OpenCV's word for a broken file
             raise ValueError("no image")
         return np.asarray(image)
+
+
+# Inferencers and tools of mmseg and mmdet look for a step of this very name, so configs say it; in
+# these two scopes it is our loader, also for the photos that the inferencers are given. The
+# pictures are the same to the bit.
+for _installed, _package in ((HAS_MMSEG, "mmseg"), (HAS_MMDET, "mmdet")):
+    if _installed:
+        importlib.import_module(f"{_package}.registry").TRANSFORMS.register_module(
+            name=["LoadImageFromFile", "LoadReadableImage"], module=LoadReadableImage
+        )

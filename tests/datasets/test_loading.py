@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mmcv
+import mmdet.registry
 import mmengine.registry
 import mmseg.registry
 import numpy as np
@@ -22,9 +23,12 @@ from tests.utils.test_pictures import png_head
         (mmengine.registry.TRANSFORMS, "LoadReadableImage"),
         (mmseg.registry.TRANSFORMS, "LoadReadableImage"),
         (mmseg.registry.TRANSFORMS, "mmseg.LoadReadableImage"),
+        (mmseg.registry.TRANSFORMS, "LoadImageFromFile"),
+        (mmdet.registry.TRANSFORMS, "LoadReadableImage"),
+        (mmdet.registry.TRANSFORMS, "LoadImageFromFile"),
     ],
 )
-def test_it_is_found_in_the_root_and_from_mmseg(registry, name: str) -> None:
+def test_it_is_found_in_the_root_and_by_the_name_mm_tools_look_for(registry, name: str) -> None:
     assert registry.get(name) is LoadReadableImage
 
 

@@ -1,7 +1,7 @@
 # ADE20K validation: 150 classes, 2,000 photos.
 # Short side 448 px, long side at most 2,048, the aspect kept (ClearCLIP); labels keep their size.
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 448), keep_ratio=True),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

@@ -1,7 +1,7 @@
 # ADE20K of 2016, 150 classes, 2,000 photos; the raw label maps serve.
 # Short edge 640 px (long at most 2,560) with Pillow, as CAT-Seg; labels keep their size.
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="ResizeShortestEdgePIL", scale=640, max_size=2560),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

@@ -2,7 +2,7 @@
 # tools/dataset_converters/pascal_context.py makes labels, names and the list of photos.
 # Short edge 640 px (long at most 2,560) with Pillow, as CAT-Seg; labels keep their size.
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="ResizeShortestEdgePIL", scale=640, max_size=2560),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

@@ -1,7 +1,7 @@
 # The same photos as DeCLIP sees them: short side 560 px, long side at most 4,096.
 _base_ = "cityscapes.py"
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(4096, 560), keep_ratio=True),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

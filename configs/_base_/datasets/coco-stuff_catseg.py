@@ -4,7 +4,7 @@
 # raw 128 and label 255.
 crop_size = (384, 384)
 train_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadReadableAnnotations"),
     dict(type="ResizeShortestEdgePIL", scale=384, max_size=1333),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=1.0),
@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="ResizeShortestEdgePIL", scale=640, max_size=2560),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

@@ -11,7 +11,7 @@ data_root = "data/shapes/"
 crop_size = (128, 128)
 
 train_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadReadableAnnotations"),
     dict(type="RandomResize", scale=(160, 160), ratio_range=(0.8, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size),
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),
 ]

@@ -26,7 +26,7 @@ data_preprocessor = dict(
     pad_size_divisor=image_size[0],
 )
 train_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     # Nine things have nine looks, which a detector learns by heart, and it then passes over things
     # of other colours. prob=0.0 shows them as they are.
@@ -48,7 +48,7 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=image_size, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(

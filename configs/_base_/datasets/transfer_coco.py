@@ -11,7 +11,7 @@ data_preprocessor = dict(
     pad_size_divisor=image_size[0],
 )
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=image_size, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(

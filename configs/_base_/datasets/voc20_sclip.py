@@ -1,7 +1,7 @@
 # The same photos as SCLIP sees them: short side 336 px.
 _base_ = "voc20.py"
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 336), keep_ratio=True),
     dict(type="LoadReadableAnnotations"),
     dict(type="PackSegInputs"),

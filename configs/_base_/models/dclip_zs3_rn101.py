@@ -28,7 +28,7 @@ model = dict(
 )
 # Photos at 448 x 448, the aspect not kept; labels keep their size.
 zs3_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(
         type="Resize", scale=(448, 448), keep_ratio=False, interpolation="bicubic", backend="pillow"
     ),

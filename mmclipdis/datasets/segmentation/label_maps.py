@@ -11,12 +11,9 @@ import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
-from mmclipdis.datasets.loading import BROKEN, LoadReadableImage
+from mmclipdis.datasets.loading import BROKEN
 from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.pictures import TooManyPixelsError, check_pixels
-
-# It is in the root registry; "mmseg.LoadReadableImage" is looked for in mmseg's only.
-TRANSFORMS.register_module(module=LoadReadableImage)
 
 #: Key of a sample with the bits of its labels; data sets without it have 8, as in mmseg.
 LABEL_BITS = "label_bits"
