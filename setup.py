@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
+#: Read when Python starts; lies beside the package, in site-packages.
+STARTUP = "mmclipdis.pth"
+#: What mim, mmengine's hub and inferencers look for in the folder ``.mim`` of an installed package.
+MIM = ("configs", "tools", "model-index.yml")
 
 
 def read_version() -> str:
@@ -19,35 +26,81 @@ def read_version() -> str:
     return match.group(1)
 
 
+class BuildWithMim(build_py):
+    """Adds ``.mim`` and ``mmclipdis.pth`` to what is built.
+
+    A clone has links in ``mmclipdis/.mim``, which an editable installation uses. A wheel cannot
+    hold links, and gets copies.
+    """
+
+    def run(self) -> None:
+        """Build as always, then copy."""
+        super().run()
+        if self.editable_mode:
+            # the folder that becomes site-packages; nothing else reaches an editable installation
+            self.copy_file(STARTUP, self.get_finalized_command("install").install_lib)
+            return
+        self.copy_file(STARTUP, self.build_lib)
+        target = Path(self.build_lib, "mmclipdis", ".mim")
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+        target.mkdir(parents=True)
+        for name in MIM:
+            if (ROOT / name).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "work_dirs", "data")
+                shutil.copytree(ROOT / name, target / name, ignore=ignored)
+            else:
+                shutil.copy(ROOT / name, target / name)
+
+
+class SourceWithLinks(sdist):
+    """Keeps the links of ``mmclipdis/.mim``, in place of what they lead to."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        """Make the tree as always, then add the links."""
+        super().make_release_tree(base_dir, files)
+        target = Path(base_dir, "mmclipdis", ".mim")
+        target.mkdir(parents=True, exist_ok=True)
+        for name in MIM:
+            (target / name).symlink_to(Path("..", "..", name))
+
+
+# Neither mmengine nor mmcv, mmsegmentation or mmdet: they exist under two names each (upstream and
+# onedl-*), and pip would put one over the other. The extras bring those of upstream.
 REQUIRES = [
     "torch>=2.6",
     "torchvision>=0.21",
-    "mmengine>=0.10.7,<1",
-    "mmsegmentation>=1.2.2,<2",
-    "mmdet>=3.3.0,<4",
-    "lvis>=0.5.3,<1",
     "open_clip_torch>=3.0,<4",
     "timm>=1.0.17",
     "numpy>=1.26",
     "opencv-python>=4.8",
-    "pillow>=10",
-    "pycocotools>=2.0.7",
-    "safetensors>=0.4.3",
-    "tqdm",
-    # mmcv needs these; it is installed by hand or by the extra "lite", full or lite as you like
-    "addict",
     "packaging",
-    "pyyaml",
-    "yapf",
-    # mmseg, mmdet and mmengine import these and do not declare them
-    "ftfy",
-    "regex",
+    "pillow>=10",
     "prettytable",
+    "pycocotools>=2.0.7",
+    "pyyaml",
+    "regex",
+    "safetensors>=0.4.3",
     "scipy",
+    "tqdm",
+]
+ENGINE = [
+    "mmengine>=0.10.7,<1",
     "setuptools<82",  # mmengine reads "mmseg::..." config names through pkg_resources
 ]
+SEGMENTATION = [
+    *ENGINE,
+    "mmsegmentation>=1.2.2,<2",
+    # mmseg imports these and does not declare them; so does open_clip, which does
+    "ftfy",
+    "regex",
+]
+DETECTION = [*ENGINE, "mmdet>=3.3.0,<4", "lvis>=0.5.3,<1"]
+LITE = [*ENGINE, "mmcv-lite>=2.0.0,<2.2.0"]
 EXTRAS = {
-    "lite": ["mmcv-lite>=2.0.0,<2.2.0"],
+    "seg": SEGMENTATION,
+    "det": DETECTION,
+    "lite": LITE,
+    "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
     "dev": [
         "hypothesis",
         "mypy",
@@ -78,6 +131,8 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=["mmclipdis", "mmclipdis.*"]),
+    py_modules=["mmclipdis_startup"],
+    cmdclass={"build_py": BuildWithMim, "sdist": SourceWithLinks},
     package_data={
         "mmclipdis": ["py.typed"],
         "mmclipdis.clip": ["model_configs/*.json", "model_configs/*.safetensors"],

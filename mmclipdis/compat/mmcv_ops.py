@@ -4,14 +4,20 @@ The module is offered through ``sys.meta_path`` behind every other finder, so th
 ``mmcv._ext`` always wins. It has a real ``ModuleSpec``, because mmengine asks
 ``pkgutil.find_loader('mmcv._ext')``. Every op can be imported; those listed in ``OPS`` work, the
 others raise an error that names the op when they are called.
+
+``mmclipdis.pth`` offers the same before the package is imported; this file and ``ops.py`` are then
+read on their own and must not import the package.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
@@ -60,10 +66,24 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill in the ops that work; imported here because they need torch and torchvision."""
-        from mmclipdis.compat.ops import OPS
-
-        for name, function in OPS.items():
+        for name, function in _ops().OPS.items():
             setattr(module, name, function)
+
+
+def _ops() -> ModuleType:
+    """``mmclipdis.compat.ops``, on its own as long as nobody has imported the package.
+
+    The package imports mmseg and mmdet, which may be waiting for this very module.
+    """
+    name = "mmclipdis.compat.ops"
+    if "mmclipdis" in sys.modules:
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("ops.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} cannot be read")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def install_mmcv_ops() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,9 @@ def install_thin_photos() -> None:
         geometric._scale_size = at_least_one_pixel(geometric._scale_size)
     processing: Any = importlib.import_module("mmcv.transforms.processing")
     processing._scale_size = geometric._scale_size
+    mmdet_transforms: Any = sys.modules.get("mmdet.datasets.transforms.transforms")
+    if mmdet_transforms is not None:  # imported before us: has a name for the original
+        mmdet_transforms._scale_size = geometric._scale_size
     if not getattr(geometric.imflip, "keeps_a_pixel", False):
         geometric.imflip = without_negative_steps(geometric.imflip)
     for name in ("mmcv", "mmcv.image"):
