@@ -7,10 +7,10 @@ Two finders are put on ``sys.meta_path``, which takes microseconds and imports n
 * before all others one that tells mmengine, when it is imported, of this package's configs and
   models, so that ``mmclipdis::clearclip/...`` and models by name are found by any tool.
 
-What they do stands in ``mmclipdis/compat/mmcv_ops.py`` and ``hub.py``. These are read by their path:
-importing the package would import mmseg and mmdet, which may be what is being imported. Without the
-package (uninstalled, or broken) both finders find nothing. ``import mmclipdis`` does the same
-without this file, which nothing in the package needs.
+What they do stands in ``mmclipdis/compat``, in ``mmcv_ops.py`` and ``hub.py``. These are read by
+their path: importing the package would import mmseg and mmdet, which may be what is being imported.
+Without the package (uninstalled, or broken) both finders find nothing. ``import mmclipdis`` does
+the same without this file, which nothing in the package needs.
 """
 
 import sys

@@ -2,9 +2,10 @@
 
 Modules of this package register where they belong (``mmengine.registry``, ``mmseg.registry``,
 ``mmdet.registry``), and its configs name one of these scopes. mmengine itself puts everything that
-comes by a name ``mmclipdis::...`` into a scope of that name: a ``_base_`` of a config, ``get_model``
-of its hub, an inferencer with ``scope='mmclipdis'``. Here this scope becomes that of the library
-that has the outermost type, which then builds the parts as well. Nothing is registered here.
+comes by a name ``mmclipdis::...`` into a scope of that name: a ``_base_`` of a config, what
+``get_model`` of its hub builds, an inferencer with ``scope='mmclipdis'``. Here this scope becomes
+that of the library that has the outermost type, which then builds the parts as well. Nothing is
+registered here.
 """
 
 from __future__ import annotations

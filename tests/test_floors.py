@@ -13,7 +13,7 @@ from tests.paths import ROOT
 #: From the ground up. A package imports itself and what lies on floors below, nothing beside it.
 FLOORS = (
     ("utils", "version"),
-    ("clip", "losses", "compat"),
+    ("clip", "losses", "compat", "registry"),
     ("engine", "evaluation", "visualization"),
     ("models",),
     ("shapes",),

@@ -23,6 +23,7 @@ from mmclipdis.apis.run import find_checkpoint, test
 from mmclipdis.engine.results import write_results
 from mmclipdis.shapes.coco import LABEL_SUFFIX, Settings
 from mmclipdis.shapes.world import CLASSES, PALETTE
+from mmclipdis.utils.places import RESULTS
 from mmclipdis.visualization.sheet import draw_sheet
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if args.write:
         write_results(
-            ROOT / "results" / "shapes_segmentation.json",
+            RESULTS / "shapes_segmentation.json",
             [dict(name=name, metrics=rounded(metrics)) for name, metrics in rows.items()],
             seeds=[args.seed],
         )

@@ -30,9 +30,8 @@ from mmclipdis.shapes.pretrain import Recipe, pretrain
 from mmclipdis.shapes.training import add_recipe, recipe_of
 from mmclipdis.shapes.weights import ARCH, WEIGHTS_PATH, export_run, load_towers
 from mmclipdis.shapes.zero_shot import zero_shot
+from mmclipdis.utils.places import RESULTS
 from mmclipdis.utils.whole_files import refuse_existing
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def _train(rank: int, folder: Path, pairs_dir: Path, recipe: Recipe, meeting: str) -> None:
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS_PATH, help="exported file")
     parser.add_argument("--overwrite", action="store_true", help="replace --weights")
     parser.add_argument("--evaluate", action="store_true", help="measure --weights, do not train")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_clip.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "shapes_clip.json")
     parser.add_argument("--count", type=int, default=500, help="pictures of a kind and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of --evaluate")
     add_recipe(parser, Recipe)

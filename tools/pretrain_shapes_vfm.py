@@ -28,9 +28,9 @@ from mmclipdis.shapes.vfm import WEIGHTS_PATH, export_vfm, load_vfm
 from mmclipdis.shapes.vfm_eval import feature_makers, patch_separation, vfm_features
 from mmclipdis.shapes.vfm_pretrain import VFMRecipe, make_pictures, pretrain_vfm
 from mmclipdis.shapes.zero_shot import draw_scenes
+from mmclipdis.utils.places import RESULTS
 from mmclipdis.utils.whole_files import refuse_existing
 
-ROOT = Path(__file__).resolve().parents[1]
 CHECK_SCENES = 50  # measured after a training
 
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS_PATH, help="exported file")
     parser.add_argument("--overwrite", action="store_true", help="replace --weights")
     parser.add_argument("--evaluate", action="store_true", help="measure --weights, do not train")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "shapes_vfm.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "shapes_vfm.json")
     parser.add_argument("--count", type=int, default=200, help="scenes of a seed")
     # not 0: the settings of the recipe were chosen on scenes of that seed
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of --evaluate")

@@ -26,11 +26,11 @@ from mmclipdis.apis.class_similarity import class_similarity
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.experiments import Metrics, evaluate, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT
 from mmclipdis.evaluation.precision import average_precision
 from mmclipdis.models.recognition.pooling import spatial_logits
+from mmclipdis.utils.places import RESULTS
 
-OUT = ROOT / "results" / "shapes_dclip.json"
+OUT = RESULTS / "shapes_dclip.json"
 
 #: Row -> options of configs/shapes/dclip.py.
 TRAINED = {"ASL": ["model.mfi=None"], "ASL + MFI": []}

@@ -18,9 +18,9 @@ from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT
+from mmclipdis.utils.places import RESULTS
 
-OUT = ROOT / "results" / "shapes_declip.json"
+OUT = RESULTS / "shapes_declip.json"
 
 #: After the rows of DeCLIP's table 1: options of configs/shapes/declip_distill.py. All are read out
 #: alike; the paper's "one feature" is the dense map of the ordinary last block.

@@ -19,9 +19,9 @@ from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT
+from mmclipdis.utils.places import RESULTS
 
-OUT = ROOT / "results" / "shapes_fvit.json"
+OUT = RESULTS / "shapes_fvit.json"
 
 #: The detector of fvit.py with the readout that DeCLIP distils; its pyramid is the same.
 CSA = ["model.backbone.encoder.readout=csa", "model.backbone.encoder.any_readout=True"]

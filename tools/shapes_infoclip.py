@@ -18,9 +18,9 @@ from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
 from mmclipdis.apis.run import find_checkpoint
-from mmclipdis.engine.results import ROOT
+from mmclipdis.utils.places import RESULTS
 
-OUT = ROOT / "results" / "shapes_infoclip.json"
+OUT = RESULTS / "shapes_infoclip.json"
 
 #: A relation without learnable module, which compression could not shape.
 _FIXED = ["model.lpam.relation=cosine", "model.compression=None"]

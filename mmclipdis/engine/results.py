@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
+from mmclipdis.utils.places import ROOT
 from mmclipdis.utils.whole_files import write_text
 
-ROOT = Path(__file__).resolve().parents[2]
 PROVENANCE = ("command", "commit", "machine", "seeds")
 SPREAD = {"mean", "std"}
 

@@ -23,6 +23,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from mmclipdis.utils.places import IN_CLONE, PACKAGE
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -101,8 +103,14 @@ def refuse_existing(target: str | Path, overwrite: bool) -> None:
     """Refuse to write over what the user has, unless told to; for a tool's start.
 
     Raises:
-        FileExistsError: ``target`` is there and ``overwrite`` is false.
+        FileExistsError: ``target`` is there and ``overwrite`` is false, or it ships with an
+            installed package, which is never written into.
     """
+    if not IN_CLONE and Path(target).resolve().is_relative_to(PACKAGE):
+        raise FileExistsError(
+            f"{str(target)!r} came with the installed package and is left as it is; name another "
+            "file, or run the tool in a clone of the repository"
+        )
     if os.path.lexists(target) and not overwrite:
         raise FileExistsError(
             f"{str(target)!r} exists and is left as it is; name another file, or give --overwrite"

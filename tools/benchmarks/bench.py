@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.engine.results import write_results
+from mmclipdis.utils import places
 
-RESULTS = ROOT / "results" / "benchmarks.json"
+RESULTS = places.RESULTS / "benchmarks.json"
 Case = Callable[[], Any]
 
 
