@@ -48,6 +48,13 @@ def load_alone(name: str) -> "ModuleType | None":
     return None
 
 
+def tell(module: "ModuleType") -> None:
+    """Call our function for this module of mmengine."""
+    hub = load_alone("hub")
+    if hub is not None:
+        getattr(hub, HOOKS[module.__name__])(module)
+
+
 class LastFinder:
     """Offers ``mmcv._ext`` when no other finder knows it."""
 
@@ -84,9 +91,7 @@ class FirstFinder:
 
         def exec_module(module: "ModuleType") -> None:
             execute(module)
-            hub = load_alone("hub")
-            if hub is not None:
-                getattr(hub, HOOKS[fullname])(module)
+            tell(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -98,6 +103,9 @@ def start() -> None:
         sys.meta_path.append(LastFinder)
     if FirstFinder not in sys.meta_path:
         sys.meta_path.insert(0, FirstFinder)
+    for name in HOOKS:
+        if name in sys.modules:  # not the start of Python, but of a notebook's next cell
+            tell(sys.modules[name])
 
 
 start()

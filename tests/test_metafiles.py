@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -14,8 +15,7 @@ import yaml
 from tests.paths import ROOT
 
 CONFIGS = ROOT / "configs"
-FOLDERS = sorted(path.parent for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_")
-FOLDERS = sorted(set(FOLDERS))
+FOLDERS = sorted({path.parent for path in CONFIGS.glob("*/*.py")} - {CONFIGS / "_base_"})
 MEASURED_HERE = ("camvid", "shapes")
 #: Numbers of a config's comment that are no results.
 SETTINGS = re.compile(
@@ -25,8 +25,13 @@ SETTINGS = re.compile(
 NUMBER = re.compile(r"(?<![\w.-])\d+\.\d+(?![\w.]*\w)")
 
 
+@functools.cache
+def metafile(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "metafile.yml").read_text("utf-8"))
+
+
 def entries(folder: Path) -> list[dict[str, Any]]:
-    return yaml.safe_load((folder / "metafile.yml").read_text("utf-8"))["Models"]
+    return metafile(folder)["Models"]
 
 
 def everything() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -55,7 +60,7 @@ def test_the_index_imports_every_metafile() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_each_config_has_one_entry_of_a_collection(folder: Path) -> None:
-    data = yaml.safe_load((folder / "metafile.yml").read_text("utf-8"))
+    data = metafile(folder)
     configs = sorted(str(path.relative_to(ROOT)) for path in folder.rglob("*.py"))
     assert sorted(entry["Config"] for entry in data["Models"]) == configs
     collections = {collection["Name"]: collection for collection in data["Collections"]}
