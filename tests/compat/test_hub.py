@@ -123,7 +123,9 @@ def test_mmdet_finds_a_model_by_name() -> None:
 def test_other_packages_and_their_weights_are_as_they_were() -> None:
     inferencer = MMSegInferencer.__new__(MMSegInferencer)
     inferencer.scope = "mmseg"
-    config, weights = inferencer._load_model_from_metafile("fcn_r50-d8_4xb2-40k_cityscapes-512x1024")
+    config, weights = inferencer._load_model_from_metafile(
+        "fcn_r50-d8_4xb2-40k_cityscapes-512x1024"
+    )
     assert config.model.type == "EncoderDecoder" and weights.startswith("https://")
     assert MODULE2PACKAGE["mmseg"] == "mmsegmentation"
 
