@@ -85,9 +85,8 @@ def test_a_config_of_the_user_builds_on_one_of_ours(
 def test_the_scope_in_use_is_asked_first_for_what_both_libraries_have() -> None:
     for scope in ("mmseg", "mmdet"):
         DefaultScope.get_instance(f"before {scope}", scope_name=scope)
-        with DefaultScope.overwrite_default_scope("mmclipdis"):
-            with DATASETS.switch_scope_and_registry(None) as registry:
-                assert registry.get("CityscapesDataset").__module__.startswith(f"{scope}.")
+        with DATASETS.switch_scope_and_registry("mmclipdis") as registry:
+            assert registry.get("CityscapesDataset").__module__.startswith(f"{scope}.")
         assert DefaultScope.get_current_instance().scope_name == scope
 
 
