@@ -177,9 +177,6 @@ class DeCLIP(BaseModel):
             raise ValueError(
                 "DeCLIP has no region_classifier to validate with: give it one with a text_encoder"
             )
-        if self.regions.text.encoder is not None:
-            # Checkpoints do not hold it, and testing one loads nothing else.
-            self.regions.text.encoder.init_weights()
         return self.regions
 
     def train(self, mode: bool = True) -> DeCLIP:
