@@ -26,6 +26,9 @@ from torch import Tensor, nn
 #: ``init_cfg`` of a part for which nobody names a source. None says that there shall be none.
 NO_SOURCE: Mapping[str, Any] = {}
 
+#: Attribute of tensors that a model hands itself for a part that its checkpoints leave out.
+LEFT_OUT = "left_out"
+
 _SAMPLES = 4
 
 
@@ -261,14 +264,10 @@ def _note_loaded(
     own = dict(weights.named_parameters())
     for name in drawn.names & own.keys():
         given = state.get(prefix + name)
-        # its own tensors are what a model hands itself for parts that its checkpoints leave out
-        if (
-            isinstance(given, Tensor)
-            and given.shape == own[name].shape
-            and given.data_ptr() != own[name].data_ptr()
-        ):
+        fits = isinstance(given, Tensor) and given.shape == own[name].shape
+        if fits and not hasattr(given, LEFT_OUT):
             drawn.came.add(name)
-    if drawn.came >= drawn.names:
+    if drawn.came >= drawn.names & own.keys():
         _remember(part, None)
 
 

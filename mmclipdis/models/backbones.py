@@ -52,7 +52,12 @@ class CLIPBackbone(BaseModule):
         self.quick_gelu = has_quick_gelu(arch)
         remember_activation(self)
         self.normalize = normalize
-        watch_weights(self, "tower.visual", entry=tower.stem, taken_away=init_cfg is None)
+        self._taken_away = init_cfg is None
+
+    def _watch_weights(self) -> None:
+        """At the end of the constructor, when the parameters have their names."""
+        stem = self.tower.stem
+        watch_weights(self, "tower.visual", entry=stem, taken_away=self._taken_away)
 
     @property
     def embed_dim(self) -> int:
@@ -144,6 +149,7 @@ class CLIPViT(CLIPBackbone):
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
         self._freeze_unread()
+        self._watch_weights()
 
     @property
     def num_blocks(self) -> int:

@@ -80,6 +80,7 @@ class CLIPResNet(CLIPBackbone):
         self.requires_grad_(bool(self.trainable))
         self._freeze_unread(read)
         self.train(self.training)  # BatchNorms follow what is frozen
+        self._watch_weights()
 
     @property
     def stage_widths(self) -> tuple[int, ...]:
