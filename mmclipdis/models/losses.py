@@ -61,8 +61,8 @@ class GatheredBCELoss(nn.Module):
             refuse(self, head, "which has one channel for two classes", fits)
         if not use_sigmoid:
             raise ValueError(
-                "GatheredBCELoss is a sigmoid loss: leave use_sigmoid=False out, or take "
-                "CrossEntropyLoss for a softmax"
+                "GatheredBCELoss is a sigmoid loss: set use_sigmoid=True (mmseg's configs hand on "
+                "False), or take CrossEntropyLoss for a softmax"
             )
         self.use_sigmoid = use_sigmoid
         self.reduction = reduction
