@@ -12,7 +12,7 @@ without weights loads them, stops or warns (:func:`before_use`, :func:`check_wei
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ def watch_weights(
     part: nn.Module,
     where: str = "",
     *,
-    entry: nn.Module | None = None,
+    entries: Sequence[nn.Module] = (),
     taken_away: bool = False,
     must_train: bool = False,
 ) -> None:
@@ -68,7 +68,7 @@ def watch_weights(
     Args:
         part: What a config names; its ``init_cfg`` may name a source.
         where: The module within it whose weights count, the innermost that is loaded by itself.
-        entry: The first module that computes anything; :func:`before_use` runs before it does.
+        entries: The first modules that compute; :func:`before_use` runs before they do.
         taken_away: The part was given ``init_cfg=None``.
         must_train: Watch what has gradients only; :func:`check_weights` looks for it.
     """
@@ -88,7 +88,7 @@ def watch_weights(
     # partials of functions of this module: a model with such hooks can be pickled and copied
     register: Any = weights.register_load_state_dict_pre_hook
     register(partial(_note_loaded, part))
-    if entry is not None:
+    for entry in entries:
         entry.register_forward_pre_hook(partial(_before_entry, part))
 
 
@@ -143,7 +143,7 @@ def before_use(part: nn.Module) -> None:
         if get_world_size() > 1 or is_random(part):
             _load(part, drawn)
         return
-    if not is_random(part):
+    if drawn.must_train or not is_random(part):  # see check_weights()
         return
     trains = part.training and torch.is_grad_enabled()
     if trains and any(parameter.requires_grad for parameter in part.parameters()):
@@ -179,8 +179,7 @@ def check_weights(model: nn.Module) -> None:
     """
     if getattr(model, "_weights_are_there", False):
         return
-    if _untrained(model):
-        _load_sources(model)
+    _load_sources(model)
     found = _untrained(model)
     if found:
         raise RuntimeError(
@@ -218,15 +217,20 @@ def _untrained(model: nn.Module) -> list[str]:
 
 
 def _load_sources(model: nn.Module) -> None:
-    """Load what ``Pretrained`` ``init_cfg`` name for random parts that must be trained."""
-    for part in list(model.modules()):  # those around others first: they load these, too
-        if not isinstance(part, BaseModule) or part.is_init or not pretrained(part):
+    """Load what ``init_cfg`` name, of parts that must be trained and of modules around parts.
+
+    Of the latter only where no weights have come to any part, since all would be loaded.
+    """
+    for module in list(model.modules()):  # those around others first: they load these, too
+        if not isinstance(module, BaseModule) or module.is_init or not pretrained(module):
             continue
-        drawn: Drawn | None = part.__dict__.get("_drawn")
-        if drawn is not None and drawn.must_train:
-            _load(part, drawn)
-        elif "_drawn" not in part.__dict__:  # around them; encoders load at their first use
-            part.init_weights()
+        if "_drawn" in module.__dict__:
+            if module.__dict__["_drawn"] is not None and module.__dict__["_drawn"].must_train:
+                before_use(module)
+            continue
+        parts = [part for part in module.modules() if "_drawn" in part.__dict__]
+        if parts and all(is_random(part) and not part.__dict__["_drawn"].came for part in parts):
+            module.init_weights()
 
 
 def _lacking(drawn: Drawn) -> str:

@@ -57,7 +57,7 @@ class CLIPBackbone(BaseModule):
     def _watch_weights(self) -> None:
         """At the end of the constructor, when the parameters have their names."""
         stem = self.tower.stem
-        watch_weights(self, "tower.visual", entry=stem, taken_away=self._taken_away)
+        watch_weights(self, "tower.visual", entries=[stem], taken_away=self._taken_away)
 
     @property
     def embed_dim(self) -> int:

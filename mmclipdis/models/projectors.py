@@ -94,7 +94,7 @@ class Projectors(BaseModule):
         self._compared_with: int | None = None
         remember_arch(self)
         remember_clip(self)
-        watch_weights(self, must_train=True)
+        watch_weights(self, entries=[self.text, self.image], must_train=True)
         self.train(self.training)  # a new module is in training mode, and nobody may call train()
 
     @property

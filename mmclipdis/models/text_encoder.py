@@ -73,7 +73,7 @@ class OpenCLIPTextEncoder(BaseModule):
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
         stem = self.tower.text.token_embedding
-        watch_weights(self, "tower.text", entry=stem, taken_away=init_cfg is None)
+        watch_weights(self, "tower.text", entries=[stem], taken_away=init_cfg is None)
 
     @property
     def embed_dim(self) -> int:

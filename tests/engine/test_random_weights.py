@@ -36,9 +36,9 @@ class Part(BaseModule):
     def __init__(self, init_cfg: Any = NO_SOURCE, must_train: bool = False) -> None:
         super().__init__(init_cfg=init_cfg or None)
         self.inner = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
-        entry = None if must_train else self.inner[0]
         taken_away = init_cfg is None
-        watch_weights(self, entry=entry, taken_away=taken_away, must_train=must_train)
+        entries = [self.inner[0]]
+        watch_weights(self, entries=entries, taken_away=taken_away, must_train=must_train)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Two channels of three."""
@@ -283,6 +283,25 @@ def test_a_source_of_the_model_is_one_of_its_trained_parts(tmp_path: Path) -> No
     model.init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "model.pth")}
     model.eval()(X)
     assert holds(model, saved.state_dict())
+    other = Model(Part(must_train=True))
+    other.init_cfg = model.init_cfg
+    other.load_state_dict(Model(Part()).state_dict())
+    kept = copy.deepcopy(other.state_dict())
+    other.eval()(X)  # a checkpoint has come: the start of its training is not wanted
+    assert holds(other, kept)
+    plain = Model(Part())
+    plain.init_cfg = model.init_cfg
+    plain.eval()(X)
+    assert holds(plain, saved.state_dict())
+
+
+def test_a_part_that_must_be_trained_loads_its_own_source_at_any_use(
+    source: dict[str, str],
+) -> None:
+    for use in (lambda model: model(X), lambda model: model.part(X)):
+        model = Model(Part(source, must_train=True)).eval()
+        use(model)
+        assert holds(model.part, of(source))
 
 
 def test_a_trace_counts_and_loads_nothing(source: dict[str, str]) -> None:
