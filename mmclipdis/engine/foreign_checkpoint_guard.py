@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, PretrainedInit, is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, CheckpointLoader
 from torch import Tensor, nn
+
+from mmclipdis.engine.random_weights import pretrained
 
 #: Parts that take no part in testing: a checkpoint to test may lack them.
 TRAINING_ONLY = ("lpam.", "auxiliary_head.")
@@ -102,7 +104,7 @@ def check_pretrained(model: nn.Module) -> None:
     Raises:
         ValueError: as :func:`check_checkpoint`; every parameter must be there.
     """
-    for config in _init_cfgs(model):
+    for config in pretrained(model):
         checkpoint = CheckpointLoader.load_checkpoint(config["checkpoint"], map_location="cpu")
         prefix = config.get("prefix") or ""
         prefix += "." if prefix and not prefix.endswith(".") else ""
@@ -134,7 +136,7 @@ def check_trained(model: nn.Module) -> None:
 
 
 def _untrained(module: nn.Module, name: str) -> Iterator[str]:
-    if _init_cfgs(module):
+    if pretrained(module):
         return
     stock = any(base.__name__ in STOCK_HEADS for base in type(module).__mro__)
     if getattr(module, "needs_checkpoint", stock):
@@ -142,13 +144,6 @@ def _untrained(module: nn.Module, name: str) -> Iterator[str]:
         return
     for part, child in module.named_children():
         yield from _untrained(child, f"{name}.{part}".lstrip("."))
-
-
-def _init_cfgs(module: nn.Module) -> list[Mapping[str, Any]]:
-    """The ``Pretrained`` ones among the ``init_cfg`` of a module."""
-    configs = getattr(module, "init_cfg", None) or []
-    listed = [configs] if isinstance(configs, Mapping) else configs
-    return [config for config in listed if config["type"] in ("Pretrained", PretrainedInit)]
 
 
 def _misfits(

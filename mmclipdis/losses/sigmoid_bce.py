@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmclipdis.losses.ranks import count_per_rank
+
+Reduction = Literal["mean", "sum", "none"]
 
 #: ``softplus`` returns its argument above this; 50 is exact to the last bit of a float64.
 _LINEAR_FROM = 50.0
@@ -23,6 +26,9 @@ def gathered_bce(
     ignore_as_negative: bool = True,
     class_chunk: int | None = None,
     across_ranks: bool = True,
+    weight: Tensor | None = None,
+    avg_factor: float | Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Mean BCE-with-logits over all classes and pixels, from one gather.
 
@@ -47,22 +53,31 @@ def gathered_bce(
             default process group, if there is one: a rank's sum over the mean count of the ranks
             averages, as DDP takes it, to the loss of the joint batch. Every rank has to make the
             call.
+        weight: Factors of the pixels ``(B, H, W)``; the mean divides by as many as without.
+        avg_factor: What ``"mean"`` divides the sum over pixels and classes by.
+        reduction: ``"mean"``, ``"sum"`` over pixels and classes, or ``"none"``: the mean over the
+            classes of every pixel, ``(B, H, W)``.
 
     Returns:
         The mean, a scalar; 0 (with gradient 0) if no pixel counts.
 
     Raises:
-        ValueError: Shapes that do not fit, or a label that is neither a class nor
-            ``ignore_index``.
+        ValueError: Shapes that do not fit, a label that is neither a class nor ``ignore_index``, an
+            unknown reduction, or an ``avg_factor`` for another one than the mean.
 
     Source: CAT-Seg (CVPR 2024), released code; there with dense targets, same value.
     """
     labels = labels.long()
     _check(logits, labels, ignore_index, class_chunk)
+    _check_reduction(labels, weight, avg_factor, reduction)
     classes = logits.shape[1]
     valid = labels != ignore_index
     chunk_sum = partial(
-        _chunk_sum, labels=labels, valid=valid, ignore_as_negative=ignore_as_negative
+        _chunk_sum,
+        labels=labels,
+        valid=valid,
+        ignore_as_negative=ignore_as_negative,
+        per_pixel=weight is not None or reduction == "none",
     )
     step = class_chunk or classes
     total = torch.zeros((), device=logits.device)
@@ -72,13 +87,25 @@ def gathered_bce(
             total = total + checkpoint(chunk_sum, part, first, use_reentrant=False)
         else:
             total = total + chunk_sum(part, first)
+    if weight is not None:
+        total = total * weight.to(total)
+    if reduction == "none":
+        return total / classes
+    total = total.sum()
+    if reduction == "sum" or avg_factor is not None:
+        return total if avg_factor is None else total / avg_factor
     if ignore_as_negative:  # every rank has as many, whatever its labels
         return total / (labels.numel() * classes)
     return total / classes / count_per_rank(valid.sum(), across_ranks)
 
 
 def _chunk_sum(
-    part: Tensor, first: int, labels: Tensor, valid: Tensor, ignore_as_negative: bool
+    part: Tensor,
+    first: int,
+    labels: Tensor,
+    valid: Tensor,
+    ignore_as_negative: bool,
+    per_pixel: bool,
 ) -> Tensor:
     """Both sums of :func:`gathered_bce` over the classes from ``first`` on.
 
@@ -88,6 +115,7 @@ def _chunk_sum(
         labels: ``(B, H, W)`` int64.
         valid: ``(B, H, W)``, whether a pixel has a class at all.
         ignore_as_negative: Whether pixels without class count as negatives.
+        per_pixel: Sum over the classes only, ``(B, H, W)``.
     """
     part = part.float() if part.dtype.itemsize < 4 else part
     if part.shape[2:] != labels.shape[1:]:
@@ -98,7 +126,21 @@ def _chunk_sum(
     index = labels - first
     inside = valid & (index >= 0) & (index < part.shape[1])
     own = part.gather(1, index.clamp(0, part.shape[1] - 1).unsqueeze(1)).squeeze(1)
-    return negative.sum() - torch.where(inside, own, 0.0).sum()
+    own = torch.where(inside, own, 0.0)
+    return negative.sum(1) - own if per_pixel else negative.sum() - own.sum()
+
+
+def _check_reduction(
+    labels: Tensor, weight: Tensor | None, avg_factor: float | Tensor | None, reduction: str
+) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be one of mean, sum, none, got {reduction!r}.")
+    if avg_factor is not None and reduction != "mean":
+        raise ValueError(f"avg_factor divides a mean, not a {reduction}: take reduction='mean'.")
+    if weight is not None and weight.shape != labels.shape:
+        raise ValueError(
+            f"Expected weight (B, H, W) = {tuple(labels.shape)}, got {tuple(weight.shape)}."
+        )
 
 
 def _check(logits: Tensor, labels: Tensor, ignore_index: int, class_chunk: int | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.features import DenseFeatures
@@ -20,6 +20,7 @@ from mmclipdis.clip.weights.activation_mark import remember_activation
 from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_image_tower
 from mmclipdis.clip.weights.readout_mark import remember_readout
 from mmclipdis.clip.weights.trainable import freeze_unread, set_trainable
+from mmclipdis.engine.random_weights import NO_SOURCE, watch_weights
 
 
 class CLIPBackbone(BaseModule):
@@ -35,7 +36,7 @@ class CLIPBackbone(BaseModule):
 
     def __init__(
         self,
-        tower: nn.Module,
+        tower: Any,
         arch: Arch,
         readout: str | AnyReadout | Mapping[str, Any],
         any_readout: bool,
@@ -51,6 +52,12 @@ class CLIPBackbone(BaseModule):
         self.quick_gelu = has_quick_gelu(arch)
         remember_activation(self)
         self.normalize = normalize
+        self._taken_away = init_cfg is None
+
+    def _watch_weights(self) -> None:
+        """At the end of the constructor, when the parameters have their names."""
+        stem = self.tower.stem
+        watch_weights(self, "tower.visual", entries=[stem], taken_away=self._taken_away)
 
     @property
     def embed_dim(self) -> int:
@@ -69,6 +76,9 @@ class CLIPBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Load the weights that ``init_cfg`` names; without one the weights stay random.
+
+        Nobody must call this: where it was not called, the first image does
+        (:mod:`mmclipdis.engine.random_weights`).
 
         Raises:
             FileNotFoundError, ValueError: if they do not exist or do not fit, or were saved with
@@ -110,7 +120,8 @@ class CLIPViT(CLIPBackbone):
             results are wrong. (Weights without a mark are never refused.)
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
             :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`. Read by
-            ``init_weights()``, never by the constructor. None keeps random weights.
+            ``init_weights()`` or before the first forward pass, never by the constructor. Left out:
+            random weights, with a warning. None: weights must come by a checkpoint or a training.
 
     Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
     taken off (``data_preprocessor``: mean 122.771, 116.746, 104.094, std 68.501, 66.632, 70.323).
@@ -129,7 +140,7 @@ class CLIPViT(CLIPBackbone):
         normalize: bool = False,
         grad_checkpointing: bool = False,
         any_readout: bool = False,
-        init_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = NO_SOURCE,
     ) -> None:
         tower = build_image_tower(arch, positions)
         super().__init__(tower, arch, readout, any_readout, normalize, init_cfg)
@@ -138,6 +149,7 @@ class CLIPViT(CLIPBackbone):
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
         self._freeze_unread()
+        self._watch_weights()
 
     @property
     def num_blocks(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from mmclipdis.clip.text.embeddings_file import read_embeddings
 from mmclipdis.clip.text.templates import Templates, TemplateSet, get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.engine.random_weights import before_use, watch_weights
 from mmclipdis.models.text_encoder import build_vocabulary
 from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
@@ -84,6 +84,7 @@ class ClassText(TextEmbeddings):
         self.encoder: Any = text_encoder
         if isinstance(text_encoder, Mapping):
             self.encoder = MODELS.build(text_encoder)
+            watch_weights(self.encoder)
         if self.encoder is not None and any(p.requires_grad for p in self.encoder.parameters()):
             raise ValueError("class embeddings are constants: give the text_encoder trainable=()")
         found = getattr(self.encoder, "embed_dim", None)
@@ -153,29 +154,19 @@ class ClassText(TextEmbeddings):
         if self._embeddings is None:
             # An inference tensor could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
-                self._embeddings = self._embed(self.vocabulary).clone().to(self._place)
+                embedded = self._embed(self.vocabulary).clone().to(self._place)
+            if torch.jit.is_tracing():  # which loads no weights
+                return embedded
+            self._embeddings = embedded
         return self._embeddings
 
     def _embed(self, vocabulary: Vocabulary) -> Tensor:
-        if not self.saved:
-            self._load_encoder()
+        before_use(self.encoder)
         if not self.prompt_sets:
             embedded: Tensor = self.encoder.embed(vocabulary)
             return embedded
         worded = [replace(vocabulary, templates=prompts) for prompts in self.prompt_sets]
         return torch.cat([self.encoder.embed(vocabulary) for vocabulary in worded])
-
-    def _load_encoder(self) -> None:
-        """Load the text encoder where a checkpoint is all that was loaded; it does not hold it."""
-        if getattr(self.encoder, "init_cfg", None):
-            if not self.encoder.is_init:
-                self.encoder.init_weights()
-        elif any(True for _ in self.encoder.parameters()):
-            warnings.warn(
-                "the text encoder is random unless you loaded it yourself, and checkpoints do not "
-                "hold it: name its weights with text_encoder.init_cfg",
-                stacklevel=2,
-            )
 
 
 class WithClassText:

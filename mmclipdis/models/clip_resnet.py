@@ -14,6 +14,7 @@ from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.clip.towers.readout import AnyReadout, Readout, get_readout
 from mmclipdis.clip.towers.resnet import build_resnet_tower, check_pool_readout
 from mmclipdis.clip.weights.loading import Arch
+from mmclipdis.engine.random_weights import NO_SOURCE
 from mmclipdis.models.backbones import CLIPBackbone
 
 
@@ -42,8 +43,8 @@ class CLIPResNet(CLIPBackbone):
         any_readout: Load weights whatever readout they are marked with, as in
             :class:`~mmclipdis.models.backbones.CLIPViT`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
-            :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`. Read by
-            ``init_weights()``, never by the constructor. None keeps random weights.
+            :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`, None or nothing, as in
+            :class:`~mmclipdis.models.backbones.CLIPViT`.
 
     Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
     taken off, both sides 32 px or more.
@@ -63,7 +64,7 @@ class CLIPResNet(CLIPBackbone):
         trainable: Sequence[str] = (),
         norm_eval: bool = True,
         any_readout: bool = False,
-        init_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = NO_SOURCE,
     ) -> None:
         read = check_pool_readout(get_readout(readout))
         tower = build_resnet_tower(arch, positions, norm_eval)
@@ -79,6 +80,7 @@ class CLIPResNet(CLIPBackbone):
         self.requires_grad_(bool(self.trainable))
         self._freeze_unread(read)
         self.train(self.training)  # BatchNorms follow what is frozen
+        self._watch_weights()
 
     @property
     def stage_widths(self) -> tuple[int, ...]:

@@ -18,12 +18,17 @@ from mmclipdis.losses.asymmetric import (
 from mmclipdis.losses.content import content_loss
 from mmclipdis.losses.context_correlation import context_correlation_loss
 from mmclipdis.losses.mfi import Axis, Center, NormalizeBy, check_mfi_options, mfi_loss
+from mmclipdis.losses.sigmoid_bce import Reduction as PixelReduction
 from mmclipdis.losses.sigmoid_bce import gathered_bce
+from mmclipdis.models.stock_heads import head_that_builds, refuse
 
 
 @MODELS.register_module()
 class GatheredBCELoss(nn.Module):
     """:func:`~mmclipdis.losses.sigmoid_bce.gathered_bce` times ``loss_weight``.
+
+    For a :class:`~mmclipdis.models.segmentation.catseg.head.CATSegHead`, and as ``loss_decode`` of
+    mmseg's decode heads, in place of ``CrossEntropyLoss(use_sigmoid=True)``.
 
     Args:
         ignore_as_negative: Whether ignored pixels are negatives of every class (CAT-Seg) or left
@@ -31,6 +36,11 @@ class GatheredBCELoss(nn.Module):
         class_chunk: Classes whose logits are at the size of the labels at the same time.
         loss_weight: Factor.
         loss_name: Key in the log; must contain ``loss`` to be optimised.
+        use_sigmoid: True, as mmseg's configs may say.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, which gives (B, H, W).
+
+    Raises:
+        ValueError: ``use_sigmoid=False``, or built by a head that it does not fit.
     """
 
     resizes_logits = True  # CATSegHead hands them over as they are
@@ -41,21 +51,54 @@ class GatheredBCELoss(nn.Module):
         class_chunk: int | None = 32,
         loss_weight: float = 1.0,
         loss_name: str = "loss_bce",
+        use_sigmoid: bool = True,
+        reduction: PixelReduction = "mean",
     ) -> None:
         super().__init__()
+        fits = "CATSegHead and mmseg's decode heads with a channel a class (out_channels)"
+        head = head_that_builds(self, fits, ("mmseg",))
+        if getattr(head, "out_channels", None) == 1:
+            refuse(self, head, "which has one channel for two classes", fits)
+        if not use_sigmoid:
+            raise ValueError(
+                "GatheredBCELoss is a sigmoid loss: set use_sigmoid=True (mmseg's configs hand on "
+                "False), or take CrossEntropyLoss for a softmax"
+            )
+        self.use_sigmoid = use_sigmoid
+        self.reduction = reduction
         self.ignore_as_negative = ignore_as_negative
         self.class_chunk = class_chunk
         self.loss_weight = loss_weight
         self.loss_name = _checked_name(loss_name)
 
-    def forward(self, logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
-        """``logits`` (B, T, h, w), ``labels`` (B, H, W) -> scalar."""
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: PixelReduction | None = None,
+        ignore_index: int = 255,
+    ) -> Tensor:
+        """``logits`` (B, T, h, w), ``labels`` (B, H, W) -> scalar, or (B, H, W) for ``"none"``.
+
+        Args:
+            logits: Not probabilities.
+            labels: Class numbers.
+            weight: Factors of the pixels (B, H, W).
+            avg_factor: Divides the sum over pixels and classes in place of their number.
+            reduction_override: Reduction of this call.
+            ignore_index: Label of pixels without class.
+        """
         return self.loss_weight * gathered_bce(
             logits,
             labels,
             ignore_index=ignore_index,
             ignore_as_negative=self.ignore_as_negative,
             class_chunk=self.class_chunk,
+            weight=weight,
+            avg_factor=avg_factor,
+            reduction=reduction_override or self.reduction,
         )
 
 
@@ -70,6 +113,7 @@ class ContentLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_content") -> None:
         super().__init__()
+        head_that_builds(self, "DeCLIP.content_loss, which compares region features")
         self.loss_weight = loss_weight
         self.loss_name = _checked_name(loss_name)
 
@@ -96,6 +140,7 @@ class ContextCorrelationLoss(nn.Module):
         loss_name: str = "loss_context",
     ) -> None:
         super().__init__()
+        head_that_builds(self, "DeCLIP.context_loss, which compares maps of two models")
         self.loss_weight = loss_weight
         self.chunk = chunk
         self.loss_name = _checked_name(loss_name)
@@ -140,6 +185,7 @@ class MFILoss(nn.Module):
         loss_name: str = "loss_mfi",
     ) -> None:
         super().__init__()
+        head_that_builds(self, "DCLIP.mfi, which hands over projected texts")
         check_mfi_options(axis, lam, center, normalize_by)
         if rows not in ("all", "pos", "posneg"):
             raise ValueError(f"rows must be one of all, pos, posneg, got {rows!r}.")
@@ -208,6 +254,10 @@ class AsymmetricLoss(nn.Module):
         loss_name: str = "loss_asl",
     ) -> None:
         super().__init__()
+        fits = (
+            "DCLIP.asl and mmpretrain's MultiLabelClsHead, whose labels are 0 or 1 for each class"
+        )
+        head_that_builds(self, fits, ("mmpretrain",))
         check_asymmetric_options(gamma_pos, gamma_neg, clip, eps, reduction)
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg

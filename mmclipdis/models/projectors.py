@@ -22,6 +22,7 @@ from mmclipdis.clip.weights.arch_mark import (
 )
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import Arch
+from mmclipdis.engine.random_weights import before_use, is_random, watch_weights
 from mmclipdis.utils.finite import check_weights
 
 #: A weight that every projector has and no other module; its name tells the prefix.
@@ -88,14 +89,18 @@ class Projectors(BaseModule):
             nn.Linear(hidden_dim, out_dim, bias=False),
         )
         self.image = nn.Linear(in_dim, out_dim, bias=False)
-        #: Whether weights are random: not all loaded nor, as far as DCLIP knows, trained.
-        self.fresh = True
         #: Fingerprint of the weights of the CLIP that they belong to; None while unknown.
         self.clip: str | None = None
         self._compared_with: int | None = None
         remember_arch(self)
         remember_clip(self)
+        watch_weights(self, entries=[self.text, self.image], must_train=True)
         self.train(self.training)  # a new module is in training mode, and nobody may call train()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether weights are random: neither loaded nor trained."""
+        return is_random(self)
 
     def forward(self, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (..., D) and text rows (M, D) -> (..., d') and (M, d'), not normalised."""
@@ -119,6 +124,7 @@ class Projectors(BaseModule):
         """
         if self._compared_with == id(encoder):
             return
+        before_use(encoder)
         used = clip_fingerprint(encoder)
         if not self.any_arch:
             check_clip(self.clip, used, "the checkpoint of the projectors")
@@ -135,8 +141,6 @@ class Projectors(BaseModule):
         shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
         if any(tuple(own[name].shape) != shape for name, shape in shapes.items()):
             raise ValueError(self._misfit(shapes, prefix.removesuffix(".") or "Projectors"))
-        if found.keys() - shapes.keys() <= {"text.1.num_batches_tracked"}:
-            self.fresh = False
 
     def _misfit(self, shapes: Mapping[str, tuple[int, ...]], owner: str) -> str:
         """What to say of weights of other shapes."""

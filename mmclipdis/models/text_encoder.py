@@ -19,6 +19,7 @@ from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
 from mmclipdis.clip.weights.activation_mark import remember_activation
 from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_text_transformer
 from mmclipdis.clip.weights.trainable import set_trainable
+from mmclipdis.engine.random_weights import NO_SOURCE, before_use, watch_weights
 from mmclipdis.models.backbones import pretrained_source
 from mmclipdis.utils.names import name_list
 
@@ -43,8 +44,8 @@ class OpenCLIPTextEncoder(BaseModule):
             ``mmclipdis`` in the user's folder of caches; False for none. Trainable towers never
             use the disk.
         progress: Show a progress bar while prompts are encoded.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file. Read
-            by ``init_weights()``, never by the constructor. None keeps random weights.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, None
+            or nothing, as in :class:`~mmclipdis.models.backbones.CLIPViT`.
 
     Raises:
         ValueError: for an unknown arch or trainable part, or a tower that is not causal.
@@ -59,7 +60,7 @@ class OpenCLIPTextEncoder(BaseModule):
         batch_size: int = 256,
         cache_dir: CacheDir = None,
         progress: bool = True,
-        init_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = NO_SOURCE,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         self.arch = arch
@@ -71,6 +72,8 @@ class OpenCLIPTextEncoder(BaseModule):
         self.progress = progress
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
+        stem = self.tower.text.token_embedding
+        watch_weights(self, "tower.text", entries=[stem], taken_away=init_cfg is None)
 
     @property
     def embed_dim(self) -> int:
@@ -108,6 +111,7 @@ class OpenCLIPTextEncoder(BaseModule):
 
     def embed(self, vocabulary: Vocabulary) -> Tensor:
         """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient."""
+        before_use(self)  # the caches ask for the weights before any text is encoded
         return embed_vocabulary(
             self.tower,
             vocabulary,

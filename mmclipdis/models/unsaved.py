@@ -6,6 +6,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from mmclipdis.engine.random_weights import LEFT_OUT
+
 
 def leave_out_of_checkpoints(module: nn.Module, parts: tuple[str, ...]) -> None:
     """Keep these children out of the state dict, and do not ask for them on loading.
@@ -34,4 +36,5 @@ def _keep(
     for part in parts:
         child = getattr(own, part)
         for name, value in child.state_dict().items() if child is not None else ():
+            setattr(value, LEFT_OUT, True)  # nothing has come
             state[f"{prefix}{part}.{name}"] = value

@@ -34,6 +34,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 import mmclipdis  # noqa: F401
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.engine.results import ROOT
 from mmclipdis.models.segmentation.catseg.segmentor import CATSeg
 from mmclipdis.models.segmentation.windows import Size
@@ -60,6 +61,7 @@ def build(model: Mapping[str, Any], classes: int, **aggregator: Any) -> CATSeg:
     config.vocabulary = [f"thing {number}" for number in range(classes)]
     config.decode_head.aggregator.update(aggregator)
     built: CATSeg = MODELS.build(config).eval()
+    take_as_meant(built)
     with torch.no_grad():
         built.class_embeddings()
     return built

@@ -37,6 +37,7 @@ from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.datasets import CachedTokens, CocoMultiLabelDataset
 from mmclipdis.datasets.recognition.cached_tokens import TokenImages
 from mmclipdis.datasets.recognition.token_store import TokenStore
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models.recognition.dclip import DCLIP
 
 #: The towers of the published table, ResNet and ViT.
@@ -52,6 +53,7 @@ def build(encoder: dict[str, Any], text_arch: Arch | None = None) -> DCLIP:
     """A DCLIP with random weights, as its configs have it."""
     text = {"type": "OpenCLIPTextEncoder", "arch": text_arch or encoder["arch"]}
     model = DCLIP({**encoder, "positions": "size"}, {**text, "cache_dir": False, "progress": False})
+    take_as_meant(model)
     return model.train()
 
 

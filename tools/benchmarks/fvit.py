@@ -30,6 +30,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.engine.results import ROOT
 from mmclipdis.models.detection.fvit import bbox_head as fvit_bbox_head
 
@@ -45,14 +46,16 @@ def build(config: Config) -> Any:
         config: With ``model`` as in configs/_base_/models.
     """
     model = config.model
-    model.backbone.encoder.init_cfg = None
+    model.backbone.encoder.pop("init_cfg", None)
     head = model.roi_head.bbox_head
     head.text_encoder = None
     with tempfile.TemporaryDirectory() as folder:
         head.text_embeddings = str(Path(folder) / "text.pt")
         torch.save(torch.randn(2, head.fc_out_channels), head.text_embeddings)
         head.vocabulary, head.background = ["thing"], "background"
-        return MODELS.build({**model, "type": "mmdet.FViT"}).eval()
+        built = MODELS.build({**model, "type": "mmdet.FViT"}).eval()
+    take_as_meant(built)
+    return built
 
 
 def use_classes(roi_head: Any, count: int) -> None:

@@ -19,6 +19,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.engine.results import ROOT
 
 CONFIG = ROOT / "configs" / "_base_" / "models" / "catseg_vitb16.py"
@@ -28,7 +29,7 @@ def build(model: dict[str, Any], classes: int, device: str) -> dict[str, nn.Modu
     """CAT-Seg, and InfoCLIP around another one of the same weights."""
     config: dict[str, Any] = dict(model)
     for name in ("image_encoder", "text_encoder"):
-        config[name] = {**config[name], "init_cfg": None}
+        config[name] = {k: v for k, v in config[name].items() if k != "init_cfg"}
     config |= {"data_preprocessor": None, "vocabulary": [f"thing {i}" for i in range(classes)]}
     config["text_encoder"].update(cache_dir=False, progress=False)
     models = {}
@@ -36,6 +37,7 @@ def build(model: dict[str, Any], classes: int, device: str) -> dict[str, nn.Modu
         torch.manual_seed(0)
         inside = {"type": "InfoCLIP", "segmentor": config, "grad_norm_interval": 0}
         models[name] = MODELS.build(config if name == "CAT-Seg" else inside)
+        take_as_meant(models[name])
         models[name].init_weights()
         models[name].to(device).train()
     return models

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.loading import Arch, model_config
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,
@@ -52,6 +53,7 @@ def build(arch: Arch, crop: int, stride: int) -> OpenVocabSegmentor:
         },
         test_cfg=settings,
     )
+    take_as_meant(model)
     return model.eval()
 
 

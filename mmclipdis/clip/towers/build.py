@@ -43,6 +43,11 @@ class OpenCLIPViT(ImageTower):
         return self.visual.transformer.resblocks  # type: ignore[no-any-return]
 
     @property
+    def stem(self) -> nn.Module:
+        """The patch convolution."""
+        return self.visual.conv1  # type: ignore[no-any-return]
+
+    @property
     def position_table(self) -> Tensor:
         """``(1 + N, D)`` at native size, CLS first."""
         return self.visual.positional_embedding  # type: ignore[no-any-return]

@@ -52,6 +52,11 @@ class EvaViT(ImageTower):
         return self.visual.trunk.blocks  # type: ignore[no-any-return]
 
     @property
+    def stem(self) -> nn.Module:
+        """The patch convolution."""
+        return self.visual.trunk.patch_embed.proj  # type: ignore[no-any-return]
+
+    @property
     def position_table(self) -> Tensor:
         """``(1 + N, D)`` at native size, CLS first."""
         return self.visual.trunk.pos_embed[0]  # type: ignore[no-any-return]

@@ -66,6 +66,11 @@ class ImageTower(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def stem(self) -> nn.Module:
+        """The module that images enter by."""
+
+    @property
+    @abstractmethod
     def position_table(self) -> Tensor:
         """Position embeddings ``(1 + N, D)`` of the native grid, CLS first."""
 

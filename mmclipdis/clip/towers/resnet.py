@@ -69,6 +69,11 @@ class CLIPResNetTower(nn.Module):
         self.train(self.training)
 
     @property
+    def stem(self) -> nn.Module:
+        """The first convolution."""
+        return self.visual.conv1  # type: ignore[no-any-return]
+
+    @property
     def stages(self) -> tuple[nn.Module, ...]:
         """The four stages behind the stem."""
         return tuple(getattr(self.visual, f"layer{i}") for i in (1, 2, 3, 4))

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.engine import random_weights
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
 from mmclipdis.models.unsaved import leave_out_of_checkpoints
@@ -105,6 +106,7 @@ class DeCLIP(BaseModel):
         if mode == "loss":
             return self.loss(inputs)
         if mode == "predict":
+            random_weights.check_weights(self)
             return self._classifier().predict(self.student, inputs, data_samples or ())
         if mode == "tensor":
             return self.student.dense(inputs["image"]).map
@@ -177,9 +179,6 @@ class DeCLIP(BaseModel):
             raise ValueError(
                 "DeCLIP has no region_classifier to validate with: give it one with a text_encoder"
             )
-        if self.regions.text.encoder is not None:
-            # Checkpoints do not hold it, and testing one loads nothing else.
-            self.regions.text.encoder.init_weights()
         return self.regions
 
     def train(self, mode: bool = True) -> DeCLIP:

@@ -17,6 +17,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.distillation.preprocessor import CLIP_MEAN, CLIP_STD
 from mmclipdis.utils.finite import check_scores
@@ -254,6 +255,7 @@ class RegionClassifier(BaseModel):
             raise ValueError(
                 f"RegionClassifier only predicts, with samples of regions; got mode={mode!r}"
             )
+        check_weights(self)
         return self.predict(self.encoder, inputs, data_samples)
 
     def predict(

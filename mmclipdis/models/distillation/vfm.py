@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
 from mmclipdis.clip.weights.vfm import VFM, VFMS, load_vfm
+from mmclipdis.engine.random_weights import NO_SOURCE, before_use, watch_weights
 from mmclipdis.models.backbones import pretrained_source
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -56,8 +57,7 @@ class TimmVFM(BaseModule):
             features are float32. None is float32, or what the caller's autocast says. DeCLIP has
             its teachers in ``float16``.
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` with the official file or one in
-            timm's layout. Read by ``init_weights()``, never by the constructor. None keeps random
-            weights.
+            timm's layout, None or nothing, as in :class:`~mmclipdis.models.backbones.CLIPViT`.
 
     Attributes:
         patch_size: (height, width) in pixels of one feature.
@@ -82,7 +82,7 @@ class TimmVFM(BaseModule):
         model_kwargs: Mapping[str, Any] | None = None,
         positions: str | None = None,
         precision: str | None = None,
-        init_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = NO_SOURCE,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         known = VFMS.get(model)
@@ -100,6 +100,7 @@ class TimmVFM(BaseModule):
         self.num_features = int(self.model.num_features)
         self.to(self.dtype or torch.float32).requires_grad_(False)
         self.eval()
+        watch_weights(self, "features.model", taken_away=init_cfg is None)
 
     @property
     def model(self) -> Any:
@@ -138,6 +139,7 @@ class TimmVFM(BaseModule):
                 f"image of {images.shape[-2]} x {images.shape[-1]} px is smaller than one patch of "
                 f"{patch_h} x {patch_w} px of {self.name!r}; use larger images"
             )
+        before_use(self)
         images = images[..., : grid[0] * patch_h, : grid[1] * patch_w]
         if self.dtype is None:
             return self._features(images, grid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.templates import Templates
+from mmclipdis.engine.random_weights import check_weights, training_begins
 from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.pooling import POOLINGS, spatial_logits
@@ -111,16 +111,6 @@ class DCLIP(WithClassText, BaseModel):
         self.mean_token = mean_token
         self.asl = MODELS.build(asl)
         self.mfi = None if mfi is None else MODELS.build(mfi)
-        self._frozen_are_ready = False
-        parts = (
-            ("encoder", encoder, self.encoder),
-            ("text_encoder", text_encoder, self.text.encoder),
-        )
-        self._random = [
-            f"model.{name}.init_cfg"
-            for name, given, built in parts
-            if isinstance(given, Mapping) and not getattr(built, "init_cfg", None)
-        ]
         leave_out_of_checkpoints(self, ("encoder", "text"))
         self.train(self.training)  # CLIP in eval mode from the start
 
@@ -137,7 +127,7 @@ class DCLIP(WithClassText, BaseModel):
                 (N,), ``'tensor'`` the pairs of logits (B, 2, N).
 
         Raises:
-            RuntimeError: no classes are known yet.
+            RuntimeError: no classes are known yet, or predictions by projectors without weights.
             ValueError: another mode, no labels or those of other classes, or projectors that were
                 trained on a CLIP with other weights.
         """
@@ -151,7 +141,7 @@ class DCLIP(WithClassText, BaseModel):
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """The losses by their names; see :meth:`forward`."""
-        self.projectors.fresh = False
+        training_begins(self)
         text = self.class_features()
         labels = targets(data_samples, len(text) // 2, text.device)
         negative, positive = self.logits(inputs, text).unbind(1)
@@ -163,12 +153,7 @@ class DCLIP(WithClassText, BaseModel):
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list[Any]:
         """The samples with predictions; see :meth:`forward`."""
-        if self.projectors.fresh:
-            self.projectors.fresh = False  # say it once
-            warnings.warn(
-                "DCLIP predicts with projectors that are random: give a checkpoint of a training",
-                stacklevel=2,
-            )
+        check_weights(self)
         negative, positive = self.logits(inputs, self.class_features()).unbind(1)
         logits = positive - negative
         return attach(data_samples, logits, logits.sigmoid())
@@ -179,7 +164,7 @@ class DCLIP(WithClassText, BaseModel):
 
         Constants: never part of a graph, and what ``--cache-features`` keeps.
         """
-        self._load_frozen()
+        self.projectors.belong_to(self.encoder)
         dense = self.encoder.dense(images)
         tokens = dense.map.flatten(2).mT
         if self.mean_token and dense.mean_token is not None:
@@ -192,7 +177,7 @@ class DCLIP(WithClassText, BaseModel):
         Raises:
             RuntimeError: no classes are known yet.
         """
-        self._load_frozen()
+        self.projectors.belong_to(self.encoder)
         embeddings = self.text.embeddings()
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.projectors.text(embeddings)
@@ -217,20 +202,6 @@ class DCLIP(WithClassText, BaseModel):
         self.encoder.eval()
         self.text.eval()
         return self
-
-    def _load_frozen(self) -> None:
-        """Load CLIP where a checkpoint is all that was loaded; it holds the projectors only."""
-        if not self._frozen_are_ready:
-            self._frozen_are_ready = True
-            for part in (self.encoder, self.text.encoder):
-                if hasattr(part, "init_weights"):
-                    part.init_weights()
-            if self._random:
-                warnings.warn(
-                    f"DCLIP uses a random CLIP: {' and '.join(self._random)} name no weights",
-                    stacklevel=3,
-                )
-        self.projectors.belong_to(self.encoder)
 
 
 def _build_projectors(

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.templates import Templates
+from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.recognition.samples import attach
 from mmclipdis.models.recognition.segments import DCLIPSegments, resize, side_lengths
@@ -102,6 +103,7 @@ class ZeroShotRecognizer(WithClassText, BaseModel):
             return self.logits(inputs)
         if mode != "predict":
             raise ValueError(f"ZeroShotRecognizer learns nothing, it only predicts; got {mode!r}")
+        check_weights(self)
         logits = self.logits(inputs)
         return attach(data_samples, logits, logits.softmax(dim=1))
 

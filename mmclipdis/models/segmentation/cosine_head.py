@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.segmentation.class_queries import build_projector, check_background
 from mmclipdis.models.segmentation.labels import check_labels, joint_count
@@ -192,6 +193,7 @@ class CosineSegHead(QueryText):
             ValueError: there is an ``area_thd``, a ``score_norm``, or a ``prob_thd`` and no
                 background; an image that its pipeline has padded; or scores are not finite.
         """
+        check_weights(self)
         for name in ("area_thd", "score_norm"):
             if getattr(self, name) is not None:
                 raise ValueError(

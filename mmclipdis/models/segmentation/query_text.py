@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.engine.random_weights import before_use, watch_weights
 from mmclipdis.models.class_text import TextEmbeddings
 from mmclipdis.models.segmentation.class_queries import ClassQueries
 from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
@@ -73,6 +74,7 @@ class QueryText(TextEmbeddings):
         self.text_encoder: Any = text_encoder
         if isinstance(text_encoder, Mapping):
             self.text_encoder = MODELS.build(text_encoder)
+            watch_weights(self.text_encoder)
         if text_encoder is not None and any(
             p.requires_grad for p in self.text_encoder.parameters()
         ):
@@ -161,8 +163,12 @@ class QueryText(TextEmbeddings):
         if self._embeddings is None and self.text_encoder is not None:
             # An inference tensor could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
+                before_use(self.text_encoder)
                 embedded = self.text_encoder.embed(self._asked).clone()
-                self._embeddings = embedded.to(self.query_to_class.device)
+                embedded = embedded.to(self.query_to_class.device)
+            if torch.jit.is_tracing():  # which loads no weights
+                return embedded  # type: ignore[no-any-return]
+            self._embeddings = embedded
         if self._embeddings is None:
             raise RuntimeError("no embeddings for this vocabulary")
         return self._embeddings

@@ -11,6 +11,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
 from mmclipdis.models.segmentation.samples import predict_samples
@@ -75,7 +76,9 @@ class WindowSegmentor(BaseSegmentor):
         Raises:
             ValueError: An image without pixels, no classes, a bad ``test_cfg``, or what
                 :meth:`window_scores` refuses.
+            RuntimeError: No weights for a part that must be trained.
         """
+        check_weights(self)
         return predict_samples(
             inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
         )

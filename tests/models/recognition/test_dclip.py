@@ -233,34 +233,39 @@ def test_clip_is_loaded_where_only_a_checkpoint_was(tmp_path):
     assert torch.equal(tested.class_features(), model.class_features())
 
 
-def test_random_projectors_are_told_once():
-    model, loaded, trained = build(), build(), build()
-    images = batch()[0]
-    with pytest.warns(UserWarning, match="projectors that are random: give a checkpoint"):
-        model(images, mode="predict")
+def test_projectors_without_weights_predict_nothing():
+    def unmeant():
+        torch.manual_seed(0)
+        return DCLIP(**config())
+
+    (model, loaded, trained), images = (unmeant() for _ in range(3)), batch()[0]
+    for _ in range(2):
+        with pytest.raises(
+            RuntimeError, match=r"no weights for projectors \(Projectors\) of DCLIP"
+        ):
+            model(images, mode="predict")
+    model(images)
     loaded.load_state_dict(model.state_dict())
-    loaded(images)
     trained(*batch(), mode="loss")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for one in (model, loaded, trained):
-            one(images, mode="predict")
+    for one in (loaded, trained):
+        one(images, mode="predict")
 
 
 def test_a_clip_without_weights_is_told_once():
     images = batch()[0]
-    named = dict(type="Pretrained", checkpoint="not read before the first image")
-    model, half = build(), build(text_encoder=dict(config()["text_encoder"], init_cfg=named))
-    with pytest.warns(UserWarning, match="random CLIP: model.encoder.init_cfg and model.text_enc"):
+    model = DCLIP(**config())
+    with pytest.warns(UserWarning, match="CLIPViT uses random weights"):
+        model.tokens(images)
+    with pytest.warns(UserWarning, match="OpenCLIPTextEncoder uses random weights"):
         model(images)
-    half.text.encoder.init_weights = lambda: None
-    with pytest.warns(UserWarning, match="random CLIP: model.encoder.init_cfg name no weights"):
-        half(images)
-    given = DCLIP(model.encoder, model.text.encoder, dict(out_dim=8), NAMES)  # its owner knows
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for one in (model, half, given):
-            one(images)
+        model(images)
+        build()(images)
+    named = dict(type="Pretrained", checkpoint="none.pt")
+    half = DCLIP(**config(text_encoder=dict(config()["text_encoder"], init_cfg=named)))
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        half(images)
 
 
 def other_clip(**changes) -> DCLIP:

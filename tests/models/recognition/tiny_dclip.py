@@ -8,6 +8,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models.recognition.dclip import DCLIP
 from tests.tiny import tiny_arch
 
@@ -34,7 +35,9 @@ def config(**changes: Any) -> dict[str, Any]:
 
 def build(**changes: Any) -> DCLIP:
     torch.manual_seed(0)
-    return DCLIP(**config(**changes))
+    model = DCLIP(**config(**changes))
+    take_as_meant(model)
+    return model
 
 
 def samples(scores: Tensor) -> list[BaseDataElement]:

@@ -186,6 +186,7 @@ def test_the_backbone_must_be_of_the_projectors_clip() -> None:
 def test_the_backbone_must_have_the_weights_of_the_projectors_clip() -> None:
     images = torch.randn(1, 3, 64, 64)
     own = Projectors(WIDTH).eval()
+    own.load_state_dict(Projectors(WIDTH).state_dict())
     model = tiny_segmentor(projector=own, vocabulary=NAMES)
     own.belong_to(model.backbone)
     model.predict(images)

@@ -84,7 +84,8 @@ def shrink(config: Config, arch: dict[str, Any] | None = None) -> dict[str, Any]
     arch = arch or tiny_arch()
     arch["text_cfg"] = {**arch["text_cfg"], "vocab_size": 49408, "context_length": 77}
     for part in (model["backbone"], model["decode_head"]["text_encoder"]):
-        part.update(arch=arch, init_cfg=None)
+        part.pop("init_cfg")
+        part.update(arch=arch)
     model["decode_head"]["text_encoder"].update(cache_dir=False, progress=False)
     model["decode_head"]["templates"] = "single"
     return model

@@ -9,6 +9,12 @@ from mmdet.models.detectors import TwoStageDetector
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from mmclipdis.engine.random_weights import (
+    check_weights,
+    redraw,
+    training_begins,
+    watch_weights,
+)
 from mmclipdis.models.class_text import WithClassText, check_same_clip
 
 
@@ -38,6 +44,13 @@ class FViT(WithClassText, TwoStageDetector):
             raise ValueError("FViT reads CLIP's dense map: leave dense_map=True on the backbone")
         encoder = getattr(self.backbone, "encoder", None)
         check_same_clip(getattr(encoder, "arch", None), self.class_text.text.encoder)
+        for part in self.children():
+            watch_weights(part, must_train=True)  # but for CLIP, which is frozen
+
+    def init_weights(self) -> None:
+        """As in mmengine; what is drawn here is still random."""
+        super().init_weights()
+        redraw(self)
 
     @property
     def class_text(self) -> Any:
@@ -61,10 +74,20 @@ class FViT(WithClassText, TwoStageDetector):
         x = self.neck(tuple(levels)) if self.with_neck else tuple(levels)
         return x, vlm_map
 
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list[Any]) -> Any:
+        """As in ``TwoStageDetector``."""
+        training_begins(self)
+        return super().loss(batch_inputs, batch_data_samples)
+
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: list[Any], rescale: bool = True
     ) -> list[Any]:
-        """As in ``TwoStageDetector``, with CLIP's dense map for the RoI head."""
+        """As in ``TwoStageDetector``, with CLIP's dense map for the RoI head.
+
+        Raises:
+            RuntimeError: no weights for a part that must be trained.
+        """
+        check_weights(self)
         x, vlm_map = self._extract(batch_inputs)
         if batch_data_samples[0].get("proposals", None) is None:
             proposals = self.rpn_head.predict(x, batch_data_samples, rescale=False)

@@ -14,15 +14,17 @@ from mmclipdis.losses.masked_cross_entropy import (
     masked_cross_entropy,
     novel_class_weight,
 )
+from mmclipdis.models.stock_heads import head_that_builds, refuse
 
 
 @MODELS.register_module()
 class NovelMaskedCrossEntropyLoss(nn.Module):
     """:func:`~mmclipdis.losses.masked_cross_entropy.masked_cross_entropy` times ``loss_weight``.
 
-    It is called as mmdet's ``CrossEntropyLoss``, thus any box head can have it as ``loss_cls``. The
-    weights of the classes follow from which of them are novel: a ``FViTBBoxHead`` says so, and for
-    other heads the config does.
+    It is called as mmdet's ``CrossEntropyLoss``, thus any box or dense head of mmdet with a softmax
+    over the classes and the background can have it as ``loss_cls``. The weights of the classes
+    follow from which of them are novel: a ``FViTBBoxHead`` says so, and for other heads the config
+    does.
 
     Args:
         bg_weight: Weight of the background, the last column: 0.6 on OV-COCO, 0.9 on OV-LVIS.
@@ -31,10 +33,12 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
         class_weight: The K + 1 weights themselves, the background's last, in place of all above.
         loss_weight: Factor.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        use_sigmoid: False, as mmdet's configs may say.
 
     Raises:
-        ValueError: weights beside names, one of the two lists of names alone, a novel class that
-            is no class, or a background that weighs nothing.
+        ValueError: ``use_sigmoid=True``, built by a head that it does not fit, weights beside
+            names, one of the two lists of names alone, a novel class that is no class, or a
+            background that weighs nothing.
     """
 
     def __init__(
@@ -45,8 +49,15 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
         class_weight: Sequence[float] | None = None,
         loss_weight: float = 1.0,
         reduction: Reduction = "mean",
+        use_sigmoid: bool = False,
     ) -> None:
         super().__init__()
+        if use_sigmoid:
+            raise ValueError(
+                "NovelMaskedCrossEntropyLoss is a softmax over the classes and the background: set "
+                "use_sigmoid=False, or take CrossEntropyLoss for a sigmoid"
+            )
+        self.use_sigmoid = use_sigmoid  # DETRHead and its kind ask for it
         named = classes is not None or novel_classes is not None
         if class_weight is not None and (named or bg_weight is not None):
             raise ValueError("class_weight holds all weights: leave names and bg_weight out")
@@ -58,13 +69,36 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
         self.reduction = reduction
         self.class_weight: Tensor | None = None
         if class_weight is not None:
-            self.class_weight = torch.tensor(class_weight, dtype=torch.float32)
+            self.class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
         elif classes is not None and novel_classes is not None:
             self.class_weight = novel_class_weight(
                 novel_flags(classes, novel_classes), self.bg_weight
             )
         else:
             novel_class_weight((), self.bg_weight)  # a bad weight is found here, not in training
+        self._check_head()
+
+    def _check_head(self) -> None:
+        """Refuse a stock head with other scores, without flags, or with other classes."""
+        fits = (
+            "mmdet's box and dense heads with a softmax (use_sigmoid=False), such as "
+            "Shared2FCBBoxHead, and for FViTBBoxHead"
+        )
+        head = head_that_builds(self, fits, ("mmdet",))
+        if head is None:
+            return
+        if not {"BBoxHead", "BaseDenseHead", "DETRHead"} & {b.__name__ for b in type(head).__mro__}:
+            refuse(self, head, "which has no scores of classes and background", fits)
+        if hasattr(head, "set_novel"):
+            return
+        if self.class_weight is None:
+            reason = "which does not say which classes are novel: give classes and novel_classes"
+            refuse(self, head, f"{reason} (or class_weight)", fits)
+        known = getattr(head, "num_classes", None)
+        if known is not None and self.class_weight is not None:
+            given = len(self.class_weight) - 1
+            if given != known:
+                refuse(self, head, f"which has {known} classes and not {given}", fits)
 
     def set_novel(self, novel: Sequence[bool] | None) -> None:
         """Say which of the K classes are novel; None: not known. Weights of the config stay."""

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.engine.random_weights import watch_weights
 from mmclipdis.models.segmentation.catseg.aggregator import CATSegAggregator
 from mmclipdis.models.segmentation.labels import joint_count
 
@@ -56,6 +57,7 @@ class CATSegHead(BaseModule):
             for i, dim in enumerate(guidance_dims, start=1)
         )
         self.loss_decode = MODELS.build(dict(loss or {"type": "GatheredBCELoss"}))
+        watch_weights(self, must_train=True)
 
     def forward(self, features: DenseFeatures, text: Tensor) -> Tensor:
         """Logits at four times the grid of the image features (with two decoder stages).

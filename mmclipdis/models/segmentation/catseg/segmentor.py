@@ -16,6 +16,7 @@ from torch import Tensor
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.engine.foreign_checkpoint_guard import check_pretrained
+from mmclipdis.engine.random_weights import check_weights, redraw, training_begins
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.labels import check_labels
@@ -118,6 +119,7 @@ class CATSeg(WindowSegmentor):
         if not self.is_init:
             check_pretrained(self)
         super().init_weights()
+        redraw(self)
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -179,6 +181,7 @@ class CATSeg(WindowSegmentor):
         self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None
     ) -> Tensor:
         """Class probabilities ``(B, T, H, W)`` of whole images at input size."""
+        check_weights(self)
         return resize(self._forward(inputs).sigmoid(), (inputs.shape[-2], inputs.shape[-1]))
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
@@ -200,6 +203,7 @@ class CATSeg(WindowSegmentor):
             text: From :meth:`class_embeddings`, ``(T, E)``.
             data_samples: As in :meth:`loss`.
         """
+        training_begins(self)
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
         check_labels(
             labels,

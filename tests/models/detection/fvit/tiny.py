@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.engine.random_weights import take_as_meant
 
 DIM, WIDTH, PATCH, SIZE = 8, 8, 8, 64
 CLASSES = ("cat", "dog", "cow", "bus")
@@ -162,6 +163,7 @@ def build(cfg: ConfigDict | None = None, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     model = MODELS.build(cfg or config())
     model.init_weights()
+    take_as_meant(model)
     model.set_vocabulary(CLASSES, NOVEL)
     return model
 

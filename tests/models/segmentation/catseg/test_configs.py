@@ -12,6 +12,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 import mmclipdis  # noqa: F401
+from mmclipdis.engine.random_weights import take_as_meant
 from tests.models.segmentation.catseg.tiny import shrink_data, shrink_model
 from tests.paths import ROOT
 
@@ -85,6 +86,7 @@ def test_validation_uses_whole_images_and_testing_windows(tmp_path):
         "whole",
     )
     model = MODELS.build({**config.model, "vocabulary": ["sky", "road"]}).eval()
+    take_as_meant(model)
     views = []
     model.decode_head.register_forward_hook(lambda _m, args, _o: views.append(len(args[0].map)))
     data = {"inputs": [torch.zeros(3, 64, 80, dtype=torch.uint8)], "data_samples": None}

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import mmclipdis  # noqa: F401
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
 from mmclipdis.models.segmentation.prediction import full_size_scores
 from mmclipdis.models.segmentation.windows import coverage, cut, slide_windows
@@ -61,7 +62,9 @@ def build(**options):
         "guidance_indices": (0, 1),
         "test_cfg": {"mode": "whole"},
     }
-    return MODELS.build({**config, **options})
+    model = MODELS.build({**config, **options})
+    take_as_meant(model)
+    return model
 
 
 def sample(height, width, classes=4, **meta):

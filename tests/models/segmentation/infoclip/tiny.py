@@ -6,6 +6,7 @@ import torch
 from mmseg.registry import MODELS
 
 import mmclipdis  # noqa: F401
+from mmclipdis.engine.random_weights import take_as_meant
 from tests.models.segmentation.catseg.test_segmentor import AGGREGATOR, ARCH, NAMES, QV, sample
 
 ENCODER_PARTS = ("segmentor.image_encoder", "segmentor.text_encoder")
@@ -33,6 +34,7 @@ def catseg(**options):
 def build(segmentor=None, **options):
     torch.manual_seed(0)
     model = MODELS.build({"type": "InfoCLIP", "segmentor": segmentor or catseg(), **options})
+    take_as_meant(model)
     model.init_weights()
     return model
 
