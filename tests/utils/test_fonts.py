@@ -11,7 +11,7 @@ import pytest
 from mmclipdis.visualization import class_palette, compose_sheet
 from mmclipdis.visualization import fonts as fonts_module
 from mmclipdis.visualization.class_similarity import draw_class_similarity
-from mmclipdis.visualization.fonts import font_file, font_for
+from mmclipdis.utils.fonts import font_file, font_for
 
 
 @pytest.fixture(autouse=True)
