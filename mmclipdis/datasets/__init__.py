@@ -17,6 +17,7 @@ from mmclipdis.datasets.distillation.transforms import DistillViews, LoadPILImag
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.datasets.recognition.cached_tokens import CachedTokens
 from mmclipdis.datasets.recognition.coco import CocoMultiLabelDataset
+from mmclipdis.datasets.recognition.listed import MultiLabelListDataset
 from mmclipdis.datasets.recognition.transforms import (
     CutoutRandomColor,
     PackMultiLabelInputs,
@@ -40,6 +41,7 @@ __all__ = [
     "LoadPanopticRegions",
     "LoadReadableAnnotations",
     "LoadReadableImage",
+    "MultiLabelListDataset",
     "OVCocoDataset",
     "OVLVISDataset",
     "PackDistillInputs",

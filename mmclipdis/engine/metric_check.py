@@ -46,7 +46,10 @@ def check_evaluator(evaluator: Any, datasets: Sequence[Any]) -> None:
         if not isinstance(content, dict):
             continue
         name = f"the annotations (ann_file) of {type(metric).__name__}"
-        dropped = check_coco(content, name, _folder(datasets)).dropped_line()
+        findings = check_coco(content, name, _folder(datasets))
+        if findings.filled:  # ids among it, by which annotations are found
+            getattr(api, "createIndex", getattr(api, "_create_index", lambda: None))()
+        dropped = findings.dropped_line()
         if dropped:
             print_log(
                 f"{name}: boxes {dropped}; the metric counts them as missed",

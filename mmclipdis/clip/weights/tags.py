@@ -42,7 +42,8 @@ def unknown_arch(arch: str) -> str:
     if archs := archs_of(arch):
         return f"{text}: it is a tag of weights; give it as checkpoint, and arch={archs[0]!r}"
     ours = sorted({name for name, _ in PACKAGED} & set(names))
-    return f"{text}; close names: {_few(_close(arch, names) or ours)} (all: open_clip.list_models())"
+    close = _few(_close(arch, names) or ours)
+    return f"{text}; close names: {close} (all: open_clip.list_models())"
 
 
 def unknown_source(arch: str | None, source: str, what: str) -> str:
