@@ -66,6 +66,13 @@ class OVCocoDataset(CocoDataset):
     def __init__(self, *args: Any, novel_in_training: bool = False, **kwargs: Any) -> None:
         self.novel_in_training = novel_in_training
         kwargs.setdefault("filter_cfg", {"filter_empty_gt": True, "min_size": 32})
+        prefix = dict(kwargs.get("data_prefix") or {"img": ""})
+        if "img" not in prefix:
+            raise ValueError(
+                f"{type(self).__name__} takes the folder of the photos as data_prefix=dict(img=...)"
+                f", as mmdet's data sets do; got {prefix}"
+            )
+        kwargs["data_prefix"] = prefix
         super().__init__(*args, **kwargs)
 
     @classmethod
