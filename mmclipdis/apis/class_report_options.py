@@ -61,7 +61,7 @@ def report_classes(
     if tests_detection(config):
         report = {"type": "DetClassReport", "ann_file": _json_of(config, metrics), **files}
     else:
-        first = next((m for m in metrics if "ignore_index" in m), {})
+        first: Any = next((m for m in metrics if "ignore_index" in m), {})
         options = ("ignore_index", "background_from")
         shared = {key: first[key] for key in options if first.get(key) is not None}
         report = {"type": "SegClassReport", **shared, **files}

@@ -104,7 +104,7 @@ def _test_parser() -> argparse.ArgumentParser:
                         "image, or on the views of the config's tta_pipeline")  # fmt: skip
     parser.add_argument("--per-class", metavar="FILE.csv", help="write the results of each class")
     parser.add_argument("--confusion-matrix", nargs="+", metavar="FILE", help="write what is "
-                        "taken for what: counts (.csv), a picture (.png, .pdf, ...), or both")  # fmt: skip
+                        "taken for what: counts (.csv), a picture (.png), or both")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace these files")
     parser.add_argument("--tensorboard", action="store_true", help="write the results of each "
                         "class and the confusion matrix to TensorBoard, too")  # fmt: skip

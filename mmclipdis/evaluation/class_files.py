@@ -116,7 +116,7 @@ def _visualizer() -> tuple[Visualizer, int]:
 
 def scalars(columns: Columns, names: Sequence[str]) -> dict[str, float]:
     """``COLUMN/CLASS`` -> number, of the columns with numbers; what is nan is left out."""
-    found = {}
+    found: dict[str, float] = {}
     for column, values in columns.items():
         array = np.asarray(values)
         if array.dtype.kind == "f":
@@ -130,9 +130,7 @@ def table_text(columns: Columns, names: Sequence[str]) -> str:
     return _csv([["class", *columns], *([name, *row] for name, *row in zip(names, *cells))])
 
 
-def matrix_text(
-    matrix: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]
-) -> str:
+def matrix_text(matrix: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> str:
     """CSV with counts: a row for each labelled class, a column for each predicted one."""
     body = ([name, *counts] for name, counts in zip(rows, matrix.tolist()))
     return _csv([["labelled \\ predicted", *columns], *body])

@@ -99,7 +99,9 @@ def _figure(
     _draw(axes, matrix)
     _name(axes, marked, len(rows))
     axes.set_title(title, size=11, parse_math=False)
-    text = "\n".join(["confused most, % of the labelled", "", *lines] if lines else ["no confusion"])
+    text = "\n".join(
+        ["confused most, % of the labelled", "", *lines] if lines else ["no confusion"]
+    )
     corner = (left + side * width / size + 1.1) / whole[0]
     figure.text(corner, 1 - MARGIN / total, text, size=NAME_SIZE, va="top", parse_math=False)
     return figure

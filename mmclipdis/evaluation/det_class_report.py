@@ -162,7 +162,7 @@ class DetClassReport(BaseMetric):
             sound = note["area"] > 0 and min(note["bbox"][2:]) >= 1  # as mmdet's data sets
             if note["category_id"] in places and sound:
                 notes[note["image_id"]].append(note)
-        predictions = {image: rest for image, *rest in results}
+        predictions: dict[Any, Any] = {image: found for image, *found in results}
         nothing = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
         for image in self.content["images"]:
             labelled = _labelled(notes[image["id"]], places)

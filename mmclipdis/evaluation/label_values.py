@@ -99,7 +99,11 @@ def _check(sample: Mapping[str, Any], field: str, num_classes: int, other: int) 
         where = sample.get("img_path") or "a sample"
         raise ValueError(
             f"{where} has no {field}: "
-            + ("the test pipeline needs dict(type='LoadAnnotations')" if labels else "no prediction")
+            + (
+                "the test pipeline needs dict(type='LoadAnnotations')"
+                if labels
+                else "no prediction"
+            )
         )
     values = sample[field]["data"]
     low, high = values.aminmax()

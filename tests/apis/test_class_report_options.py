@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mmclipdis.apis.class_report_options import report_classes
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.test_options import keep_predictions
-from tests.faults.conftest import sound_shapes  # noqa: F401  (a fixture)
+from mmclipdis.shapes.coco import Settings, write_dataset
 from tests.faults.endings import ends_in, raises
 from tests.paths import ROOT
 
@@ -71,10 +71,11 @@ def test_reports_of_a_config_have_no_predictions_to_keep() -> None:
 
 
 @pytest.fixture
-def shapes(sound_shapes: Path, tmp_path: Path) -> list[str]:
+def shapes(tmp_path: Path) -> list[str]:
+    write_dataset(tmp_path / "shapes", Settings(train=1, val=2, seed=3))
     return [
         *(str(ROOT / "configs/shapes/maskclip.py"), "--work-dir", str(tmp_path / "work")),
-        *("--cfg-options", f"test_dataloader.dataset.data_root={sound_shapes}"),
+        *("--cfg-options", f"test_dataloader.dataset.data_root={tmp_path / 'shapes'}"),
     ]
 
 

@@ -226,7 +226,7 @@ def detections(seed: int = 3) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             number = len(content["annotations"])
             content["annotations"].append(
                 {
-                    "id": number,
+                    "id": number + 1,
                     "image_id": image["id"],
                     "category_id": (7, 9, 30)[label],
                     "bbox": [left, top, right - left, bottom - top],

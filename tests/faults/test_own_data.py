@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from mmdet.evaluation.metrics import CocoMetric
+from mmdet.evaluation.metrics import CocoMetric, OVCocoMetric
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -124,9 +124,9 @@ def build(folder: Path, content: Any, **metainfo: Any) -> Any:
     )
 
 
-def hit(metric: Any) -> None:
+def hit(metric: Any, meta: Any = None) -> None:
     """Give a metric the one box of :func:`exported`."""
-    metric.dataset_meta = {"classes": ("cat",)}
+    metric.dataset_meta = meta or {"classes": ("cat",)}
     found = {
         "bboxes": torch.tensor([[1.0, 1, 21, 21]]),
         "labels": torch.tensor([0]),
@@ -147,6 +147,31 @@ def test_an_export_of_roboflow_is_read_and_its_box_0_is_found(tmp_path: Path) ->
     hit(report)
     report.evaluate(1)
     assert (tmp_path / "c.csv").read_text().splitlines()[1].startswith("cat,1,100.0000")
+
+
+@pytest.mark.parametrize(("novel", "numbers"), [((), (1.0, -1)), (("cat",), (-1, 1.0))])
+def test_a_group_without_classes_has_no_number(
+    novel: tuple[str, ...], numbers: tuple[float, float], tmp_path: Path
+) -> None:
+    dataset = build(tmp_path, exported(), novel_classes=novel)
+    metric = OVCocoMetric(str(tmp_path / "a.json"), metric="bbox")
+    metric.dataset_meta = dataset.metainfo
+    check_evaluator(type("Evaluator", (), {"metrics": [metric]}), [dataset])
+    hit(metric, dataset.metainfo)
+    found = metric.evaluate(1)
+    groups = (found["coco/base_ap"], found["coco/novel_ap"])
+    assert groups == pytest.approx(numbers)  # the metric alone: 1 and 1
+
+
+def test_categories_whose_ids_do_not_ascend(tmp_path: Path) -> None:
+    content = exported()
+    content["categories"] = [{"id": 7, "name": "dog"}, content["categories"][1]]
+    dataset = build(tmp_path, content, classes=("dog", "cat"))
+    metric = OVCocoMetric(str(tmp_path / "a.json"), metric="bbox")
+    metric.dataset_meta = dataset.metainfo
+    evaluator = type("Evaluator", (), {"metrics": [metric]})
+    raises(r"ids of the categories do not ascend \(7, 1\).*sort the categories",
+           check_evaluator, evaluator, [dataset])  # fmt: skip
 
 
 JSONS: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -199,7 +224,12 @@ def test_samples_that_a_report_of_segmentation_cannot_count(tmp_path: Path) -> N
     report.dataset_meta = {"classes": ("sky", "car")}
     labels = {"data": torch.tensor([[[0, 1]]])}
     sample = {"img_path": "p.jpg", "seg_map_path": "p.png", "pred_sem_seg": labels}
-    raises("p.jpg has no gt_sem_seg: the test pipeline needs .*LoadAnnotations", report.process, {}, [sample])
+    raises(
+        "p.jpg has no gt_sem_seg: the test pipeline needs .*LoadAnnotations",
+        report.process,
+        {},
+        [sample],
+    )
     wrong = {"data": torch.tensor([[[0, 7]]])}
     raises(r"label map p.png holds the values 7 \(1 px\)", report.process, {},
            [{**sample, "gt_sem_seg": wrong}])  # fmt: skip
@@ -233,4 +263,3 @@ def test_a_report_with_the_json_of_other_data(tmp_path: Path) -> None:
     hit(report)
     report.content["images"][0]["id"] = report.content["annotations"][0]["image_id"] = 5
     raises(r"lacks 1 of the 1 images .*\(id 0\)", report.evaluate, 1)
-

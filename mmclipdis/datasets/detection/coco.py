@@ -129,7 +129,8 @@ class OVCocoDataset(CocoDataset):
         if lacking:
             raise ValueError(
                 f"{where} lacks {len(lacking)} of the categories: {_some(lacking)}; give "
-                "metainfo.classes the names of the json (that of OV-COCO comes from tools/dataset_converters/ov_coco.py)"
+                "metainfo.classes the names of the json (that of OV-COCO comes from "
+                "tools/dataset_converters/ov_coco.py)"
             )
         numbered = {c["id"]: labels[c["name"]] for c in categories if c["name"] in labels}
         if self.test_mode and list(numbered.values()) != sorted(numbered.values()):

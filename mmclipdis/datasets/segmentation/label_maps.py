@@ -154,8 +154,8 @@ def _label_list(labels: Any) -> list[int]:
     whole = isinstance(listed, Sequence) and not isinstance(listed, str)
     if not whole or any(type(n) is not int or not 0 <= n < 2**16 for n in listed):
         raise ValueError(
-            f"unlabelled={labels!r} of LoadReadableAnnotations: it is a label of the files, such as "
-            "11, or a list of labels"
+            f"unlabelled={labels!r} of LoadReadableAnnotations: it is a label of the files, such "
+            "as 11, or a list of labels"
         )
     return list(listed)
 

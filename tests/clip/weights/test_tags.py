@@ -17,7 +17,11 @@ from tests.faults.endings import raises
 from tests.tiny import tiny_arch
 
 SOURCES = {
-    "the arch as tag": ("shapes-tiny", "shapes-tiny", "it is the name of an arch; known tags: shap"),
+    "the arch as tag": (
+        "shapes-tiny",
+        "shapes-tiny",
+        "it is the name of an arch; known tags: shap",
+    ),
     "upper case": ("shapes-tiny", "Shape", "known tags: shapes; did you mean 'shapes'"),
     "a tag of another": ("shapes-tiny", "openai", r"it is a tag of RN50, .* known tags: shapes$"),
     "ours elsewhere": ("ViT-B-16", "shapes", "it is a tag of shapes-tiny, .*known tags: openai"),
