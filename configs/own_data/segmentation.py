@@ -23,10 +23,9 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 dataset = dict(
-    type="BaseSegDataset",
+    type="FolderSegDataset",
     data_root=data_root,
     metainfo=dict(classes=classes),
-    img_suffix=".jpg",
     seg_map_suffix=".png",  # "_mask.png" for IMG_1_mask.png
     reduce_zero_label=False,
 )

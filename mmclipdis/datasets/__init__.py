@@ -35,6 +35,7 @@ __all__ = [
     "CutoutRandomColor",
     "DistillImageDataset",
     "DistillViews",
+    "FolderSegDataset",
     "GridCrops",
     "LetterboxRegions",
     "LoadPILImage",
@@ -64,6 +65,7 @@ if HAS_MMSEG:
         PascalVOC20bDataset,
         PascalVOC20Dataset,
     )
+    from mmclipdis.datasets.segmentation.folders import FolderSegDataset
     from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
     from mmclipdis.datasets.segmentation.large_vocabulary import (
         ADE20K847Dataset,

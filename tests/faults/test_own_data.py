@@ -11,9 +11,11 @@ import torch
 from mmdet.evaluation.metrics import CocoMetric, OVCocoMetric
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS as SEGMENTATION
 from PIL import Image
 
 from mmclipdis.datasets import LoadReadableAnnotations, MultiLabelListDataset
+from mmclipdis.engine.data_check import check_listed
 from mmclipdis.engine.metric_check import check_evaluator
 from mmclipdis.evaluation import DetClassReport, SegClassReport
 from tests.faults.endings import raises
@@ -46,6 +48,36 @@ def test_a_label_map_in_jpeg(tmp_path: Path) -> None:
     dataset |= {"seg_map_suffix": ".jpg"}
     dataset["pipeline"] = [{"type": "LoadImageFromFile"}, {"type": "LoadReadableAnnotations"}]
     raises("is a JPEG, which changes the labels .* as PNG", runner(tmp_path, dataset).test)
+
+
+def folders(tmp_path: Path, **options: Any) -> dict[str, Any]:
+    return {**masks(tmp_path), "type": "FolderSegDataset", **options}
+
+
+def test_a_folder_without_classes_pictures_or_maps(tmp_path: Path) -> None:
+    init_default_scope("mmseg")
+    build = SEGMENTATION.build
+    raises("needs the names of the classes", build, folders(tmp_path, metainfo={}))
+    raises("1 of 1 label maps are not there; the first is .*0_mask.png", build,
+           folders(tmp_path, seg_map_suffix="_mask.png"))  # fmt: skip
+    raises("no file in .* ends with '.tif'", build, folders(tmp_path, img_suffix=".tif"))
+    raises("no image folder .*none", build, folders(tmp_path, data_prefix={"img_path": "none"}))
+    (tmp_path / "img/0.JPG").write_bytes((tmp_path / "img/0.jpg").read_bytes())
+    raises("0.JPG' and .*0.jpg' have one name, and so one label map, '0.png'", build,
+           folders(tmp_path))  # fmt: skip
+    (tmp_path / "img/0.JPG").unlink()
+    dataset = folders(tmp_path)
+    (tmp_path / "img/0.jpg").rename(tmp_path / "img/notes.txt")
+    raises("img' has no photo", build, dataset)
+    (tmp_path / "img/notes.txt").unlink()
+    raises("no file in .*img'; set data_prefix.img_path", build, dataset)
+
+
+def test_a_photo_of_a_list_of_labels_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a.jpg, sky, sea\n")
+    found = MultiLabelListDataset("a.csv", data_root=str(tmp_path))
+    raises("1 of 1 photos are not there; the first is .*a.jpg', in .*a.csv", check_listed, found,
+           [found.get_data_info(0)])  # fmt: skip
 
 
 LOADERS: dict[str, tuple[dict[str, Any], str]] = {

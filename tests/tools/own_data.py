@@ -51,7 +51,8 @@ def write_maps(shapes: Path, folder: Path) -> Path:
             (folder / part / split).mkdir(parents=True)
         for photo in sorted((shapes / "images" / split).glob("*.png")):
             picture = Image.open(photo).convert("RGB")
-            picture.save(folder / f"images/{split}/IMG {photo.stem}.jpg")
+            ending = (".jpg", ".JPG", ".png")[int(photo.stem) % 3]
+            picture.save(folder / f"images/{split}/IMG {photo.stem}{ending}")
             labels = Image.open(shapes / f"annotations/{split}/{photo.stem}{LABEL_SUFFIX}")
             own = Image.fromarray(table[np.asarray(labels)]).convert("P")
             own.putpalette(list(range(256)) * 3)
