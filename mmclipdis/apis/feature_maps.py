@@ -18,9 +18,10 @@ from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.utils.device import usable_device
+from mmclipdis.utils.figures import check_picture_name
 from mmclipdis.utils.pictures import TooManyPixelsError, open_picture, to_rgb
 from mmclipdis.utils.whole_files import refuse_existing
-from mmclipdis.visualization.feature_figure import check_picture_name, draw_feature_maps
+from mmclipdis.visualization.feature_figure import draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
     GROUPS,
     FeatureMap,

@@ -21,6 +21,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmclipdis.apis.cache_features import use_cached_features
+from mmclipdis.apis.class_report_options import report_classes
 from mmclipdis.apis.cli import add_common_arguments, parse, read_config
 from mmclipdis.apis.config_check import UserInputError, check_custom_keys
 from mmclipdis.apis.preflight import check_data
@@ -86,16 +87,7 @@ def train(arguments: Sequence[str] | None) -> Runner:
     return runner
 
 
-def test(arguments: Sequence[str] | None) -> dict[str, float]:
-    """Test as the command line says and return the metrics.
-
-    Without a checkpoint the model's own ``init_weights`` loads the weights; this is how
-    training-free models are tested.
-
-    Raises:
-        UserInputError: the options and the config do not go together, or nothing says where the
-            weights come from.
-    """
+def _test_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Test (and evaluate) a model.")
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint; may be left out when the config "
@@ -110,9 +102,27 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
     parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each image")
     parser.add_argument("--tta", action="store_true", help="test on each image and its mirror "
                         "image, or on the views of the config's tta_pipeline")  # fmt: skip
+    parser.add_argument("--per-class", metavar="FILE.csv", help="write the results of each class")
+    parser.add_argument("--confusion-matrix", nargs="+", metavar="FILE", help="write what is "
+                        "taken for what: counts (.csv), a picture (.png), or both")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace these files")
+    parser.add_argument("--tensorboard", action="store_true", help="write the results of each "
+                        "class and the confusion matrix to TensorBoard, too")  # fmt: skip
     add_common_arguments(parser)
-    args = parse(parser, arguments)
+    return parser
 
+
+def test(arguments: Sequence[str] | None) -> dict[str, float]:
+    """Test as the command line says and return the metrics.
+
+    Without a checkpoint the model's own ``init_weights`` loads the weights; this is how
+    training-free models are tested.
+
+    Raises:
+        UserInputError: the options and the config do not go together, or nothing says where the
+            weights come from.
+    """
+    args = parse(_test_parser(), arguments)
     config = read_config(args, ("model", "test_dataloader", "test_evaluator", "test_cfg"))
     for name in ("train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler"):
         config[name] = None  # a config may bring training data without a schedule to train by
@@ -133,6 +143,12 @@ def test(arguments: Sequence[str] | None) -> dict[str, float]:
         use_tta(config)
     if args.out is not None:
         keep_predictions(config, args.out)
+    if args.tensorboard:
+        add_tensorboard(config)
+    if args.per_class or args.confusion_matrix or args.tensorboard:
+        report_classes(
+            config, args.per_class, args.confusion_matrix, args.overwrite, args.tensorboard
+        )
     check_data(config, ("test_dataloader",))
     runner = build_runner(config)
     if not config.load_from:

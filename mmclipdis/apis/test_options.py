@@ -20,8 +20,10 @@ _OTHER_TASKS = {
     "MultiLabelMetric": "recognition of whole images",
     "RegionAccuracy": "classification of regions",
 }
+#: Metrics that write results of each class and have no predictions to keep.
+_REPORTS = ("DetClassReport", "SegClassReport")
 #: mmdet's metrics that write what they get, as COCO's result files, for ``outfile_prefix``.
-_DETECTION_METRICS = ("CocoMetric", "OVCocoMetric", "LVISMetric")
+DETECTION_METRICS = ("CocoMetric", "OVCocoMetric", "LVISMetric")
 
 
 def type_name(config: Any) -> str:
@@ -36,7 +38,7 @@ def only_for_segmentation(config: Config, option: str) -> None:
     Raises:
         UserInputError: its metrics are of recognition or of regions.
     """
-    for metric in _metrics(config):
+    for metric in metrics_of(config):
         task = _OTHER_TASKS.get(type_name(metric))
         if task:
             raise UserInputError(
@@ -50,7 +52,8 @@ def tests_detection(config: Config) -> bool:
     return str(config.get("default_scope")) == "mmdet"
 
 
-def _metrics(config: Config) -> Iterator[Any]:
+def metrics_of(config: Config) -> Iterator[Any]:
+    """The metrics of the test, one or several."""
     evaluator = config.get("test_evaluator") or {}
     yield from evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
 
@@ -138,7 +141,7 @@ def keep_predictions(config: Config, folder: str) -> None:
         UserInputError: the config tests the classification of regions, or a metric of detection
             does not write what it gets.
     """
-    metrics = list(_metrics(config))
+    metrics = [m for m in metrics_of(config) if type_name(m) not in _REPORTS]
     if any(type_name(metric) == "MultiLabelMetric" for metric in metrics):
         # First: a metric that fails leaves the file.
         config.test_evaluator = [{"type": "PredictionsFile", "folder": folder}, *metrics]
@@ -156,10 +159,10 @@ def keep_predictions(config: Config, folder: str) -> None:
 
 def _keep_detections(metrics: Sequence[Any], folder: str) -> None:
     for metric in metrics:
-        if type_name(metric) not in _DETECTION_METRICS:
+        if type_name(metric) not in DETECTION_METRICS:
             raise UserInputError(
                 f"--out: {type_name(metric)} writes no predictions, as "
-                f"{', '.join(_DETECTION_METRICS)} do; leave --out out."
+                f"{', '.join(DETECTION_METRICS)} do; leave --out out."
             )
         metric["outfile_prefix"] = str(Path(folder) / "predictions")
     Path(folder).mkdir(parents=True, exist_ok=True)  # not after hours

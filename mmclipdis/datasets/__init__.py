@@ -17,6 +17,7 @@ from mmclipdis.datasets.distillation.transforms import DistillViews, LoadPILImag
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.datasets.recognition.cached_tokens import CachedTokens
 from mmclipdis.datasets.recognition.coco import CocoMultiLabelDataset
+from mmclipdis.datasets.recognition.listed import MultiLabelListDataset
 from mmclipdis.datasets.recognition.transforms import (
     CutoutRandomColor,
     PackMultiLabelInputs,
@@ -34,12 +35,14 @@ __all__ = [
     "CutoutRandomColor",
     "DistillImageDataset",
     "DistillViews",
+    "FolderSegDataset",
     "GridCrops",
     "LetterboxRegions",
     "LoadPILImage",
     "LoadPanopticRegions",
     "LoadReadableAnnotations",
     "LoadReadableImage",
+    "MultiLabelListDataset",
     "OVCocoDataset",
     "OVLVISDataset",
     "PackDistillInputs",
@@ -62,6 +65,7 @@ if HAS_MMSEG:
         PascalVOC20bDataset,
         PascalVOC20Dataset,
     )
+    from mmclipdis.datasets.segmentation.folders import FolderSegDataset
     from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
     from mmclipdis.datasets.segmentation.large_vocabulary import (
         ADE20K847Dataset,

@@ -38,8 +38,9 @@ def check_files(name: str, folder: str, split: str = "", suffix: str = "") -> No
         return
     files = (file for _, _, names in os.walk(folder, followlinks=True) for file in names)
     if not any(file.endswith(suffix) for file in files):
+        ending = f" ends with {suffix!r}; set img_suffix or the folder"
         raise FileNotFoundError(
-            f"{name}: no file in {folder!r} ends with {suffix!r}; set img_suffix or the folder"
+            f"{name}: no file in {folder!r}{ending if suffix else '; set data_prefix.img_path'}"
         )
 
 
@@ -66,13 +67,19 @@ class FilesThere(BaseSegDataset):
         name, folder = type(self).__name__, self.data_prefix.get("img_path") or ""
         check_files(name, folder, self.ann_file, self.img_suffix)
         split = self.ann_file if os.path.isfile(self.ann_file) else ""
-        listed: list[dict[str, Any]] = self._of_split() if split else super().load_data_list()
+        listed = self._of_split() if split else self._of_folder()
         if not listed:
-            raise FileNotFoundError(f"{name}: {self.ann_file!r} lists no photo")
+            where = f"{self.ann_file!r} lists" if split else f"{folder!r} has"
+            raise FileNotFoundError(f"{name}: {where} no photo")
         check_samples(self, listed)
         for warning in check_listed(self, listed):
             print_log(f"{type(self).__name__}: {warning}", logger="current", level=logging.WARNING)
         self.files_checked = True  # DataCheckHook need not look again
+        return listed
+
+    def _of_folder(self) -> list[dict[str, Any]]:
+        """As mmseg's: all photos in the folder that end with ``img_suffix``."""
+        listed: list[dict[str, Any]] = super().load_data_list()
         return listed
 
     def _of_split(self) -> list[dict[str, Any]]:

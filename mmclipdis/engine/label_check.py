@@ -57,7 +57,8 @@ class LabelCounts:
         if labels.ndim != 2 or labels.dtype.kind not in "bui":
             raise ValueError(
                 f"label map {path} has {labels.shape} values of {labels.dtype}, as a coloured "
-                "picture; labels are one whole number a pixel: convert the data set first"
+                "picture; labels are one whole number a pixel: load it with "
+                "LoadReadableAnnotations, a coloured one with its palette=[[red, green, blue], ...]"
             )
         values, counts = np.unique(labels, return_counts=True)
         number = len(self.classes)

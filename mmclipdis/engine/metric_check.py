@@ -46,7 +46,10 @@ def check_evaluator(evaluator: Any, datasets: Sequence[Any]) -> None:
         if not isinstance(content, dict):
             continue
         name = f"the annotations (ann_file) of {type(metric).__name__}"
-        dropped = check_coco(content, name, _folder(datasets)).dropped_line()
+        findings = check_coco(content, name, _folder(datasets))
+        if findings.filled:  # ids among it, by which annotations are found
+            getattr(api, "createIndex", getattr(api, "_create_index", lambda: None))()
+        dropped = findings.dropped_line()
         if dropped:
             print_log(
                 f"{name}: boxes {dropped}; the metric counts them as missed",
@@ -55,6 +58,33 @@ def check_evaluator(evaluator: Any, datasets: Sequence[Any]) -> None:
             )
         for dataset in datasets:
             _compare(content, dataset, name)
+        if type(metric).__name__ == "OVCocoMetric":
+            _find_groups(metric, content, name)
+
+
+def _find_groups(metric: Any, content: Mapping[str, Any], name: str) -> None:
+    """Find the categories of base and novel classes, as mmdet's metric does at its first use.
+
+    By itself it takes a group without classes for all of them, so that ``novel_ap`` of no novel
+    class is the mean of everything; now it is -1.
+
+    Raises:
+        ValueError: The ids of the categories do not ascend, so that the metric would take classes
+            of one group for those of the other.
+    """
+    meta = metric.dataset_meta or {}
+    if metric.cat_ids is not None or "base_classes" not in meta or "novel_classes" not in meta:
+        return
+    listed = {category["id"]: category["name"] for category in content["categories"]}
+    ids = [i for i, known in listed.items() if known in meta["classes"]]
+    if ids != sorted(ids):
+        raise ValueError(
+            f"{name}: the ids of the categories do not ascend ({some(ids, 4)}), and OVCocoMetric "
+            "would mix up base and novel classes; sort the categories of the json by id"
+        )
+    metric.cat_ids = ids
+    metric.base_cat_ids = [i for i in ids if listed[i] in meta["base_classes"]]
+    metric.novel_cat_ids = [i for i in ids if listed[i] in meta["novel_classes"]]
 
 
 def _folder(datasets: Sequence[Any]) -> str | None:

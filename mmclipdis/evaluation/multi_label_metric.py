@@ -12,10 +12,13 @@ from mmengine.logging import MessageHub, print_log
 from mmengine.registry import METRICS
 from numpy.typing import NDArray
 
+from mmclipdis.evaluation.class_files import ClassFiles
 from mmclipdis.evaluation.precision import average_precision, confusion, precision_recall
 from mmclipdis.utils.names import name_list
 
 ABSENT = ("skip", "zero")
+#: Of the table of every class.
+COLUMNS = ("AP", "precision", "recall", "F1")
 
 
 @METRICS.register_module()
@@ -40,6 +43,9 @@ class MultiLabelMetric(BaseMetric):
             ``'skip'`` leaves it out of the means over classes, ``'zero'`` counts it as 0, as the
             released code of DualCoOp does. The log names such classes.
         per_class: also log a table of every class.
+        per_class_file: CSV to write with the same table, in percent.
+        visualize: give the numbers of every class to the backends of the visualizer, such as
+            TensorBoard.
         collect_device, prefix: those of ``BaseMetric``.
 
     Raises:
@@ -54,6 +60,8 @@ class MultiLabelMetric(BaseMetric):
         per_class: bool = False,
         collect_device: str = "cpu",
         prefix: str | None = None,
+        per_class_file: str | None = None,
+        visualize: bool = False,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not 0 <= thr <= 1:
@@ -66,6 +74,8 @@ class MultiLabelMetric(BaseMetric):
         self.thr = thr
         self.absent_classes = absent_classes
         self.per_class = per_class
+        wanted = per_class_file is not None or visualize
+        self.files = ClassFiles(per_class_file, None, visualize) if wanted else None
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Keep predictions and labels of one batch.
@@ -135,9 +145,13 @@ class MultiLabelMetric(BaseMetric):
         for k in self.topk:
             best = confusion(top_classes(logits, k), target)
             metrics |= {f"{key}_top{k}": value for key, value in summary(best, counted).items()}
+        columns = (precisions, *precision_recall(*decided))
+        images = (target == 1).sum(0)
         if self.per_class:
-            columns = (precisions, *precision_recall(*decided))
-            print_log(self._table(columns, (target == 1).sum(0)), logger="current")
+            print_log(self._table(columns, images), logger="current")
+        if self.files is not None:
+            named = {name: 100 * values for name, values in zip(COLUMNS, columns)}
+            self.files.write({"images": images, **named}, self._names(num_classes))
         return metrics
 
     def metric_names(self) -> list[str]:
@@ -168,7 +182,7 @@ class MultiLabelMetric(BaseMetric):
     ) -> str:
         names = self._names(len(counts))
         width = max(len(name) for name in ("class", *names))
-        heads = "".join(f"{head:>11}" for head in ("AP", "precision", "recall", "F1"))
+        heads = "".join(f"{head:>11}" for head in COLUMNS)
         lines = [f"{'class':{width}}  images{heads}"]
         for index, name in enumerate(names):
             cells = "".join(f"{100 * column[index]:11.2f}" for column in columns)

@@ -16,10 +16,15 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
-from mmclipdis.utils.labels import no_class
-from mmclipdis.utils.names import group_lists, name_list
+from mmclipdis.evaluation.label_values import (
+    check_background,
+    check_ignored,
+    labels_of,
+    prediction_of,
+    scored_classes,
+)
+from mmclipdis.utils.names import group_lists
 from mmclipdis.utils.output_names import NamesSoFar
-from mmclipdis.utils.photo_sizes import size_problem
 from mmclipdis.utils.whole_files import write_picture
 
 
@@ -90,12 +95,7 @@ class OpenVocabIoUMetric(IoUMetric):
         self.names = NamesSoFar(output_dir)
         self.groups = None if groups is None else group_lists(groups, "groups of the metric")
         self.present_only = present_only
-        if background_from is not None and background_from < 1:
-            raise ValueError(
-                f"background_from={background_from}: it is the number of foreground classes, 1 or "
-                "more"
-            )
-        self.background_from = background_from
+        self.background_from = check_background(background_from)
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
         """Count intersections and unions of one batch, and write its predictions.
@@ -106,21 +106,12 @@ class OpenVocabIoUMetric(IoUMetric):
         """
         names = self._class_names()
         num_classes, predictable = len(names), len(self.dataset_meta["classes"])
-        if self.ignore_index == 255 < num_classes and not self.format_only:
-            raise ValueError(
-                f"ignore_index=255 of the metric is the number of a class ({names[255]!r}), which "
-                "would not be scored; set ignore_index=65535, as in the labels of 16 bits"
-            )
+        if not self.format_only:
+            check_ignored(self.ignore_index, names)
         for sample in data_samples:
-            self._check(sample, "pred_sem_seg", predictable, "the prediction for", "img_path")
-            predicted = sample["pred_sem_seg"]["data"].squeeze()
-            nothing = predicted == no_class(predictable)
-            # num_classes - 1 is the background where one is merged, else the last class
-            predicted = predicted.clamp(max=num_classes - 1).masked_fill(nothing, -1)
+            predicted = prediction_of(sample, num_classes, predictable)
             if not self.format_only:
-                self._check(sample, "gt_sem_seg", num_classes, "the label map", "seg_map_path")
-                self._compare_sizes(sample)
-                label = sample["gt_sem_seg"]["data"].squeeze().to(predicted)
+                label = labels_of(sample, num_classes, self.ignore_index).to(predicted)
                 self.results.append(
                     self.intersect_and_union(predicted, label, num_classes, self.ignore_index)
                 )
@@ -129,63 +120,13 @@ class OpenVocabIoUMetric(IoUMetric):
                 kind = np.uint8 if num_classes + shift <= 255 else np.uint16
                 # As in labels: 0 means unlabelled where the others are shifted, else the largest.
                 unlabelled = 0 if shift else np.iinfo(kind).max
-                shifted = np.where(nothing.cpu(), unlabelled, predicted.cpu().numpy() + shift)
+                values = predicted.cpu().numpy()
+                shifted = np.where(values < 0, unlabelled, values + shift)
                 picture = Image.fromarray(shifted.astype(kind))
                 write_picture(Path(self.output_dir) / self.names.of(sample["img_path"]), picture)
 
-    @staticmethod
-    def _compare_sizes(sample: Mapping[str, Any]) -> None:
-        """Refuse a prediction of another size than its label map: the photo was turned, or cut."""
-        predicted, labelled = (
-            tuple(sample[key]["data"].shape[-2:]) for key in ("pred_sem_seg", "gt_sem_seg")
-        )
-        path = sample.get("seg_map_path")
-        problem = size_problem(
-            str(sample.get("img_path", "a photo")), predicted, labelled, f"label map {path}"
-        )
-        if problem:
-            raise ValueError(problem)
-
     def _class_names(self) -> list[str]:
-        """Names of the classes that are scored: the data set's, or some and the background.
-
-        Raises:
-            ValueError: ``background_from`` is beyond the classes.
-        """
-        names = list(name_list(self.dataset_meta["classes"], "the data set's classes", twice=True))
-        first = self.background_from or self.dataset_meta.get("background_from")
-        if first is None:
-            return names
-        if first >= len(names):
-            raise ValueError(
-                f"background_from={first}, but the data set has {len(names)} classes, 0 to "
-                f"{len(names) - 1}; it is the first of those that name the background"
-            )
-        return [*names[:first], "background"]
-
-    def _check(
-        self, sample: Mapping[str, Any], field: str, num_classes: int, what: str, key: str
-    ) -> None:
-        values = sample[field]["data"]
-        low, high = values.aminmax()
-        if low >= 0 and high < num_classes:
-            return
-        wrong = (values < 0) | (values >= num_classes)
-        wrong &= values != (self.ignore_index if field == "gt_sem_seg" else no_class(num_classes))
-        if bool(wrong.any()):
-            found, pixels = torch.unique(values[wrong], return_counts=True)
-            listed = [f"{v} ({n} px)" for v, n in zip(found.tolist(), pixels.tolist(), strict=True)]
-            more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-            where = sample.get(key) or sample.get("img_path") or "a sample"
-            if field == "gt_sem_seg" and sample.get("reduce_zero_label"):
-                more += " (the file's less one, for reduce_zero_label)"
-            share = f"{int(pixels.sum())} of {values.numel()} pixels"
-            raise ValueError(
-                f"{what} {where} holds the values {', '.join(listed[:10])}{more}; {share} are no "
-                f"class: the data set has {num_classes} classes "
-                f"(0..{num_classes - 1}, ignored: {self.ignore_index}); check the classes and "
-                "reduce_zero_label of the data set, ignore_index of the metric, and the vocabulary"
-            )
+        return scored_classes(self.dataset_meta, self.background_from)
 
     @staticmethod
     def intersect_and_union(

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mmclipdis.clip.weights.files import read_file
-from mmclipdis.clip.weights.loading import PACKAGED
+from mmclipdis.clip.weights.tags import PACKAGED
 from mmclipdis.clip.weights.vfm import VFMS
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.utils.finite import check_weights, check_writable

@@ -11,11 +11,11 @@ from mmclipdis.clip.text.encoder import TextTower, build_text_tower
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.weights.loading import (
-    MODEL_CONFIGS,
     load_image_tower,
     load_text_transformer,
     model_config,
 )
+from mmclipdis.clip.weights.tags import MODEL_CONFIGS
 from mmclipdis.engine.checkpoint_io import read_checkpoint
 from mmclipdis.utils.finite import check_writable
 from mmclipdis.utils.whole_files import write_bytes

@@ -66,6 +66,7 @@ def check_coco(
             note["id"] = number
         findings.filled["annotation ids"] += len(notes)
     unique(notes, "id", "annotations", source)
+    _no_id_zero(notes, findings)
     for note in notes:
         if "bbox" not in note:
             note["bbox"] = _box_of(note, source)
@@ -75,6 +76,16 @@ def check_coco(
         _complete_note(note, box, source, findings)
     _count_unusable(content, boxes, findings)
     return findings
+
+
+def _no_id_zero(notes: Sequence[dict[str, Any]], findings: Findings) -> None:
+    """Give an annotation 0 another id: pycocotools takes 0 for "not found", a hit for a miss."""
+    for note in notes:
+        if note["id"] == 0 and not isinstance(note["id"], bool):
+            numbers = [n["id"] for n in notes if isinstance(n["id"], int)]
+            note["id"] = max(numbers) + 1
+            findings.filled["another id than 0"] += 1
+            return
 
 
 def say_what_is_odd(content: Mapping[str, Any], source: str | Path) -> str:

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("images", "annotations", "categories")
+#: Keys by which files of other programs are known.
+_OTHERS = {
+    "shapes": "of labelme, for one photo",
+    "_via_img_metadata": "a project of VIA",
+    "objects": "of Supervisely, for one photo",
+}
 #: First bytes of files that hold a json in another wrapping.
 _WRAPPED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
@@ -65,9 +71,11 @@ def check_parts(content: Any, source: str | Path, parts: Sequence[str] = PARTS) 
         )
     lacking = [part for part in parts if not isinstance(content.get(part), list)]
     if lacking:
+        kind = next((kind for key, kind in _OTHERS.items() if key in content), "")
         raise ValueError(
             f"{source} is no COCO or LVIS annotation file: it has no list of "
             f"{' and no list of '.join(lacking)}"
+            + (f"; it is {kind}: export the whole project as COCO" if kind else "")
         )
     for part in parts:
         items = content[part]

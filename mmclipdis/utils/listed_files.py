@@ -105,7 +105,10 @@ def missing_message(
     first = paths[places[0]]
     listed, names = "", []
     if source.endswith(".txt") or (source and not source.endswith(".json")):
-        named = read_split(source)
+        try:
+            named = read_split(source)
+        except ValueError:  # a list with columns, whose lines its own reader knows
+            named = []
         bare = first.removesuffix(suffix)
         names = [(number, name) for number, name in named if bare.endswith(f"/{name}")]
         listed = f", line {names[0][0]} of {source}" if names else f", in {source}"

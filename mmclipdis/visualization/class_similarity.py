@@ -12,9 +12,8 @@ from matplotlib.image import AxesImage
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from mmclipdis.utils.whole_files import whole_file
-from mmclipdis.visualization.feature_figure import check_picture_name
-from mmclipdis.visualization.fonts import names_in_figures
+from mmclipdis.utils.figures import check_picture_name, write_figure
+from mmclipdis.utils.fonts import names_in_figures
 
 #: More classes than these get only some of their names written beside the heat map.
 ALL_NAMED, SOME_NAMED = 80, 45
@@ -86,8 +85,7 @@ def draw_class_similarity(
         scale.set_ylabel("cosine" + (" (below 0: black)" if lowest < 0 else ""), size=9)
         _draw_histogram(histogram, matrices)
         _draw_pairs(bars, matrices, pairs, pair_names)
-        with whole_file(path) as file:
-            figure.savefig(file, dpi=DPI, format=path.suffix[1:].lower())
+        write_figure(figure, path, DPI)
     return path
 
 

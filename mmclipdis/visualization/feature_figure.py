@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmclipdis.utils.whole_files import whole_file
+from mmclipdis.utils.figures import check_picture_name, write_figure
 from mmclipdis.visualization.feature_maps import GROUPS, FeatureMap
 
 HEADINGS = {
@@ -65,17 +65,7 @@ def draw_feature_maps(
     for (group, rows), axes_of_rows in zip(parts, panels, strict=True):
         for i, (row, axes) in enumerate(zip(rows, axes_of_rows, strict=True)):
             _draw_row(photo, anchors, group, row, axes, first=i == 0, smooth=smooth)
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=110, format=path.suffix[1:].lower())
-    return path
-
-
-def check_picture_name(path: str | Path) -> Path:
-    """``path``, or ValueError if its ending is of no format that can be written."""
-    path = Path(path)
-    supported = Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in supported:
-        raise ValueError(f"cannot write {str(path)!r}: end it with one of {', '.join(supported)}")
+    write_figure(figure, path, dpi=110)
     return path
 
 

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mmclipdis.utils.fonts import Font, font_for
 from mmclipdis.utils.whole_files import write_picture
-from mmclipdis.visualization.fonts import Font, font_for
 
 Colour = Sequence[int]
 

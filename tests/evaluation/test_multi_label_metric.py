@@ -229,3 +229,20 @@ def _worker(rank: int) -> dict[str, float]:
 def test_two_processes_score_as_one() -> None:
     expected = metric(samples(*random_case())[:13]).evaluate(13)
     assert run_ranks(_worker, 2) == [expected, expected]
+
+
+def test_every_class_in_a_file(tmp_path) -> None:
+    path = tmp_path / "classes.csv"
+    names = ("a", "b, b", "c")
+    found = metric(
+        samples([[2.0, 1, -1], [3, -1, -1]], [[1, 1, 0], [0, 1, 0]]),
+        classes=names,
+        per_class_file=str(path),
+    ).evaluate(2)
+    assert path.read_text().splitlines() == [
+        "class,images,AP,precision,recall,F1",
+        "a,1,50.0000,50.0000,100.0000,66.6667",
+        '"b, b",2,100.0000,100.0000,50.0000,66.6667',
+        "c,0,,0.0000,0.0000,0.0000",
+    ]
+    assert found["mAP"] == 75

@@ -12,8 +12,9 @@ from mmclipdis.clip.towers.build import build_text_transformer
 from mmclipdis.clip.towers.readout import READOUTS, Readout
 from mmclipdis.clip.weights import layouts
 from mmclipdis.clip.weights.eva_layout import official_to_open_clip
-from mmclipdis.clip.weights.loading import PACKAGED, read_clip_checkpoint
+from mmclipdis.clip.weights.loading import read_clip_checkpoint
 from mmclipdis.clip.weights.readout_mark import encode_readout
+from mmclipdis.clip.weights.tags import PACKAGED
 from tests.eva_files import EVA_ARCH, TinyEva, tiny_official
 from tests.tiny import tiny_arch
 from tools.model_converters.eva_clip import convert, main, official_rope_tables

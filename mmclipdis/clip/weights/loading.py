@@ -6,7 +6,6 @@ as data, without running code from them: safetensors, ``weights_only=True``, Tor
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +21,11 @@ from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.files import first_line, read_file
 from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
+from mmclipdis.clip.weights.tags import PACKAGED, unknown_arch, unknown_source
 from mmclipdis.clip.weights.trainable import match_qkv_layout
 from mmclipdis.utils.finite import check_weights
 
 Arch = str | Mapping[str, Any]
-
-MODEL_CONFIGS = Path(__file__).parents[1] / "model_configs"
-open_clip.add_model_config(MODEL_CONFIGS)
-
-#: Weights inside the package: (arch, tag) -> file.
-PACKAGED = {
-    (arch, "shapes"): MODEL_CONFIGS / f"{arch}.safetensors"
-    for arch in ("shapes-tiny", "shapes-vfm")
-}
 
 
 @dataclass(frozen=True)
@@ -70,9 +61,7 @@ def model_config(arch: Arch) -> dict[str, Any]:
         return config
     found = open_clip.get_model_config(arch)
     if found is None:
-        names = open_clip.list_models()
-        close = difflib.get_close_matches(arch, names, n=5, cutoff=0.4)
-        raise ValueError(f"unknown CLIP arch {arch!r}; close names: {', '.join(close) or names}")
+        raise ValueError(unknown_arch(arch))
     return dict(found)
 
 
@@ -219,11 +208,8 @@ def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
         # before the download
         check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
         return _fetch(config, arch, source), quick_gelu
-    tags = open_clip.pretrained.list_pretrained_tags_by_model(arch) if isinstance(arch, str) else []
-    raise FileNotFoundError(
-        f"{source!r} is neither a file nor weights known for {_name(arch)}"
-        + (f"; known tags: {', '.join(tags)}" if tags else "")
-    )
+    name = arch if isinstance(arch, str) else None
+    raise FileNotFoundError(unknown_source(name, source, _name(arch)))
 
 
 def _fetch(config: dict[str, Any], arch: str, tag: str) -> Path:

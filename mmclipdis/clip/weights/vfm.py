@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmclipdis.clip.weights.files import read_file
-from mmclipdis.clip.weights.loading import PACKAGED, load_strictly
+from mmclipdis.clip.weights.loading import load_strictly
+from mmclipdis.clip.weights.tags import PACKAGED
 from mmclipdis.utils.finite import check_weights
 
 
@@ -90,6 +91,8 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
     official = (
         f"; the official file of {name!r} is {url or VFMS[name].file}" if name in VFMS else ""
     )
+    if (name, "shapes") in PACKAGED:
+        official = f"; the weights of {name!r} ship with the package: checkpoint='shapes'"
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {str(source)!r} of {name!r}{official}")
     raw, _ = read_file(path)

@@ -36,7 +36,8 @@ class OVCocoDataset(CocoDataset):
 
     ``metainfo``: ``classes`` (the 65), ``base_classes``, ``novel_classes`` (parts of ``classes``;
     ``OVCocoMetric`` and the detector read them) and ``unused_classes`` (what else the json may
-    list). For other data give the first three, and ``unused_classes=()``.
+    list). For other data give ``classes`` and one of the two parts; the other is the rest.
+    Categories without any annotation, such as the root that Roboflow writes, may always be listed.
 
     Args:
         novel_in_training: Keep annotations of novel classes in training. They are left out by
@@ -65,12 +66,20 @@ class OVCocoDataset(CocoDataset):
     def __init__(self, *args: Any, novel_in_training: bool = False, **kwargs: Any) -> None:
         self.novel_in_training = novel_in_training
         kwargs.setdefault("filter_cfg", {"filter_empty_gt": True, "min_size": 32})
+        prefix = dict(kwargs.get("data_prefix") or {"img": ""})
+        if "img" not in prefix:
+            raise ValueError(
+                f"{type(self).__name__} takes the folder of the photos as data_prefix=dict(img=...)"
+                f", as mmdet's data sets do; got {prefix}"
+            )
+        kwargs["data_prefix"] = prefix
         super().__init__(*args, **kwargs)
 
     @classmethod
     def _load_metainfo(cls, metainfo: Any = None) -> dict[str, Any]:
         loaded: dict[str, Any] = super()._load_metainfo(metainfo)
         check_metainfo(loaded, cls.__name__)
+        _rest_of_classes(loaded, metainfo)
         classes = list(loaded.get("classes", ()))
         groups = {key: list(loaded.get(key, ())) for key in ("base_classes", "novel_classes")}
         flagged = groups["base_classes"] + groups["novel_classes"]
@@ -94,6 +103,7 @@ class OVCocoDataset(CocoDataset):
         found = check_coco(content, path, self.data_prefix.get("img"))
         self._say(found.filled_line(), "filled in", logging.INFO)
         self._say(found.dropped_line(), "boxes that do not count:")
+        self._annotated = {note["category_id"] for note in content["annotations"]}
         self._numbered = self._number(content["categories"])
         api = COCO()
         api.dataset = content
@@ -107,7 +117,8 @@ class OVCocoDataset(CocoDataset):
         info = self._metainfo
         labels = {name: label for label, name in enumerate(info["classes"])}
         names = [category["name"] for category in categories]
-        unknown = sorted(set(names) - set(labels) - set(info["unused_classes"]))
+        used = {category["name"] for category in categories if category["id"] in self._annotated}
+        unknown = sorted(used - set(labels) - set(info["unused_classes"]))
         if unknown:
             raise ValueError(
                 f"{where} lists {len(unknown)} unknown categories: {_some(unknown)}; set "
@@ -117,8 +128,9 @@ class OVCocoDataset(CocoDataset):
         lacking = [name for name in needed if name not in names]
         if lacking:
             raise ValueError(
-                f"{where} lacks {len(lacking)} of the categories: {_some(lacking)}; make it with "
-                "tools/dataset_converters/ov_coco.py"
+                f"{where} lacks {len(lacking)} of the categories: {_some(lacking)}; give "
+                "metainfo.classes the names of the json (that of OV-COCO comes from "
+                "tools/dataset_converters/ov_coco.py)"
             )
         numbered = {c["id"]: labels[c["name"]] for c in categories if c["name"] in labels}
         if self.test_mode and list(numbered.values()) != sorted(numbered.values()):
@@ -179,6 +191,14 @@ class OVCocoDataset(CocoDataset):
         if text:
             where = f"{type(self).__name__} {self.ann_file}:"
             print_log(" ".join(filter(None, (where, before, text))), logger="current", level=level)
+
+
+def _rest_of_classes(loaded: dict[str, Any], given: Any) -> None:
+    """Of base and novel classes the part that is not given is the rest of the given classes."""
+    given = given or {}
+    for one, other in (("base_classes", "novel_classes"), ("novel_classes", "base_classes")):
+        if "classes" in given and one in given and other not in given:
+            loaded[other] = tuple(name for name in loaded["classes"] if name not in loaded[one])
 
 
 def _some(names: Sequence[str]) -> str:

@@ -98,6 +98,8 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path, names, test_mode, messa
 def test_unknown_categories_are_named(tmp_path: Path) -> None:
     content = coco([("car", 1)], crowd=())
     content["categories"].append({"id": 9999, "name": "unicorn"})
+    build(save(tmp_path / "b.json", content))  # nothing is annotated with it
+    content["annotations"] += [{**content["annotations"][0], "id": 9, "category_id": 9999}]
     with pytest.raises(ValueError, match="1 unknown categories: 'unicorn'"):
         build(save(tmp_path / "a.json", content))
     unused = {"unused_classes": ("unicorn", *(set(COCO_CLASSES) - set(OV_CLASSES)))}

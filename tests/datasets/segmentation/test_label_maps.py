@@ -94,7 +94,7 @@ def test_eight_bits_are_no_labels_of_a_sixteen_bit_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 2, 3), np.uint8), "3 values a pixel, as a coloured picture"),
+        (np.eye(3, dtype=np.uint8)[None], "3 values a pixel, as a coloured picture; .* palette"),
         (np.zeros((2, 2), np.float32), "holds float32 numbers"),
         (np.full((2, 2), -1, np.int32), "holds labels -1 to -1 in 32 bits.*convert"),
         (np.full((2, 2), 2**17, np.int32), "holds labels 131072 to 131072.*convert"),
@@ -148,3 +148,51 @@ def test_training_transforms_keep_sixteen_bits() -> None:
     )
     resized = (low + 256 * high)[:, ::-1]
     assert any(np.array_equal(packed[:40, :75], resized[top : top + 40]) for top in range(6))
+
+
+def written(path: Path, labels: Any, mode: str = "") -> Path:
+    picture = Image.fromarray(np.array(labels, np.uint8))
+    (picture.convert(mode) if mode else picture).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["", "RGB", "RGBA", "LA", "P"])
+@pytest.mark.parametrize("backend", ["pillow", "cv2"])  # of P OpenCV gives the colours, grey here
+def test_maps_of_equal_channels_are_maps_of_one(tmp_path: Path, mode: str, backend: str) -> None:
+    path = written(tmp_path / "a.png", [[0, 1], [7, 255]], mode)
+    step = LoadReadableAnnotations(imdecode_backend=backend)
+    sample = {"seg_map_path": str(path), "reduce_zero_label": False, "seg_fields": []}
+    assert step(sample)["gt_seg_map"].tolist() == [[0, 1], [7, 255]]
+
+
+@pytest.mark.parametrize("unlabelled", [11, (11,), (11, 9)])
+def test_unlabelled_pixels_become_the_ignored_label(tmp_path: Path, unlabelled: Any) -> None:
+    path = written(tmp_path / "a.png", [[0, 1, 9], [10, 11, 255]])
+    step = LoadReadableAnnotations(unlabelled=unlabelled)
+    sample = {"seg_map_path": str(path), "reduce_zero_label": False}
+    nine = 255 if unlabelled == (11, 9) else 9
+    loaded = step({**sample, "seg_fields": []})["gt_seg_map"]
+    assert loaded.tolist() == [[0, 1, nine], [10, 255, 255]] and loaded.dtype == np.uint8
+    reduced = step({**sample, "seg_fields": [], "reduce_zero_label": True})["gt_seg_map"]
+    assert reduced.tolist() == [[255, 0, nine if nine == 255 else 8], [9, 255, 255]]
+
+
+def test_unlabelled_pixels_of_sixteen_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[3, 700, 65535]], np.uint16)).save(tmp_path / "a.png")
+    step = LoadReadableAnnotations(bits=16, unlabelled=700)
+    sample = {"seg_map_path": str(tmp_path / "a.png"), "reduce_zero_label": False}
+    assert step({**sample, "seg_fields": []})["gt_seg_map"].tolist() == [[3, 65535, 65535]]
+
+
+def test_coloured_maps_are_read_by_their_palette(tmp_path: Path) -> None:
+    palette = [[200, 0, 0], [0, 0, 7], [5, 5, 5]]
+    colours = np.array([*palette, [0, 0, 0], palette[1]], np.uint8)[None]
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    Image.fromarray(colours).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        step = LoadReadableAnnotations(palette=palette)
+        sample = {"seg_map_path": str(tmp_path / name), "reduce_zero_label": False}
+        assert step({**sample, "seg_fields": []})["gt_seg_map"].tolist() == [[0, 1, 2, 255, 1]]
+    black = LoadReadableAnnotations(palette=[*palette, [0, 0, 0]])
+    sample = {"seg_map_path": str(tmp_path / "a.png"), "reduce_zero_label": False}
+    assert black({**sample, "seg_fields": []})["gt_seg_map"].tolist() == [[0, 1, 2, 3, 1]]

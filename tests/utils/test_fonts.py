@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmclipdis.utils import fonts as fonts_module
+from mmclipdis.utils.fonts import font_file, font_for
 from mmclipdis.visualization import class_palette, compose_sheet
-from mmclipdis.visualization import fonts as fonts_module
 from mmclipdis.visualization.class_similarity import draw_class_similarity
-from mmclipdis.visualization.fonts import font_file, font_for
 
 
 @pytest.fixture(autouse=True)
