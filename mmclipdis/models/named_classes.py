@@ -70,9 +70,9 @@ def write_names_into(meta: MutableMapping[str, Any], names: Sequence[str]) -> No
         meta["classes"] = tuple(names)
     palette = meta.get("palette")
     if palette is None:
-        meta["palette"] = [list(colour) for colour in class_palette(len(names))]
+        meta["palette"] = [tuple(colour) for colour in class_palette(len(names))]
     elif isinstance(palette, str):
         meta["palette"] = "random" if changed and palette in _OF_ONE_DATA_SET else palette
     elif len(palette) != len(names) and all(isinstance(c, Sequence) for c in palette):
-        more = [list(colour) for colour in class_palette(len(names))]
+        more = [tuple(colour) for colour in class_palette(len(names))]
         meta["palette"] = [*palette[: len(names)], *more[len(palette) :]]
