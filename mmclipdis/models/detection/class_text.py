@@ -65,6 +65,7 @@ class DetectorText(ClassText):
         self.classes: Vocabulary | None = None
         self.novel: tuple[bool, ...] | None = None
         self.base: frozenset[str] | None = None
+        self._base_of_config: frozenset[str] | None = None
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
@@ -82,19 +83,24 @@ class DetectorText(ClassText):
                 background, one of the words, or a novel class that is no class.
         """
         new = self._read(vocabulary)
-        named = self.novel_classes if novel_classes is None else novel_classes
-        if named == "dataset":
-            novel = None
-        elif novel_classes is None and named and self.base is not None:
-            # other names than those that the config listed its novel ones of
-            novel = tuple(self._is_novel(name, named) for name in new.class_names)
-        else:
-            novel = novel_flags(new.class_names, named)
+        given = novel_classes is not None
+        novel = novel_flags(new.class_names, novel_classes) if given else self._flags_of_config(new)
         self._embed_also_words(new)
         self.classes = new
         self.novel = novel
-        if novel is not None and (novel_classes is not None or self.base is None):
+        if novel is not None and (given or self._base_of_config is None):
             self._note_base(new, novel)
+            self._base_of_config = self._base_of_config if given else self.base
+
+    def _flags_of_config(self, new: Vocabulary) -> tuple[bool, ...] | None:
+        named = self.novel_classes
+        if named == "dataset":
+            return None
+        if self._base_of_config is None or not named:
+            return novel_flags(new.class_names, named)
+        # Other names than those of which the config listed the novel ones may have come.
+        known = self._base_of_config
+        return tuple(name in named or _folded(name) not in known for name in new.class_names)
 
     def _read(self, vocabulary: Any) -> Vocabulary:
         new = build_vocabulary(vocabulary, templates=self.templates)
@@ -155,7 +161,8 @@ class DetectorText(ClassText):
                 "dataset_meta, or novel_classes=... on the box head (() if none is)",
                 stacklevel=2,
             )
-        return tuple(self._is_novel(name) for name in self.classes.class_names)
+        base = self.base or ()
+        return tuple(_folded(name) not in base for name in self.classes.class_names)
 
     def learn_base(self, metainfo: Mapping[str, Any]) -> tuple[bool, ...] | None:
         """Take from a ``dataset_meta`` which of its classes are novel, if it says so.
@@ -185,9 +192,6 @@ class DetectorText(ClassText):
         flagged = list(zip(map(_folded, classes.class_names), novel))
         known = {name for name, flag in flagged if not flag} | (self.base or frozenset())
         self.base = frozenset(known - {name for name, flag in flagged if flag})
-
-    def _is_novel(self, name: str, named: Sequence[str] = ()) -> bool:
-        return name in named or _folded(name) not in (self.base or ())
 
     def set_novel(self, novel: Sequence[bool] | None) -> None:
         """Say for each of the K classes whether it is novel; where the config says so, it counts.
