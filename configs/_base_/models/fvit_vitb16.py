@@ -9,8 +9,8 @@ proposals = dict(
 )
 model = dict(
     type="FViT",
-    # ImageNet's statistics, as F-ViT was trained; they are not CLIP's. The divisor pads all to exactly
-    # the square of the data set's image_size, with zeros after normalisation.
+    # ImageNet's statistics, as F-ViT was trained; they are not CLIP's. The divisor pads all to
+    # exactly the square of the data set's image_size, with zeros after normalisation.
     data_preprocessor=dict(
         type="DetDataPreprocessor",
         mean=[123.675, 116.28, 103.53],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet.evaluation import get_classes
@@ -26,7 +27,9 @@ def is_guess(metainfo: Mapping[str, Any]) -> bool:
 
 
 def config_metainfo(config: Any) -> dict[str, Any] | None:
-    """``metainfo`` of the test data set of a config, read from no file; None if it has no classes.
+    """``metainfo`` of the test data set of a config; None if it has no classes.
+
+    Only a data set whose classes stand in its annotations is read, if these are there.
 
     Raises:
         ValueError: as the data set, of its ``metainfo``.
@@ -37,6 +40,8 @@ def config_metainfo(config: Any) -> dict[str, Any] | None:
     if not dataset:
         return None
     built = DATASETS.build({**dataset, "pipeline": [], "lazy_init": True})
+    if not built.metainfo.get("classes") and Path(built.ann_file).is_file():
+        built.full_init()  # OV-LVIS has its names in its annotations
     metainfo: dict[str, Any] = dict(built.metainfo)
     return metainfo if metainfo.get("classes") else None
 
@@ -85,4 +90,5 @@ def colours_for(meta: MutableMapping[str, Any], count: int) -> None:
 
 def _some(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} classes ({', '.join(names[:3])}{more})"
+    count = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    return f"{count} ({', '.join(names[:3])}{more})"

@@ -95,9 +95,9 @@ class FViT(NamedClasses, WithClassText, TwoStageDetector):
         self.class_text.set_novel(novel)
 
     def take_names(self) -> None:
-        """Take the names of the test data of ``cfg``, which mmdet's tools write, for want of others.
+        """Take the names of the test data of ``cfg``, which mmdet's tools write, if there are none.
 
-        mmdet says that a model without any has COCO's classes.
+        mmdet says that a model without any has COCO's classes; those of ``cfg`` are better.
         """
         if self.follow_dataset and (self._guessed or self.vocabulary is None):
             self._guessed = False
@@ -139,8 +139,9 @@ class FViT(NamedClasses, WithClassText, TwoStageDetector):
     ) -> list[Any]:
         """As in ``TwoStageDetector``, with CLIP's dense map for the RoI head.
 
-        Samples with a ``text`` are searched for what it names (:mod:`mmclipdis.models.asked_names`),
-        others for the model's classes. ``pred_instances.label_names`` are the names.
+        Samples with a ``text`` are searched for what that names
+        (:mod:`mmclipdis.models.asked_names`), others for the model's classes. The names are
+        ``pred_instances.label_names``.
 
         Raises:
             ValueError: names that cannot be read; and as the parts.

@@ -7,10 +7,11 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 
 pytest.importorskip("mmdet")
 
@@ -35,10 +36,7 @@ def mmdet_scope() -> None:
 
 def fresh(**head: Any) -> Any:
     """A model that nobody has told any class."""
-    torch.manual_seed(0)
-    model = MODELS.build(tiny_config(bbox_head(**head)))
-    model.init_weights()
-    return model.eval()
+    return build(tiny_config(bbox_head(**head)), told=False).eval()
 
 
 def predict(model: Any, texts: Sequence[Any] = (), custom: bool = True) -> list[Any]:
@@ -99,15 +97,16 @@ def test_pictures_follow_a_changed_vocabulary(palette: Any) -> None:
     visualizer.dataset_meta = held = model.dataset_meta  # as the inferencer does
     model.set_vocabulary([f"thing {i}" for i in range(25)], ())
     assert held is model.dataset_meta and held["classes"][24] == "thing 24"
+    drawn: list[str] = []
+    visualizer.draw_texts = lambda text, *args, **kwargs: drawn.append(text)
+    image = np.zeros((64, 64, 3), np.uint8)
     sample = batch(model, False)["data_samples"][0]
-    for asked in ((), [" . ".join(f"part {i}" for i in range(40))] * 2):
+    parts = " . ".join(f"part {i}" for i in range(40))
+    for asked, start, last in (((), "thing ", 24), ([parts] * 2, "part ", 39)):
         sample.pred_instances = predict(model, asked)[0]
-        sample.pred_instances.labels[0] = len(asked) and 39 or 24
-        drawn: list[str] = []
-        visualizer.draw_texts = lambda text, *args, **kwargs: drawn.append(text)
-        image = torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()
+        sample.pred_instances.labels[0] = last  # needs a colour, too
+        drawn.clear()
         visualizer.add_datasample("a", image, sample, draw_gt=False, pred_score_thr=0.0)
-        start = "part " if asked else "thing "
         assert drawn and all(name.startswith(start) for name in drawn)
 
 
