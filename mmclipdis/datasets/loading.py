@@ -96,4 +96,5 @@ for _installed, _package in ((HAS_MMSEG, "mmseg"), (HAS_MMDET, "mmdet")):
             name=["LoadImageFromFile", "LoadReadableImage"], module=LoadReadableImage
         )
 if HAS_MMDET:  # analyze_results.py asks whether a step is this very class
-    importlib.import_module("mmdet.datasets.utils").LoadImageFromFile = LoadReadableImage
+    _asking: Any = importlib.import_module("mmdet.datasets.utils")
+    _asking.LoadImageFromFile = LoadReadableImage

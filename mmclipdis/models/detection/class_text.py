@@ -83,14 +83,18 @@ class DetectorText(ClassText):
                 background, one of the words, or a novel class that is no class.
         """
         new = self._read(vocabulary)
-        given = novel_classes is not None
-        novel = novel_flags(new.class_names, novel_classes) if given else self._flags_of_config(new)
+        if novel_classes is None:
+            novel = self._flags_of_config(new)
+        else:
+            novel = novel_flags(new.class_names, novel_classes)
         self._embed_also_words(new)
         self.classes = new
         self.novel = novel
-        if novel is not None and (given or self._base_of_config is None):
+        if novel is not None and novel_classes is not None:
             self._note_base(new, novel)
-            self._base_of_config = self._base_of_config if given else self.base
+        elif novel is not None and self._base_of_config is None:
+            self._note_base(new, novel)
+            self._base_of_config = self.base
 
     def _flags_of_config(self, new: Vocabulary) -> tuple[bool, ...] | None:
         named = self.novel_classes
@@ -181,10 +185,10 @@ class DetectorText(ClassText):
         if not classes or (novel is None and base is None):
             return None
         where = "dataset_meta['{}_classes']".format
-        if novel is None:
-            flags = tuple(not flag for flag in novel_flags(classes, base, where("base")))
-        else:
+        if novel is not None:
             flags = novel_flags(classes, novel, where("novel"))
+        else:
+            flags = tuple(not flag for flag in novel_flags(classes, base or (), where("base")))
         self.base = frozenset(_folded(name) for name, flag in zip(classes, flags) if not flag)
         return flags
 

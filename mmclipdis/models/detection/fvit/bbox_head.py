@@ -57,6 +57,8 @@ class FViTBBoxHead(ConvFCBBoxHead):
     Source: F-ViT (CLIPSelf, ICLR 2024). Its unused K + 1 way linear layer is left out.
     """
 
+    num_classes: int
+
     def __init__(
         self,
         text_encoder: Mapping[str, Any] | nn.Module | None = None,

@@ -20,8 +20,9 @@ from mmengine.registry import DefaultScope
 from mmclipdis.shapes.coco import Settings, write_dataset
 from tests.paths import ROOT
 
-mmdet = pytest.importorskip("mmdet")
+pytest.importorskip("mmdet")
 
+import mmdet
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import DATASETS, MODELS, VISUALIZERS
 from mmdet.visualization import DetLocalVisualizer
