@@ -4,4 +4,4 @@ default_scope = "mmdet"
 default_hooks = dict(visualization=dict(type="DetVisualizationHook"))
 vis_backends = [dict(type="LocalVisBackend")]
 # no name: mmengine keeps visualizers by name, and a second run in a process would take the first's
-visualizer = dict(type="DetLocalVisualizer", vis_backends=vis_backends)
+visualizer = dict(type="DetectionVisualizer", vis_backends=vis_backends)

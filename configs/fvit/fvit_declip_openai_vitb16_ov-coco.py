@@ -7,8 +7,8 @@ _base_ = [
     "../_base_/schedules/fvit_3e.py",
 ]
 arch = "ViT-B-16-quickgelu"
-data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
 model = dict(
+    data_preprocessor=dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323]),
     backbone=dict(
         encoder=dict(
             type="DeCLIPViT",

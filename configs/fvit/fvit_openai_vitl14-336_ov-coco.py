@@ -6,7 +6,8 @@ _base_ = [
     "../_base_/schedules/fvit_3e.py",
 ]
 clip = dict(arch="ViT-L-14-336-quickgelu", init_cfg=dict(type="Pretrained", checkpoint="openai"))
-data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
 model = dict(
-    backbone=dict(encoder=dict(**clip)), roi_head=dict(bbox_head=dict(text_encoder=dict(**clip)))
+    data_preprocessor=dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323]),
+    backbone=dict(encoder=dict(**clip)),
+    roi_head=dict(bbox_head=dict(text_encoder=dict(**clip))),
 )

@@ -9,13 +9,19 @@
 # Measured by tools/shapes_fvit.py: results/shapes_fvit.json.
 _base_ = ["../_base_/detection_runtime.py", "../_base_/datasets/shapes_detection.py"]
 clip = dict(arch="shapes-tiny", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
-data_preprocessor = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
 norm_cfg = dict(type="SyncBN")
 proposals = dict(
     nms_pre=500, max_per_img=200, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
 )
 model = dict(
     type="FViT",
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[122.771, 116.746, 104.094],
+        std=[68.501, 66.632, 70.323],
+        bgr_to_rgb=True,
+        pad_size_divisor=160,  # all to exactly the square of image_size, with zeros
+    ),
     backbone=dict(
         type="FViTBackbone",
         # It names boxes best without training, 65.8 % of things right (rois_thing_macc1 of

@@ -95,3 +95,6 @@ for _installed, _package in ((HAS_MMSEG, "mmseg"), (HAS_MMDET, "mmdet")):
         importlib.import_module(f"{_package}.registry").TRANSFORMS.register_module(
             name=["LoadImageFromFile", "LoadReadableImage"], module=LoadReadableImage
         )
+if HAS_MMDET:  # analyze_results.py asks whether a step is this very class
+    _asking: Any = importlib.import_module("mmdet.datasets.utils")
+    _asking.LoadImageFromFile = LoadReadableImage

@@ -29,9 +29,12 @@ class VocabularyHook(DataCheckHook):
     A model without vocabulary is left alone, and so is, in training, a part of it that says
     ``used_in_training = False``.
     Before all, the data themselves are looked at, see :class:`DataCheckHook`.
-    A part with ``set_novel`` (an open-vocabulary detector) is also told which of the classes
+    A part with ``use_metainfo`` (:class:`~mmclipdis.models.named_classes.NamedClasses`) reads its
+    names itself, as it does where mm tools write a checkpoint's ``dataset_meta`` on it. A part with
+    ``set_novel`` (an open-vocabulary detector) is also told which of the classes
     ``metainfo['novel_classes']`` lists, for each class a bool, or None where there is no list (with
-    a chosen vocabulary it is then told nothing).
+    a chosen vocabulary it is then told nothing), and one with ``learn_base`` what a checkpoint that
+    is loaded says of that.
 
     Raises:
         ValueError: if the data set names no classes (and the model follows it), if joined data
@@ -46,6 +49,13 @@ class VocabularyHook(DataCheckHook):
         super().__init__()
         self._train_classes: tuple[str, ...] | None = None
         self._train_novel: tuple[bool, ...] | None = None
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: Mapping[str, Any]) -> None:
+        """Tell a detector which classes had boxes in the training of the checkpoint."""
+        metainfo = (checkpoint.get("meta") or {}).get("dataset_meta")
+        for part in _parts_with_vocabulary(runner.model):
+            if isinstance(metainfo, Mapping) and hasattr(part, "learn_base"):
+                part.learn_base({str(key).lower(): value for key, value in metainfo.items()})
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training data."""
@@ -215,8 +225,13 @@ def _flags(metainfo: Mapping[str, Any], where: str) -> tuple[bool, ...] | None:
 def _set_classes(
     parts: Iterable[Any], classes: tuple[str, ...], novel: tuple[bool, ...] | None
 ) -> None:
+    metainfo: dict[str, Any] = {"classes": classes}
+    if novel is not None:
+        metainfo["novel_classes"] = [name for name, flag in zip(classes, novel) if flag]
     for part in parts:
-        if part.follow_dataset:
+        if part.follow_dataset and hasattr(part, "use_metainfo"):
+            part.use_metainfo(metainfo)
+        elif part.follow_dataset:
             part.set_vocabulary(classes)
         # a chosen vocabulary may know its novel classes where the data do not
         if hasattr(part, "set_novel") and (part.follow_dataset or novel is not None):

@@ -1,6 +1,6 @@
 """Pictures: label maps in colour, sheets that compare methods; importing it registers one."""
 
-from mmclipdis.compat.optional import HAS_MMSEG, absent
+from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, absent
 from mmclipdis.visualization.sheet import (
     NO_COLOUR,
     blend,
@@ -12,6 +12,7 @@ from mmclipdis.visualization.sheet import (
 
 __all__ = [
     "NO_COLOUR",
+    "DetectionVisualizer",
     "VocabularyVisualizer",
     "blend",
     "class_palette",
@@ -20,7 +21,9 @@ __all__ = [
     "draw_sheet",
 ]
 
+if HAS_MMDET:
+    from mmclipdis.visualization.det_visualizer import DetectionVisualizer
 if HAS_MMSEG:
     from mmclipdis.visualization.seg_visualizer import VocabularyVisualizer
-else:
-    __getattr__ = absent(__name__, ("VocabularyVisualizer",))
+if not (HAS_MMSEG and HAS_MMDET):
+    __getattr__ = absent(__name__, ("VocabularyVisualizer",), detection=("DetectionVisualizer",))

@@ -18,6 +18,7 @@ from tests.paths import ROOT
 pytest.importorskip("mmdet")
 
 from mmclipdis.clip.weights.eva_layout import open_clip_to_official
+from mmclipdis.datasets.detection.classes import NOVEL_CLASSES, OV_CLASSES
 from tests.eva_files import rope_tables, vision_shapes
 from tests.models.detection.fvit.test_parts import masked_config, real_config
 from tests.models.detection.fvit.tiny import CLASSES, NOVEL, batch, detections
@@ -201,6 +202,11 @@ def test_released_sizes_fit_the_configs(tmp_path, capsys, name, lvis):
     source, target = file_of(tmp_path, state), tmp_path / "ours.pth"
     main([str(CONFIGS / name), str(source), str(target)])
     assert f"{len(state) - sum('visual' in key for key in state)} kept" in capsys.readouterr().out
+    meta = torch.load(target, weights_only=True)["meta"]["dataset_meta"]
+    if lvis:  # names are in annotations that are not there
+        assert meta == {"classes": ("person", "bicycle")}
+    else:
+        assert (meta["classes"], meta["novel_classes"]) == (OV_CLASSES, NOVEL_CLASSES)
     other = "fvit_clipself_vitb16_ov-coco.py" if lvis else "fvit_clipself_vitb16_ov-lvis.py"
     if lvis:
         message = r"unexpected rpn_head.rpn_conv.0.bn|missing rpn_head.rpn_conv.0.conv.bias"

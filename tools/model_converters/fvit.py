@@ -8,7 +8,8 @@
 The config says what the detector is: names and shapes are compared with it, and every key is
 renamed, kept, or dropped with a reason; anything else is an error. For a config without mask head
 (transfer of an LVIS detector) the mask head is dropped. The text encoder is not part of either
-checkpoint. Released weights read CLIP as MaskCLIP does, and are marked so. Files are read with
+checkpoint. Released weights read CLIP as MaskCLIP does, and are marked so. The classes of the
+config's data set are written as ``dataset_meta``, for mmdet's inferencers. Files are read with
 ``weights_only=True``; the target appears complete or not at all. Not run here: on a file that the
 authors released.
 """
@@ -35,6 +36,7 @@ from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models import FViT
+from mmclipdis.models.detection.names import config_metainfo
 from mmclipdis.utils.whole_files import refuse_existing
 
 _BACKBONE, _ENCODER = "backbone.", "backbone.encoder."
@@ -68,7 +70,8 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
             not those of its detector.
     """
     refuse_existing(target, overwrite)
-    released = weights_in(read_checkpoint(source), source)
+    content = read_checkpoint(source)
+    released = weights_in(content, source)
     state, report = from_released(released, str(source))
     model = build_on_meta(config)
     expected = model.state_dict()
@@ -82,8 +85,22 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
     readout_mark.check_readout(get_readout("maskclip"), wanted, repr(str(source)))
     _add(state, expected, report)
     check_fits(state, expected, str(source))
-    write_checkpoint(target, {"state_dict": state, "meta": {}}, overwrite)
+    meta = {"dataset_meta": named} if (named := dataset_meta(config, content)) else {}
+    write_checkpoint(target, {"state_dict": state, "meta": meta}, overwrite)
     return report
+
+
+def dataset_meta(config: Config, content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Names of classes for the ``dataset_meta`` of our file, which mmdet's inferencers read.
+
+    They are those of the config's data set, with its base and novel classes; where these stand in a
+    file that is not there (OV-LVIS), the ``CLASSES`` of the released file, if it has any.
+    """
+    found = config_metainfo(config) or {}
+    if not found:
+        found = {"classes": (content.get("meta") or {}).get("CLASSES")}
+    kept = ("classes", "base_classes", "novel_classes")
+    return {key: tuple(found[key]) for key in kept if found.get(key)}
 
 
 def weights_in(checkpoint: Any, source: Path) -> dict[str, Tensor]:

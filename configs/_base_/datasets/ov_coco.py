@@ -2,16 +2,8 @@
 # tools/dataset_converters/ov_coco.py data/coco/annotations
 # 640 x 640, F-ViT B/16; ov_coco_896.py is that of L/14.
 data_root = "data/coco/"
+# Crops and resized pictures fit into it; model.data_preprocessor pads them to that very square.
 image_size = (640, 640)
-# ImageNet's statistics, as F-ViT was trained; they are not CLIP's. Crops and resized pictures fit
-# into image_size: the divisor pads all to exactly that square, with zeros after normalisation.
-data_preprocessor = dict(
-    type="DetDataPreprocessor",
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_size_divisor=image_size[0],
-)
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

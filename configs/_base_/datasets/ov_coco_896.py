@@ -1,7 +1,6 @@
-# OV-COCO at 896 x 896, F-ViT L/14: ov_coco.py with its three sizes changed.
+# OV-COCO at 896 x 896, F-ViT L/14: ov_coco.py with its two sizes changed.
 _base_ = "./ov_coco.py"
 image_size = (896, 896)
-data_preprocessor = dict(pad_size_divisor=image_size[0])
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].scale = image_size  # of RandomResize
 train_pipeline[3].crop_size = image_size  # of RandomCrop

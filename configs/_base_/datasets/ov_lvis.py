@@ -3,17 +3,8 @@
 # 1024 x 1024, F-ViT B/16; ov_lvis_896.py is that of L/14. No class-balanced sampling. The metric
 # needs the package lvis; F-ViT's headline is lvis/segm_APr, OV-DQUO's lvis/bbox_APr.
 data_root = "data/lvis_v1/"
+# Crops and resized pictures fit into it; model.data_preprocessor pads them to that very square.
 image_size = (1024, 1024)
-# ImageNet's statistics, as F-ViT was trained; they are not CLIP's. Crops and resized pictures fit
-# into image_size: the divisor pads all to exactly that square, with zeros after normalisation.
-data_preprocessor = dict(
-    type="DetDataPreprocessor",
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_mask=True,
-    pad_size_divisor=image_size[0],
-)
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),

@@ -2,6 +2,7 @@
 # tools/dataset_converters/shapes.py data/shapes
 # Annotations of novel classes are left out in training, by the data set itself.
 data_root = "data/shapes/"
+# Crops and resized pictures fit into it; model.data_preprocessor pads them to that very square.
 image_size = (160, 160)
 # fmt: off
 metainfo = dict(
@@ -16,15 +17,6 @@ metainfo = dict(
     unused_classes=(),
 )
 # fmt: on
-# ImageNet's statistics, as F-ViT was trained; they are not CLIP's. Crops and resized pictures fit
-# into image_size: the divisor pads all to exactly that square, with zeros after normalisation.
-data_preprocessor = dict(
-    type="DetDataPreprocessor",
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_size_divisor=image_size[0],
-)
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

@@ -2,14 +2,6 @@
 # Metrics: coco/bbox_mAP, _50, _75. pycocotools takes AP at 100 detections, AP50 and AP75 at 1000.
 data_root = "data/coco/"
 image_size = (896, 896)
-# As in training: ImageNet's statistics, and zeros after normalisation up to a square.
-data_preprocessor = dict(
-    type="DetDataPreprocessor",
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_size_divisor=image_size[0],
-)
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=image_size, keep_ratio=True),

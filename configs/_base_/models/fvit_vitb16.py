@@ -9,6 +9,15 @@ proposals = dict(
 )
 model = dict(
     type="FViT",
+    # ImageNet's statistics, as F-ViT was trained; they are not CLIP's. The divisor pads all to
+    # exactly the square of the data set's image_size, with zeros after normalisation.
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=640,
+    ),
     backbone=dict(
         type="FViTBackbone",
         encoder=dict(type="MaskCLIPViT", **clip),

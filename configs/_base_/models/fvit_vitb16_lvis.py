@@ -2,6 +2,7 @@
 _base_ = "./fvit_vitb16.py"
 norm_cfg = dict(type="SyncBN")
 model = dict(
+    data_preprocessor=dict(pad_mask=True, pad_size_divisor=1024),
     rpn_head=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         bbox_head=dict(loss_cls=dict(bg_weight=0.9)),

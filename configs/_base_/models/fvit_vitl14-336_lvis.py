@@ -3,6 +3,7 @@ _base_ = "./fvit_vitb16_lvis.py"
 clip = dict(arch="EVA02-L-14-336", init_cfg=dict(type="Pretrained", checkpoint="merged2b_s6b_b61k"))
 strides = [3.5, 7, 14, 28]
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=896),
     backbone=dict(encoder=dict(**clip), out_indices=(6, 10, 14, 23)),
     neck=dict(in_channels=[1024] * 4),
     rpn_head=dict(anchor_generator=dict(strides=[*strides, 56])),

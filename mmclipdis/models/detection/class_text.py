@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +37,8 @@ class DetectorText(ClassText):
     Attributes:
         classes: The K classes; None as long as they are not known.
         novel: For each of them whether it is novel; None as long as that is not known.
+        base: Folded names of all classes that were said to be base ones, thus had boxes in
+            training; None as long as nobody said.
 
     Raises:
         ValueError: as ``ClassText`` and :meth:`set_vocabulary`, or a string that is not
@@ -60,6 +64,8 @@ class DetectorText(ClassText):
         self.novel_classes = novel_classes
         self.classes: Vocabulary | None = None
         self.novel: tuple[bool, ...] | None = None
+        self.base: frozenset[str] | None = None
+        self._base_of_config: frozenset[str] | None = None
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
@@ -69,19 +75,45 @@ class DetectorText(ClassText):
 
         Args:
             vocabulary: What ``build_vocabulary`` reads, one name a class, without the words.
-            novel_classes: Those of them that are novel; None: those that the config names, or it
-                is not known.
+            novel_classes: Those of them that are novel; None: those that the config names (and
+                what is none of its classes), or it is not known.
 
         Raises:
             FileNotFoundError, ValueError: as ``ClassText.set_vocabulary``, a class of the
                 background, one of the words, or a novel class that is no class.
         """
+        new = self._read(vocabulary)
+        if novel_classes is None:
+            novel = self._flags_of_config(new)
+        else:
+            novel = novel_flags(new.class_names, novel_classes)
+        self._embed_also_words(new)
+        self.classes = new
+        self.novel = novel
+        if novel is not None and novel_classes is not None:
+            self._note_base(new, novel)
+        elif novel is not None and self._base_of_config is None:
+            self._note_base(new, novel)
+            self._base_of_config = self.base
+
+    def _flags_of_config(self, new: Vocabulary) -> tuple[bool, ...] | None:
+        named = self.novel_classes
+        if named == "dataset":
+            return None
+        if self._base_of_config is None or not named:
+            return novel_flags(new.class_names, named)
+        # Other names than those of which the config listed the novel ones may have come.
+        known = self._base_of_config
+        return tuple(name in named or _folded(name) not in known for name in new.class_names)
+
+    def _read(self, vocabulary: Any) -> Vocabulary:
         new = build_vocabulary(vocabulary, templates=self.templates)
         if new is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
         self._check_words(new)
-        named = self.novel_classes if novel_classes is None else novel_classes
-        novel = None if named == "dataset" else novel_flags(new.class_names, named)
+        return new
+
+    def _embed_also_words(self, new: Vocabulary) -> None:
         words = tuple((word,) for word in self.words)
         try:
             super().set_vocabulary(replace(new, names=(*new.names, *words)))
@@ -93,8 +125,77 @@ class DetectorText(ClassText):
                 f"{new.num_classes} classes the last row is that of "
                 f"{', '.join(map(repr, self.words))}"
             ) from error
-        self.classes = new
-        self.novel = novel
+
+    @contextmanager
+    def asked(self, names: Any) -> Iterator[None]:
+        """Have other classes inside the block, those that a data sample asks for.
+
+        They are base ones where that is known of them, and else novel.
+
+        Raises:
+            ValueError: as :meth:`set_vocabulary`, or there is no text encoder to read them.
+        """
+        if self.text_embeddings is not None:
+            raise ValueError(
+                f"no text encoder reads the names that are asked for: the classes are those of "
+                f"text_embeddings={self.text_embeddings!r}; give the box head a text_encoder"
+            )
+        kept = (self.classes, self.novel, self.vocabulary, self._embeddings)
+        try:
+            new = self._read(names)
+            self._embed_also_words(new)
+            self.classes, self.novel = new, None
+            yield
+        finally:
+            self.classes, self.novel, self.vocabulary, self._embeddings = kept
+
+    def flags(self) -> tuple[bool, ...]:
+        """For each of the K classes whether scores treat it as novel, also where nobody said.
+
+        A class is novel unless it is known to be a base class: nothing else says that the detector
+        has seen boxes of it, so that CLIP's word about it counts.
+        """
+        if self.novel is not None or self.classes is None:
+            return self.novel or ()
+        if self.base is None:
+            warnings.warn(
+                f"nothing says which of the {self.classes.num_classes} classes had boxes in "
+                "training, so that all count as novel and CLIP's score weighs beta for each: give "
+                "metainfo=dict(novel_classes=...) on the data set, a checkpoint that has it in its "
+                "dataset_meta, or novel_classes=... on the box head (() if none is)",
+                stacklevel=2,
+            )
+        base = self.base or ()
+        return tuple(_folded(name) not in base for name in self.classes.class_names)
+
+    def learn_base(self, metainfo: Mapping[str, Any]) -> tuple[bool, ...] | None:
+        """Take from a ``dataset_meta`` which of its classes are novel, if it says so.
+
+        Args:
+            metainfo: ``classes``, and ``novel_classes`` or ``base_classes``, of a checkpoint.
+
+        Returns:
+            A flag for each of its classes, or None.
+
+        Raises:
+            ValueError: the lists are none, or name what is no class.
+        """
+        classes = metainfo.get("classes")
+        novel, base = metainfo.get("novel_classes"), metainfo.get("base_classes")
+        if not classes or (novel is None and base is None):
+            return None
+        where = "dataset_meta['{}_classes']".format
+        if novel is not None:
+            flags = novel_flags(classes, novel, where("novel"))
+        else:
+            flags = tuple(not flag for flag in novel_flags(classes, base or (), where("base")))
+        self.base = frozenset(_folded(name) for name, flag in zip(classes, flags) if not flag)
+        return flags
+
+    def _note_base(self, classes: Vocabulary, novel: Sequence[bool]) -> None:
+        flagged = list(zip(map(_folded, classes.class_names), novel))
+        known = {name for name, flag in flagged if not flag} | (self.base or frozenset())
+        self.base = frozenset(known - {name for name, flag in flagged if flag})
 
     def set_novel(self, novel: Sequence[bool] | None) -> None:
         """Say for each of the K classes whether it is novel; where the config says so, it counts.
@@ -108,6 +209,8 @@ class DetectorText(ClassText):
         if novel is not None and len(novel) != known:
             raise ValueError(f"{len(novel)} flags of novelty for {known} classes")
         self.novel = None if novel is None else tuple(novel)
+        if novel is not None and self.classes is not None:
+            self._note_base(self.classes, novel)
 
     def _check_words(self, vocabulary: Vocabulary) -> None:
         folded = {name.lower() for name in vocabulary.queries}
@@ -118,3 +221,7 @@ class DetectorText(ClassText):
                 f"the vocabulary has a class of the background, or one named {own}, which the "
                 "detector adds itself: leave that class out"
             )
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())

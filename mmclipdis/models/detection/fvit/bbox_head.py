@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,6 +57,8 @@ class FViTBBoxHead(ConvFCBBoxHead):
     Source: F-ViT (CLIPSelf, ICLR 2024). Its unused K + 1 way linear layer is left out.
     """
 
+    num_classes: int
+
     def __init__(
         self,
         text_encoder: Mapping[str, Any] | nn.Module | None = None,
@@ -88,6 +91,7 @@ class FViTBBoxHead(ConvFCBBoxHead):
         self.fc_cls = nn.Identity()
         self.detect_temperature = nn.Parameter(torch.tensor(float(detect_temperature)))
         self.test_temperature: float | None = None
+        self._nameless = False
         words = (background,) if isinstance(background, str) else tuple(background)
         if not words:
             raise ValueError("background has no word; F-ViT's is 'background'")
@@ -127,6 +131,26 @@ class FViTBBoxHead(ConvFCBBoxHead):
         self.text.set_novel(novel)
         self._use_classes()
 
+    @contextmanager
+    def asked(self, names: Any) -> Iterator[None]:
+        """Have other classes inside the block; see ``DetectorText.asked``."""
+        count = self.num_classes
+        with self.text.asked(names):
+            self.num_classes = self.text.classes.num_classes if self.text.classes else count
+            try:
+                yield
+            finally:
+                self.num_classes = count
+
+    @contextmanager
+    def nameless(self) -> Iterator[None]:
+        """Have :meth:`forward` give region embeddings (n, D) in place of logits in the block."""
+        self._nameless = True
+        try:
+            yield
+        finally:
+            self._nameless = False
+
     def _use_classes(self) -> None:
         if self.vocabulary is None:
             return
@@ -146,12 +170,16 @@ class FViTBBoxHead(ConvFCBBoxHead):
         Raises:
             RuntimeError: no classes are known yet.
         """
+        embeddings, deltas = self.embed(x)
+        return embeddings if self._nameless else self.classify(embeddings), deltas
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Region features (n, C, 7, 7) -> region embeddings (n, D) and box deltas (n, 4)."""
         if self.training or len(x) <= CHUNK:  # the norms of training look at all of them
-            embeddings, deltas = super().forward(x)
-        else:
-            parts = [super(FViTBBoxHead, self).forward(part) for part in x.split(CHUNK)]
-            embeddings, deltas = (torch.cat(part) for part in zip(*parts))
-        return self.classify(embeddings), deltas
+            return super().forward(x)
+        parts = [super(FViTBBoxHead, self).forward(part) for part in x.split(CHUNK)]
+        embeddings, deltas = (torch.cat(part) for part in zip(*parts))
+        return embeddings, deltas
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits (n, K + 1) float32 of region embeddings (n, D)."""

@@ -70,7 +70,7 @@ class FViTRoIHead(StandardRoIHead):
             vlm_stride: Pixels a cell of it.
 
         Raises:
-            RuntimeError: no map, or it is not known which classes are novel where that counts.
+            RuntimeError: there is no map.
         """
         # Stock code hands x on as it is and reads the first levels: the map travels behind them.
         return super().predict(
@@ -135,15 +135,8 @@ class FViTRoIHead(StandardRoIHead):
 
     def _novel(self, scores: Tensor) -> Tensor:
         """Flags (K,); any will do where base and novel classes are treated alike."""
-        novel = self.bbox_head.novel
-        if novel is None:
-            if self.test_cfg.alpha != self.test_cfg.beta:
-                raise RuntimeError(
-                    "which classes are novel? alpha and beta differ, but the data set has no "
-                    "metainfo['novel_classes'] and the box head no novel_classes=...; give either, "
-                    "or one value for alpha and beta"
-                )
-            novel = (False,) * (scores.shape[1] - 1)
+        alike = self.test_cfg.alpha == self.test_cfg.beta
+        novel = (False,) * (scores.shape[1] - 1) if alike else self.bbox_head.text.flags()
         return torch.tensor(novel, dtype=torch.bool, device=scores.device)
 
     def _bbox_forward(self, x: Sequence[Tensor], rois: Tensor) -> dict[str, Any]:

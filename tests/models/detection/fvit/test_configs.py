@@ -65,7 +65,7 @@ def sizes(config: Config) -> set[int]:
     steps = [*config.get("train_pipeline", ()), *config.test_pipeline]
     named = [step.get(key) for step in steps for key in ("scale", "crop_size")]
     sides = {side for pair in named if pair is not None for side in pair}
-    return sides | {config.data_preprocessor.pad_size_divisor, *config.image_size}
+    return sides | {config.model.data_preprocessor.pad_size_divisor, *config.image_size}
 
 
 def test_every_column_has_its_configs() -> None:
@@ -98,7 +98,7 @@ def test_values_are_the_published_ones(name: str) -> None:
     assert config.model.rpn_head.anchor_generator.strides == strides
     extractors = [head.bbox_roi_extractor, *([head.mask_roi_extractor] if masks else [])]
     assert all(extractor.featmap_strides == strides[:4] for extractor in extractors)
-    assert config.data_preprocessor.mean == (CLIP_MEAN if "openai" in name else IMAGENET_MEAN)
+    assert config.model.data_preprocessor.mean == (CLIP_MEAN if "openai" in name else IMAGENET_MEAN)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -206,7 +206,7 @@ def shrunk(name: str, folder: Path) -> Config:
     """The config on a few photos, with pictures of 4 x 4 patches, and a tiny model."""
     config = load(name)
     side = 4 * (14 if "vitl14" in name else 16)
-    config.data_preprocessor.pad_size_divisor = side
+    config.model.data_preprocessor.pad_size_divisor = side
     loaders = [config[key] for key in ("train_dataloader", "test_dataloader") if key in config]
     for loader in loaders:
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)

@@ -158,13 +158,14 @@ def config(
     )
 
 
-def build(cfg: ConfigDict | None = None, seed: int = 0) -> Any:
-    """The detector, with classes and flags of :data:`CLASSES`."""
+def build(cfg: ConfigDict | None = None, seed: int = 0, told: bool = True) -> Any:
+    """The detector, with classes and flags of :data:`CLASSES` unless nobody has told it any."""
     torch.manual_seed(seed)
     model = MODELS.build(cfg or config())
     model.init_weights()
     take_as_meant(model)
-    model.set_vocabulary(CLASSES, NOVEL)
+    if told:
+        model.set_vocabulary(CLASSES, NOVEL)
     return model
 
 
