@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ _OTHER_FILES = (".json", ".yaml", ".yml", ".csv", ".tsv", ".py")
 _CLASS_FILES = (".txt", ".names", ".lst", ".list")
 #: What stands before or around the name in a line of a file of another kind.
 _NUMBERED = re.compile(r"\d+\s*[:\t]")
+
+#: What stands between the names of a text for mmdet's grounding models: 'kite . red apple'.
+_DOT = re.compile(r"\s*\.\s+")
+#: A name of more words than this may be a sentence.
+_LONG_NAME = 3
 
 _HOW = "write a list: ['sky', ['car', 'van']] is two classes, the second with two names"
 
@@ -50,6 +56,46 @@ def read_names(names: Any, separator: str | None = None) -> list[list[str]]:
     if isinstance(names, (bytes, bytearray)) or not isinstance(names, Iterable):
         raise ValueError(f"names={names!r} are no class names: {_HOW}")
     return [_split(name, separator) for name in names]
+
+
+def names_of_text(text: Any, custom_entities: bool = False) -> tuple[tuple[str, ...], ...]:
+    """The classes that a text prompt asks for, each with its names, as mmdet's models read it.
+
+    Names stand between points with a blank behind them (``'kite . red apple'``), whatever
+    ``custom_entities`` says; a text without such points is read as :func:`read_names` reads it
+    (``'kite, [apple, fruit]'``), and so is a list. Different from mmdet: without
+    ``custom_entities`` it looks for noun phrases with a language model, which is not done here.
+    A text that seems to be a sentence is one name, and a warning says so.
+
+    Args:
+        text: What a data sample has as ``text``.
+        custom_entities: Whether the text is a list of names for sure.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_names`; a text without names.
+    """
+    if isinstance(text, str):
+        content = text.strip().strip(". ")
+        if not content:
+            raise ValueError(f"text={text!r} names no classes: write 'kite . red apple'")
+        parts = [part for part in _DOT.split(content) if part.strip()]
+        if len(parts) == 1 and not custom_entities:
+            _warn_of_sentence(parts[0])
+        classes = read_names(parts[0] if len(parts) == 1 else parts)
+    else:
+        classes = read_names(text)
+        if not classes:
+            raise ValueError(f"text={text!r} names no classes: give ['kite', 'red apple']")
+    return tuple(tuple(names) for names in classes)
+
+
+def _warn_of_sentence(text: str) -> None:
+    if not is_list_of_names(text) and not is_class_file(text) and len(text.split()) > _LONG_NAME:
+        warnings.warn(
+            f"text {_short(text)} is taken for one name: noun phrases are not looked for; write "
+            "'kite . red apple', or say custom_entities=True",
+            stacklevel=3,
+        )
 
 
 def is_list_of_names(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmclipdis.clip.text.names import read_names
+from mmclipdis.clip.text.names import names_of_text, read_names
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.text_encoder import build_vocabulary, typed_names
 
@@ -117,3 +117,42 @@ def test_a_class_named_background_is_the_background_wherever_it_stands() -> None
     assert Vocabulary.from_names(["cat", ["sky", "background"]]).background == 1
     assert Vocabulary.from_names(["cat", "dog"]).background is None
     assert Vocabulary.from_names(["background", "rest"], background_index=1).background == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sky . street . car",
+        "sky. street. car.",
+        " sky .  street . car . ",
+        "sky .\nstreet .\ncar",
+        "sky, street, car",
+        ["sky", "street", "car"],
+        ("sky", "street", "car"),
+        (["sky"], ("street",), "car"),
+    ],
+)
+@pytest.mark.parametrize("custom", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_a_text_prompt_names_classes(text: Any, custom: bool) -> None:
+    assert names_of_text(text, custom) == (("sky",), ("street",), ("car",))
+
+
+def test_a_text_prompt_keeps_points_and_commas_inside_names() -> None:
+    assert names_of_text("st.john . apple, red") == (("st.john",), ("apple, red",))
+    assert names_of_text("sky, [car, van]") == (("sky",), ("car", "van"))
+    assert names_of_text("red apple") == (("red apple",),)
+
+
+def test_a_sentence_is_one_name_and_says_so(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.warns(UserWarning, match="noun phrases are not looked for; write 'kite . red"):
+        assert names_of_text("a kite above the sand") == (("a kite above the sand",),)
+    recwarn.clear()
+    names_of_text("a kite above the sand", custom_entities=True)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("text", ["", " . ", ".", [], 3, {"kite"}])
+def test_a_text_prompt_without_names_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match=r"names no classes|no class names|has no order"):
+        names_of_text(text)
