@@ -8,6 +8,7 @@ __all__ = [
     "CATSeg",
     "CATSegHead",
     "CosineSegHead",
+    "EncoderDecoder",
     "InfoCLIP",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
@@ -18,6 +19,7 @@ if HAS_MMSEG:
     from mmclipdis.models.segmentation.catseg.head import CATSegHead
     from mmclipdis.models.segmentation.catseg.segmentor import CATSeg
     from mmclipdis.models.segmentation.cosine_head import CosineSegHead
+    from mmclipdis.models.segmentation.encoder_decoder import EncoderDecoder
     from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
     from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
     from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor

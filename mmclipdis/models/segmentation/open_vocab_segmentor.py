@@ -15,7 +15,7 @@ from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
-from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
+from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 
 
 @MODELS.register_module()
@@ -40,9 +40,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         train_cfg: kept for mmseg's tools; passed on to the head.
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
+        pretrained: None, which mmseg's tools write; weights are named by the backbone's ``init_cfg``.
 
     Raises:
-        ValueError: bad ``test_cfg``, a backbone without ``patch_size``, or a head with a projector
+        ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without ``patch_size``, or a head with a projector
             of another CLIP than the backbone's.
     """
 
@@ -54,7 +55,9 @@ class OpenVocabSegmentor(WindowSegmentor):
         train_cfg: Mapping[str, Any] | None = None,
         test_cfg: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        pretrained: None = None,
     ) -> None:
+        refuse_pretrained(pretrained, type(self).__name__, "backbone")
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         if not hasattr(self.backbone, "patch_size"):
@@ -68,6 +71,11 @@ class OpenVocabSegmentor(WindowSegmentor):
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
         self._settings()  # a bad test_cfg must fail here, not after the model has been loaded
+
+    @property
+    def named_part(self) -> Any:
+        """The head."""
+        return self.decode_head
 
     @property
     def vocabulary(self) -> Vocabulary | None:

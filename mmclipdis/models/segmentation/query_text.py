@@ -54,6 +54,12 @@ class QueryText(TextEmbeddings):
             trainable weights, or shapes and counts that contradict each other.
     """
 
+    #: What ``set_vocabulary`` changes.
+    state_of_names = (
+        *("_vocabulary", "_asked", "_embeddings", "query_to_class"),
+        *("background_class", "_background_name"),
+    )
+
     def __init__(
         self,
         text_encoder: Mapping[str, Any] | torch.nn.Module | None,

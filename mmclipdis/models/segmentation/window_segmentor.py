@@ -11,13 +11,14 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmclipdis.models.segmentation.named_segmentor import NamedSegmentor
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
 from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.settings import TestSettings
 
 
-class WindowSegmentor(BaseSegmentor):
+class WindowSegmentor(NamedSegmentor, BaseSegmentor):
     """Prediction; a subclass says how windows are scored and how scores become labels."""
 
     #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
@@ -69,13 +70,37 @@ class WindowSegmentor(BaseSegmentor):
                 result has the size of the input.
 
         Returns:
-            One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
+            One sample an image with ``pred_sem_seg`` (1, H, W), the ``label_names`` of its classes
+            (:class:`~mmclipdis.models.segmentation.named_segmentor.NamedSegmentor`) and, only when
             ``test_cfg.return_probs``, class probabilities ``seg_logits`` (C, H, W).
 
         Raises:
             ValueError: An image without pixels, no classes, a bad ``test_cfg``, or what
                 :meth:`window_scores` refuses.
         """
+        return self.predict_by_names(self._predict, inputs, data_samples)
+
+    def _predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None
+    ) -> list[SegDataSample]:
         return predict_samples(
             inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
+        )
+
+
+def refuse_pretrained(pretrained: Any, model: str, part: str) -> None:
+    """Refuse a value of ``pretrained``, which mmseg's configs have and its tools set to None.
+
+    Args:
+        pretrained: What the config says.
+        model: Name of the class, for the message.
+        part: Key of the part that has weights, such as ``'backbone'``.
+
+    Raises:
+        ValueError: it is not None.
+    """
+    if pretrained is not None:
+        raise ValueError(
+            f"{model} takes pretrained=None only, got {pretrained!r}: name the weights where they "
+            f"go, {part}.init_cfg=dict(type='Pretrained', checkpoint={pretrained!r})"
         )

@@ -34,6 +34,8 @@ class CATSegHead(BaseModule):
 
     #: No result without trained weights (see ``check_trained``).
     needs_checkpoint = True
+    #: Any; mmseg's ``init_model`` asks heads for it.
+    num_classes: int | None = None
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores, resize
-from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
+from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 from mmclipdis.models.segmentation.windows import Size, pair
 from mmclipdis.models.text_encoder import build_vocabulary
 
@@ -60,6 +60,7 @@ class CATSeg(WindowSegmentor):
         train_cfg: None or empty; CAT-Seg has no such settings.
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg.views.CATSegTestSettings`.
         init_cfg: As in mmseg; a ``Pretrained`` one must hold every parameter.
+        pretrained: None, which mmseg's tools write; weights are named by the encoders' ``init_cfg``.
 
     Raises:
         ValueError: Settings that contradict each other, or a bad ``test_cfg``.
@@ -69,6 +70,8 @@ class CATSeg(WindowSegmentor):
 
     #: Bilinear resizing uses half-pixel centres, as the released code does.
     align_corners = False
+    #: What ``set_vocabulary`` changes.
+    state_of_names = ("_vocabulary", "_tokens")
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class CATSeg(WindowSegmentor):
         train_cfg: Mapping[str, Any] | None = None,
         test_cfg: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        pretrained: None = None,
     ) -> None:
+        refuse_pretrained(pretrained, type(self).__name__, "image_encoder")
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.image_encoder = MODELS.build(image_encoder)
         self.text_encoder = MODELS.build(text_encoder)

@@ -29,6 +29,7 @@ from mmclipdis.models.segmentation.infoclip.parts import (
 )
 from mmclipdis.models.segmentation.infoclip.wrapped_segmentor import WrappedSegmentor
 from mmclipdis.models.segmentation.prediction import resize
+from mmclipdis.models.segmentation.window_segmentor import refuse_pretrained
 
 
 @MODELS.register_module()
@@ -69,6 +70,7 @@ class InfoCLIP(WrappedSegmentor):
             iterations; costs a backward pass a term, up to three more. 0 switches it off.
         data_preprocessor: The segmentor's own by default.
         init_cfg: None; weights come from the ``init_cfg`` of the segmentor and its encoders.
+        pretrained, train_cfg: None, which mmseg's tools write.
 
     Raises:
         TypeError: for a segmentor without the parts named above.
@@ -91,7 +93,12 @@ class InfoCLIP(WrappedSegmentor):
         grad_norm_interval: int = 50,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
     ) -> None:
+        refuse_pretrained(pretrained, type(self).__name__, "segmentor.image_encoder")
+        if train_cfg:
+            raise ValueError(f"InfoCLIP has no train_cfg, got {dict(train_cfg)}; leave it out")
         if init_cfg is not None:
             raise ValueError(
                 "InfoCLIP has no init_cfg, since its teacher would be made from the fine-tuned "

@@ -11,10 +11,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.models.segmentation.named_segmentor import NamedSegmentor
 from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
 
 
-class WrappedSegmentor(BaseSegmentor):
+class WrappedSegmentor(NamedSegmentor, BaseSegmentor):
     """Validation, testing, augmented testing and the classes are those of ``segmentor``.
 
     A subclass brings ``loss``.
@@ -92,6 +93,7 @@ class WrappedSegmentor(BaseSegmentor):
         self, inputs: Any, data_samples: Sequence[SegDataSample] | None = None
     ) -> list[SegDataSample]:
         """The segmentor's predictions."""
+        self.take_names()
         found: list[SegDataSample] = self.segmentor.predict(inputs, data_samples)
         return found
 
