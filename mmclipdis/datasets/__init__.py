@@ -15,6 +15,7 @@ from mmclipdis.datasets.distillation.region_transforms import (
 )
 from mmclipdis.datasets.distillation.transforms import DistillViews, LoadPILImage, PackDistillInputs
 from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.datasets.packing import KeepsTexts
 from mmclipdis.datasets.recognition.cached_tokens import CachedTokens
 from mmclipdis.datasets.recognition.coco import CocoMultiLabelDataset
 from mmclipdis.datasets.recognition.transforms import (
@@ -35,6 +36,7 @@ __all__ = [
     "DistillImageDataset",
     "DistillViews",
     "GridCrops",
+    "KeepsTexts",
     "LetterboxRegions",
     "LoadPILImage",
     "LoadPanopticRegions",

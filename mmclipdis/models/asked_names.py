@@ -10,7 +10,7 @@ from mmclipdis.clip.text.names import names_of_text
 #: Classes, each with its names (synonyms); it can be compared and is a vocabulary.
 AskedNames = tuple[tuple[str, ...], ...]
 #: What a pipeline must pack (``meta_keys``) for :func:`asked_names` to be read.
-TEXT_KEYS = ("text", "custom_entities", "tokens_positive")
+TEXT_KEYS = ("text", "custom_entities", "tokens_positive", "stuff_text")
 
 
 def asked_names(sample: Any) -> AskedNames | None:
@@ -22,8 +22,14 @@ def asked_names(sample: Any) -> AskedNames | None:
             (:func:`~mmclipdis.clip.text.names.names_of_text`).
 
     Raises:
-        ValueError: as ``names_of_text``; or ``tokens_positive`` chooses parts of the text.
+        ValueError: as ``names_of_text``; ``tokens_positive`` chooses parts of the text; or there is
+            a ``stuff_text``.
     """
+    if sample.get("stuff_text") is not None:
+        raise ValueError(
+            "stuff_texts names stuff of panoptic models, which is not read here: write all names "
+            "into texts"
+        )
     text = sample.get("text")
     if text is None:
         return None
