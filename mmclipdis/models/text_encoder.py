@@ -21,6 +21,7 @@ from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_text_trans
 from mmclipdis.clip.weights.trainable import set_trainable
 from mmclipdis.models.backbones import pretrained_source
 from mmclipdis.utils.names import name_list
+from mmclipdis.utils.tracing import untraced
 
 #: Where a vocabulary comes from, and the options that shape it.
 _SOURCES = ("names", "file", "dataset", "bundled")
@@ -108,13 +109,14 @@ class OpenCLIPTextEncoder(BaseModule):
 
     def embed(self, vocabulary: Vocabulary) -> Tensor:
         """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient."""
-        return embed_vocabulary(
-            self.tower,
-            vocabulary,
-            batch_size=self.batch_size,
-            progress=self.progress,
-            cache_dir=self.cache_dir,
-        )
+        with untraced():  # a constant of the network whose FLOPs are counted
+            return embed_vocabulary(
+                self.tower,
+                vocabulary,
+                batch_size=self.batch_size,
+                progress=self.progress,
+                cache_dir=self.cache_dir,
+            )
 
 
 def build_vocabulary(

@@ -70,5 +70,6 @@ class VocabularyVisualizer(SegLocalVisualizer):
             sem_seg = PixelData(data=labels.masked_fill(background, first))
             names = [*names[:first], "background"]
             palette = [*palette[:first], [0, 0, 0]]
+        image = np.ascontiguousarray(image)  # browse_dataset.py hands over a view
         painted: np.ndarray = super()._draw_sem_seg(image, sem_seg, names, palette, with_labels)
         return painted
