@@ -12,5 +12,6 @@ _base_ = [
     "../_base_/models/dclip_zs3_rn101.py",
 ]
 model = dict(decode_head=dict(background="threshold", prob_thd=0.85))
+test_pipeline = _base_.zs3_pipeline
 val_dataloader = _base_.zs3_dataset
 test_dataloader = _base_.zs3_dataset

@@ -23,5 +23,6 @@ classes = [
     "teddy bear", "hair drier", "toothbrush",
 ]  # fmt: skip
 things = dict(dataset=dict(metainfo=dict(classes=classes), **_base_.zs3_dataset.dataset))
+test_pipeline = _base_.zs3_pipeline
 val_dataloader = things
 test_dataloader = things

@@ -24,5 +24,6 @@ classes = [
     "wall-wood", "water-other", "waterdrops", "window-blind", "window-other", "wood",
 ]  # fmt: skip
 stuff = dict(dataset=dict(metainfo=dict(classes=classes), **_base_.zs3_dataset.dataset))
+test_pipeline = _base_.zs3_pipeline
 val_dataloader = stuff
 test_dataloader = stuff

@@ -7,5 +7,6 @@ _base_ = [
     "../_base_/datasets/context59.py",
     "../_base_/models/dclip_zs3_rn101.py",
 ]
+test_pipeline = _base_.zs3_pipeline
 val_dataloader = _base_.zs3_dataset
 test_dataloader = _base_.zs3_dataset

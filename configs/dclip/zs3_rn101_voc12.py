@@ -16,5 +16,6 @@ vocabulary = [
     "train", "tv/monitor",
 ]  # fmt: skip
 model = dict(decode_head=dict(vocabulary=vocabulary, background="threshold", prob_thd=0.85))
+test_pipeline = _base_.zs3_pipeline
 val_dataloader = _base_.zs3_dataset
 test_dataloader = _base_.zs3_dataset

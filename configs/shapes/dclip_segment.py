@@ -4,7 +4,7 @@
 # it is MaskCLIP at that size. Another readout: model.backbone.readout=vanilla
 _base_ = [
     "../_base_/default_runtime.py",
-    "../_base_/datasets/shapes.py",
+    "../_base_/datasets/shapes_test.py",
     "../_base_/models/shapes_training_free.py",
 ]
 model = dict(

@@ -3,7 +3,7 @@
 # CLIP as it ships. Measured by tools/shapes_declip.py: results/shapes_declip.json.
 _base_ = [
     "../_base_/default_runtime.py",
-    "../_base_/datasets/shapes.py",
+    "../_base_/datasets/shapes_test.py",
     "../_base_/models/shapes_training_free.py",
 ]
 model = dict(backbone=dict(type="DeCLIPViT", readout="csa"))

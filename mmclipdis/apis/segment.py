@@ -15,21 +15,22 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from PIL import Image, ImageOps
 from torch import nn
 
 from mmclipdis.apis.plain_values import check_plain_values
+from mmclipdis.clip.text.names import names_of_text
 from mmclipdis.datasets.loading import LoadReadableImage
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 from mmclipdis.engine.moved_pixels import check_test_pipeline
+from mmclipdis.models.segmentation.named_segmentor import config_metainfo
 from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
 from mmclipdis.models.text_encoder import typed_names
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.labels import no_class
-from mmclipdis.utils.names import name_list
 from mmclipdis.utils.pictures import check_size, to_rgb
 from mmclipdis.visualization import NO_COLOUR, blend, class_palette, draw_sheet
 
@@ -133,7 +134,7 @@ class OpenVocabSegInferencer:
         self.model: Any = model.to(self.device).eval()
         self.vocabulary_owner = _vocabulary_owner(self.model)
         self.config = config
-        self._dataset_names = _dataset_names(config)
+        self._dataset_names = (config_metainfo(config) or {}).get("classes")
         given = list(pipeline) if pipeline is not None else _pipeline_of(config)
         self._prepare = Compose(_for_loaded_photos(given))
         check_test_pipeline(self._prepare.transforms, self.model, "the inferencer")
@@ -143,6 +144,8 @@ class OpenVocabSegInferencer:
         photos: Photo | Iterable[Photo],
         names: Names | None = None,
         *,
+        texts: str | Sequence[Any] | None = None,
+        custom_entities: bool = False,
         batch_size: int = 1,
         out_dir: str | Path | None = None,
     ) -> list[Segmentation]:
@@ -154,6 +157,10 @@ class OpenVocabSegInferencer:
                 text (``'sky, road, [car, van]'``), a class file, or what a config has for
                 ``vocabulary``. None keeps the model's vocabulary, or takes the classes of the
                 config's data set.
+            texts: in place of names, as mmdet's ``DetInferencer`` takes them: a text for all photos
+                (``'kite . red apple'``), or a list of texts or of lists of names, one a photo; see
+                :func:`~mmclipdis.clip.text.names.names_of_text`. The model's names stay.
+            custom_entities: a text lists names for sure, and is no sentence.
             batch_size: photos whose windows are encoded together.
             out_dir: also write each result as a picture with a legend into this folder, as
                 ``0000_PHOTO.png`` and on from the largest number that is there.
@@ -170,11 +177,17 @@ class OpenVocabSegInferencer:
         if not one and not isinstance(photos, Iterable):
             raise ValueError(f"photos={photos!r}: give files, RGB arrays or Pillow images")
         listed: list[Any] = [photos] if one else [*photos]  # type: ignore[misc]
-        self._set_names(names)
+        asked = _asked_for(texts, custom_entities, names, len(listed))
+        if texts is None:
+            self._set_names(names)
+        else:
+            self._know_names()
         results = [
             result
             for start in range(0, len(listed), batch_size)
-            for result in self._segment(listed[start : start + batch_size])
+            for result in self._segment(
+                listed[start : start + batch_size], asked[start : start + batch_size]
+            )
         ]
         if out_dir is not None:
             first = _next_number(Path(out_dir))
@@ -183,36 +196,46 @@ class OpenVocabSegInferencer:
                 result.save(Path(out_dir) / f"{i:04d}_{stem}.png")
         return results
 
+    def _know_names(self) -> None:
+        """Those of the data set first, also where others were typed in.
+
+        What the config says of its background is about these.
+        """
+        if self.vocabulary_owner.vocabulary is None and self._dataset_names is not None:
+            self.vocabulary_owner.set_vocabulary(list(self._dataset_names))
+
     def _set_names(self, names: Names | None) -> None:
+        self._know_names()
         owner = self.vocabulary_owner
-        if owner.vocabulary is None and self._dataset_names is not None:
-            # First those of the data set, also where others were typed in: what the config says of
-            # its background is about these.
-            owner.set_vocabulary(list(self._dataset_names))
         if names is not None:
             owner.set_vocabulary(typed_names(names))
         elif owner.vocabulary is None:
             raise ValueError("no class names: pass names=['cat', 'dog', ...]")
 
-    def _segment(self, photos: Sequence[Photo]) -> Iterator[Segmentation]:
+    def _segment(
+        self, photos: Sequence[Photo], asked: Sequence[Mapping[str, Any]]
+    ) -> Iterator[Segmentation]:
         pictures = [read_photo(photo) for photo in photos]
         # mmseg's steps take BGR.
-        prepared = [self._prepare({"img": picture[..., ::-1].copy()}) for picture in pictures]
+        prepared = [
+            self._prepare({"img": picture[..., ::-1].copy(), **text})
+            for picture, text in zip(pictures, asked, strict=True)
+        ]
         sizes = {tuple(item["inputs"].shape) for item in prepared}
         if len(sizes) > 1 and not isinstance(
             self.model.data_preprocessor, MixedSizeSegDataPreProcessor
         ):
-            for photo in photos:
-                yield from self._segment([photo])
+            for photo, text in zip(photos, asked, strict=True):
+                yield from self._segment([photo], [text])
             return
         batch = {key: [item[key] for item in prepared] for key in ("inputs", "data_samples")}
         with torch.no_grad():
             samples = self.model.test_step(batch)
-        names = tuple(self.vocabulary_owner.vocabulary.class_names)
         for photo, picture, sample in zip(photos, pictures, samples, strict=True):
+            names = sample.get("label_names") or self.vocabulary_owner.vocabulary.class_names
             labels = sample.pred_sem_seg.data[0].long().cpu().numpy()
             path = Path(photo) if isinstance(photo, (str, Path)) else None
-            yield Segmentation(labels, names, picture, path)
+            yield Segmentation(labels, tuple(names), picture, path)
 
 
 def segment(
@@ -314,14 +337,25 @@ def _vocabulary_owner(model: nn.Module) -> Any:
     raise ValueError(f"{type(model).__name__} has fixed classes: it takes no names")
 
 
-def _dataset_names(config: Any) -> tuple[str, ...] | None:
-    """Classes of the config's test data set, if it has one."""
-    dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
-    own = dataset.get("metainfo", {}).get("classes")
-    found = DATASETS.get(dataset["type"]) if isinstance(dataset.get("type"), str) else None
-    if own:
-        return name_list(own, "metainfo['classes'] of the config's data set", twice=True)
-    return found.METAINFO.get("classes") if found is not None else None
+def _asked_for(
+    texts: Any, custom_entities: bool, names: Any, count: int
+) -> Sequence[Mapping[str, Any]]:
+    """What each photo's data sample says of the names that it asks for."""
+    if texts is None:
+        if custom_entities:
+            raise ValueError("custom_entities=True says how to read texts=..., which is not given")
+        return [{}] * count
+    if names is not None:
+        raise ValueError("give names=... or texts=..., not both: either says what to look for")
+    each = [texts] * count if isinstance(texts, str) else list(texts)
+    if len(each) != count:
+        raise ValueError(
+            f"{len(each)} texts for {count} photos: give one text for all "
+            "(texts='kite . red apple'), or a list of one a photo"
+        )
+    for text in each:
+        names_of_text(text, custom_entities)  # bad names must fail before the first photo
+    return [{"text": text, "custom_entities": custom_entities} for text in each]
 
 
 def _pipeline_of(config: Any) -> list[Mapping[str, Any]]:

@@ -73,8 +73,11 @@ if HAS_MMSEG:
         ADE20K847Dataset,
         PascalContext459Dataset,
     )
+    from mmclipdis.datasets.segmentation.own_metainfo import install_own_metainfo
     from mmclipdis.datasets.segmentation.shapes import ShapeScenesDataset
     from mmclipdis.datasets.segmentation.transforms import ResizeShortestEdgePIL
+
+    install_own_metainfo()
 if HAS_MMDET:
     from mmclipdis.datasets.detection.coco import OVCocoDataset
     from mmclipdis.datasets.detection.lvis import OVLVISDataset

@@ -61,6 +61,7 @@ class OpenVocabIoUMetric(IoUMetric):
             ``reduce_zero_label`` they are numbered from 1, as the labels are. Photos of one name in
             several folders are an error, unless ``LabelMapNamesHook`` (as in ``tools/test.py``)
             keeps their folders.
+        keep_results: True or None; mmseg's ``test.py --out`` writes it. What is written stays.
     """
 
     dataset_meta: dict[str, Any]  # mmengine's property
@@ -81,7 +82,13 @@ class OpenVocabIoUMetric(IoUMetric):
         format_only: bool = False,
         prefix: str | None = None,
         background_from: int | None = None,
+        keep_results: bool | None = None,
     ) -> None:
+        if keep_results not in (None, True):
+            raise ValueError(
+                f"keep_results={keep_results!r}: label maps in output_dir always stay; leave "
+                "output_dir out to write none"
+            )
         super().__init__(
             ignore_index=ignore_index,
             iou_metrics=[iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics),

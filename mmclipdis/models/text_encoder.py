@@ -22,6 +22,7 @@ from mmclipdis.clip.weights.trainable import set_trainable
 from mmclipdis.engine.random_weights import NO_SOURCE, before_use, watch_weights
 from mmclipdis.models.backbones import pretrained_source
 from mmclipdis.utils.names import name_list
+from mmclipdis.utils.tracing import untraced
 
 #: Where a vocabulary comes from, and the options that shape it.
 _SOURCES = ("names", "file", "dataset", "bundled")
@@ -112,13 +113,14 @@ class OpenCLIPTextEncoder(BaseModule):
     def embed(self, vocabulary: Vocabulary) -> Tensor:
         """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient."""
         before_use(self)  # the caches ask for the weights before any text is encoded
-        return embed_vocabulary(
-            self.tower,
-            vocabulary,
-            batch_size=self.batch_size,
-            progress=self.progress,
-            cache_dir=self.cache_dir,
-        )
+        with untraced():  # a constant of the network whose FLOPs are counted
+            return embed_vocabulary(
+                self.tower,
+                vocabulary,
+                batch_size=self.batch_size,
+                progress=self.progress,
+                cache_dir=self.cache_dir,
+            )
 
 
 def build_vocabulary(

@@ -105,7 +105,7 @@ class ImageTower(nn.Module, ABC):
         Raises:
             ValueError: if a side is shorter than a patch.
         """
-        size = tuple(images.shape[-2:])
+        size = (int(images.shape[-2]), int(images.shape[-1]))  # tensors under torch.jit.trace
         grid = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
         if 0 in grid:
             raise ValueError(

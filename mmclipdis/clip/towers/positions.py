@@ -25,7 +25,7 @@ from mmclipdis.utils.interpolation import antialiased
 
 
 def _legacy(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    height, width = table.shape[-2:]
+    height, width = (int(size) for size in table.shape[-2:])  # tensors under torch.jit.trace
     # +0.1 keeps floor(native * scale) from losing a row to rounding; PyTorch then samples at the
     # *given* factor, which is what the published numbers were made with.
     factor = ((grid[0] + 0.1) / height, (grid[1] + 0.1) / width)

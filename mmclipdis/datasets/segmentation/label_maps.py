@@ -30,7 +30,8 @@ class LoadReadableAnnotations(LoadAnnotations):
     Here the labels are kept; a file that has more bits than the data set reads is refused unless
     its labels fit, and so is one that has fewer, whose labels may have been cut off before.
     The largest value (255 or 65535) is the ignored label. Maps of three equal channels, as some
-    programs save them, count as maps of one; JPEG, which changes labels, is refused.
+    programs save them, count as maps of one; JPEG, which changes labels, is refused. A photo that
+    comes from no data set, as inferencers give it, passes without labels.
 
     Args:
         unlabelled: labels of the files that mean "no label"; they become the ignored label, which
@@ -67,6 +68,22 @@ class LoadReadableAnnotations(LoadAnnotations):
         self.bits = bits
         self.unlabelled = _label_list(unlabelled)
         self.palette = None if palette is None else _colours(palette)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Load the labels of a sample; data sets give it ``seg_fields``, inferencers do not.
+
+        Raises:
+            ValueError: a sample of a data set has no label map; and as the file is read.
+        """
+        if "seg_map_path" not in results:
+            if "seg_fields" not in results:
+                return results
+            raise ValueError(
+                f"no label map is named for {results.get('img_path', 'a photo')}: set the data "
+                "set's data_prefix.seg_map_path, or leave the annotations out of its pipeline"
+            )
+        loaded: dict[str, Any] = super().transform(results)
+        return loaded
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
         """Load ``results['seg_map_path']`` as labels (H, W), uint8 or uint16.

@@ -74,6 +74,8 @@ class CosineSegHead(QueryText):
 
     #: Bilinear resizing uses half-pixel centres, as all reference codes do.
     align_corners = False
+    #: Of a single class ``EncoderDecoder`` makes label 1 above it, and there is label 0 only.
+    threshold = float("inf")
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class EncoderDecoder(NamedSegmentor, StockEncoderDecoder):
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None
     ) -> list[SegDataSample]:
         if self.named_part is not None:  # mmseg counts the classes once, when the model is built
+            self.named_part.embeddings()  # without names it says what to do
             self.num_classes = self.named_part.num_classes
             self.out_channels = self.named_part.out_channels
         found: list[SegDataSample] = super().predict(inputs, data_samples)

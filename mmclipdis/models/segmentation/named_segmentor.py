@@ -104,6 +104,13 @@ class NamedSegmentor(NamedClasses):
                 f"text={[synonyms[0] for synonyms in names][:5]} asks for names, but the classes "
                 f"of {type(self).__name__} are fixed: leave the text out"
             )
+        known = part.vocabulary
+        if getattr(part, "has_ready_embeddings", False) and known and known.names != names:
+            raise ValueError(
+                f"text={[synonyms[0] for synonyms in names][:5]} asks for names, but "
+                f"{type(part).__name__} has ready embeddings of {known.class_names[:3]} and others "
+                "only: give it a text_encoder, or leave the text out"
+            )
         kept = {name: getattr(part, name) for name in part.state_of_names}
         try:
             part.set_vocabulary(names)

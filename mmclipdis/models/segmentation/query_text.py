@@ -113,6 +113,11 @@ class QueryText(TextEmbeddings):
         return self._vocabulary
 
     @property
+    def has_ready_embeddings(self) -> bool:
+        """Whether the embeddings were given, and no text encoder makes those of other names."""
+        return self._are_given
+
+    @property
     def num_classes(self) -> int | None:
         """Number of classes C, if known."""
         known = self._vocabulary

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmclipdis.models.asked_names import asked_names
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead
 from mmclipdis.models.segmentation.prediction import LabelRule, labels_from_probabilities
 
@@ -51,16 +52,16 @@ class OpenVocabTTAModel(SegTTAModel):
             One sample an image with ``pred_sem_seg`` (1, H, W) and ``seg_logits`` (C, H, W).
         """
         segmentor = _inner(self.module)
-        if hasattr(segmentor, "label_rule"):
-            rule = segmentor.label_rule()
-        elif isinstance(segmentor.decode_head, CosineSegHead):
-            rule = None
-        else:
+        has_rule = hasattr(segmentor, "label_rule")
+        if not has_rule and not isinstance(segmentor.decode_head, CosineSegHead):
             return super().merge_preds(data_samples_list)  # type: ignore[no-any-return]
         merged = []
         for views in data_samples_list:
             mean = torch.stack([view.seg_logits.data for view in views]).mean(dim=0)
-            sample = views[0]
+            sample, rule = views[0], None
+            if has_rule:
+                with segmentor.asking(asked_names(sample)):
+                    rule = segmentor.label_rule()
             sample.set_data(
                 {
                     "pred_sem_seg": PixelData(data=_labels(mean, rule).unsqueeze(0)),

@@ -62,6 +62,12 @@ class WrappedSegmentor(NamedSegmentor, BaseSegmentor):
         return found
 
     @property
+    def decode_head(self) -> nn.Module:
+        """The segmentor's, which mmseg's tools ask for."""
+        head: nn.Module = self.segmentor.decode_head
+        return head
+
+    @property
     def align_corners(self) -> bool:
         """How the segmentor resizes."""
         return bool(self.segmentor.align_corners)
