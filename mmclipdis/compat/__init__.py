@@ -8,14 +8,18 @@ keeps mmengine's list of initialised parameters out of terminals.
 
 from __future__ import annotations
 
-from mmclipdis.compat.environment import IncompatibleEnvironmentError, check_environment
-from mmclipdis.compat.lvis import install_lvis
-from mmclipdis.compat.mmcv_ops import install_mmcv_ops
-from mmclipdis.compat.python import install_find_loader
-from mmclipdis.compat.quiet import install_quiet_initialisation
-from mmclipdis.compat.thin_photos import install_thin_photos
+from mmclipdis.compat.environment import (
+    IncompatibleEnvironmentError,
+    UntestedEnvironmentWarning,
+    check_environment,
+)
 
-__all__ = ["IncompatibleEnvironmentError", "check_environment", "install"]
+__all__ = [
+    "IncompatibleEnvironmentError",
+    "UntestedEnvironmentWarning",
+    "check_environment",
+    "install",
+]
 
 
 def install() -> None:
@@ -25,6 +29,13 @@ def install() -> None:
         IncompatibleEnvironmentError: packages are missing or do not fit together.
     """
     check_environment()
+    # behind the check, since they import what it looks for
+    from mmclipdis.compat.lvis import install_lvis
+    from mmclipdis.compat.mmcv_ops import install_mmcv_ops
+    from mmclipdis.compat.python import install_find_loader
+    from mmclipdis.compat.quiet import install_quiet_initialisation
+    from mmclipdis.compat.thin_photos import install_thin_photos
+
     install_find_loader()
     install_mmcv_ops()
     install_lvis()
