@@ -3,7 +3,7 @@
 ``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
 answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, lets
 the package ``lvis`` run on today's NumPy, and mmcv resize photos of one row or column. It also
-keeps mmengine's list of initialised parameters out of terminals.
+keeps mmengine's list of initialised parameters out of terminals, and a line of the fork.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def install() -> None:
     from mmclipdis.compat.lvis import install_lvis
     from mmclipdis.compat.mmcv_ops import install_mmcv_ops
     from mmclipdis.compat.python import install_find_loader
-    from mmclipdis.compat.quiet import install_quiet_initialisation
+    from mmclipdis.compat.quiet import import_fork_quietly, install_quiet_initialisation
     from mmclipdis.compat.thin_photos import install_thin_photos
 
     install_find_loader()
@@ -41,3 +41,4 @@ def install() -> None:
     install_lvis()
     install_quiet_initialisation()
     install_thin_photos()
+    import_fork_quietly()

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import NamedTuple
 
@@ -72,23 +72,12 @@ def check_environment() -> None:
         IncompatibleEnvironmentError: naming what is wrong and the command that puts it right.
     """
     first = os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None
-    for trouble in environment_troubles():
-        if trouble.stops:
-            raise IncompatibleEnvironmentError(f"{trouble}.") from trouble.error
-        if first:
-            warnings.warn(f"{trouble}.", UntestedEnvironmentWarning, stacklevel=4)
-
-
-def environment_troubles() -> Iterator[Trouble]:
-    """What does not fit together, found one by one: those behind what stops may be its echo."""
-    yield from torch_troubles()
-    yield from torchvision_troubles()
-    yield from row_troubles()
-    yield from mmengine_troubles()
-    yield from mmcv_troubles()
-    yield from refusal_troubles()
-    yield from version_troubles()
-    yield from installation_troubles()
+    for check in CHECKS:
+        for trouble in check():
+            if trouble.stops:
+                raise IncompatibleEnvironmentError(f"{trouble}.") from trouble.error
+            if first:
+                warnings.warn(f"{trouble}.", UntestedEnvironmentWarning, stacklevel=4)
 
 
 def _import(name: str, remedy: str) -> ModuleType | Trouble:
@@ -256,3 +245,16 @@ def version_troubles() -> Iterator[Trouble]:
                 f"({name}{package.range})",
                 f"if something fails, run: pip install '{name}=={package.exact}'",
             )
+
+
+#: In this order, since what one of them finds may be the echo of what stands before it.
+CHECKS: tuple[Callable[[], Iterator[Trouble]], ...] = (
+    torch_troubles,
+    torchvision_troubles,
+    row_troubles,
+    mmengine_troubles,
+    mmcv_troubles,
+    refusal_troubles,
+    version_troubles,
+    installation_troubles,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -81,9 +82,9 @@ def _clones_at_hand() -> list[Path]:
     places = []
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script:
-        places += [place.parent for place in Path(script).resolve().parents if place.name == "tools"]
-    try:
+        places += [
+            place.parent for place in Path(script).resolve().parents if place.name == "tools"
+        ]
+    with contextlib.suppress(OSError):  # deleted
         places.append(Path.cwd())
-    except OSError:  # deleted
-        pass
     return [place for place in places if (place / "mmclipdis" / "version.py").is_file()]

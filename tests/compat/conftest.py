@@ -1,0 +1,3 @@
+from tests.distributions import only
+
+__all__ = ["only"]
