@@ -57,13 +57,13 @@ def installation_troubles() -> Iterator[Trouble]:
     """A clone beside an installed package: one of them is imported, and which one is chance."""
     for folder, kind in installed_folders().items():
         if folder != PACKAGE:
-            clone = (PACKAGE.parent / "setup.py").is_file()
+            is_clone = (PACKAGE.parent / "setup.py").is_file()
             yield Trouble(
                 f"mmclipdis is imported from {PACKAGE.parent}, but is installed ({kind}) in "
                 f"{folder.parent}",
                 f"run: pip install -e {PACKAGE.parent} to use this clone everywhere, or leave its "
                 "folder to use the other"
-                if clone
+                if is_clone
                 else "run: pip uninstall -y mmclipdis until there is none, then install one",
             )
             return
