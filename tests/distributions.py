@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mmclipdis.compat.rows import FORK, UPSTREAM
+
 #: What a test sees beside the distributions it makes, which hides all others of these names.
 HIDDEN = ("mm", "onedl-mm", "opencv-", "setuptools", "numpy", "ftfy", "regex")
 Install = Callable[[Mapping[str, str]], Path]
+Row = Callable[..., None]
 
 
 def write_metadata(folder: Path, name: str, version: str, url: str | None = None) -> None:
@@ -41,6 +45,20 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
         monkeypatch.setattr(metadata.MetadataPathFinder, "find_distributions", find)
         return folder
+
+    return install
+
+
+@pytest.fixture
+def row(only: Install, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """An environment with a row and changes to it, whose modules have the versions of the row."""
+
+    def install(versions: Mapping[str, str], **modules: str) -> None:
+        only(versions)
+        for name in ("mmengine", "mmcv", "mmseg", "mmdet"):
+            package = (FORK if "onedl-mmengine" in versions else UPSTREAM)[name]
+            version = modules.get(name, package.exact)
+            monkeypatch.setattr(importlib.import_module(name), "__version__", version)
 
     return install
 

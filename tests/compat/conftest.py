@@ -1,3 +1,3 @@
-from tests.distributions import only
+from tests.distributions import only, row
 
-__all__ = ["only"]
+__all__ = ["only", "row"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -19,11 +19,8 @@ from mmclipdis.compat import (
     environment,
 )
 from mmclipdis.compat.installation import installation_troubles
-from mmclipdis.compat.rows import FORK, UPSTREAM
-from tests.distributions import FORK_VERSIONS, UPSTREAM_VERSIONS, Install
+from tests.distributions import FORK_VERSIONS, UPSTREAM_VERSIONS, Row
 from tests.paths import ROOT
-
-Row = Callable[..., None]
 
 
 def one_sentence(error: pytest.ExceptionInfo[ImportError]) -> str:
@@ -90,20 +87,6 @@ def no_second_mmclipdis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where these tests run from is no part of them."""
     checks = [one for one in environment.CHECKS if one is not installation_troubles]
     monkeypatch.setattr(environment, "CHECKS", checks)
-
-
-@pytest.fixture
-def row(only: Install, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """An environment with a row and changes to it, whose modules have the versions of the row."""
-
-    def install(versions: Mapping[str, str], **modules: str) -> None:
-        only(versions)
-        for name in ("mmengine", "mmcv", "mmseg", "mmdet"):
-            package = (FORK if "onedl-mmengine" in versions else UPSTREAM)[name]
-            version = modules.get(name, package.exact)
-            monkeypatch.setattr(importlib.import_module(name), "__version__", version)
-
-    return install
 
 
 @pytest.mark.parametrize("versions", [UPSTREAM_VERSIONS, FORK_VERSIONS])

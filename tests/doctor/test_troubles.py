@@ -25,7 +25,7 @@ from mmclipdis.doctor.troubles import (
     opencv_troubles,
     setuptools_troubles,
 )
-from tests.distributions import FORK_VERSIONS, UPSTREAM_VERSIONS, Install, write_metadata
+from tests.distributions import FORK_VERSIONS, UPSTREAM_VERSIONS, Install, Row, write_metadata
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -186,8 +186,9 @@ def test_what_nobody_foresaw_is_found_by_importing_everything(
     assert trouble.stops and "AssertionError: MMCV==9 is incompatible" in trouble.what
 
 
-def test_an_environment_without_trouble_has_none(only: Install, tmp_path: Path) -> None:
-    only({**UPSTREAM_VERSIONS, "opencv-python": "5.0.0.93", "numpy": "2.4.6"})
+@pytest.mark.parametrize("versions", [UPSTREAM_VERSIONS, FORK_VERSIONS])
+def test_an_environment_without_trouble_has_none(row: Row, versions: dict[str, str]) -> None:
+    row({**versions, "opencv-python": "5.0.0.93", "numpy": "2.4.6"})
     found = [str(trouble) for trouble in find_troubles() if "cache" not in trouble.what]
     assert [line for line in found if "clone" not in line] == []
 
