@@ -2,6 +2,7 @@
 # make test      run the tests
 # make test-fast run those that start no process and train no model
 # make lint      check style and types
+# make test-onedl  run what touches mm packages on their maintained fork, in .venv-onedl of its own
 # make tables    regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
@@ -17,11 +18,19 @@ WORKERS ?= auto
 SPREAD = $(if $(findstring .py,$(TESTS)),,-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 # Compiled files are kept even where the environment says otherwise: the processes share them.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --timeout=300 $(SPREAD)
+# What touches mm packages: all of compat and engine, the Python API, and their stock tools.
+ONEDL_TESTS ?= tests/compat tests/doctor tests/engine tests/apis \
+	$(wildcard tests/models/*stock*.py tests/models/*/*stock*.py tests/models/*/*/*stock*.py) \
+	$(wildcard tests/apis/*/*stock*.py tests/datasets/*stock*.py tests/datasets/*/*stock*.py)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The second name is for pip 25.3 and newer, which no longer reads the first for build requirements.
 PIN := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+
+ONEDL := .venv-onedl
+ONEDL_WHEELS := .wheels-onedl
+ONEDL_PIP = PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= $(ONEDL)/bin/python -m pip
 
 ifneq ($(wildcard $(READY)),)
 ifneq ($(origin PYTHON),file)
@@ -29,7 +38,7 @@ $(info PYTHON=$(PYTHON) is not used, since $(VENV) is there already; to change i
 endif
 endif
 
-.PHONY: demo test test-fast lint format tables install clean
+.PHONY: demo test test-fast test-onedl lint format tables install clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
@@ -39,6 +48,11 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(PYTEST) -m "not slow" $(TESTS)
+
+test-onedl: $(ONEDL)/.ready
+	$(ONEDL)/bin/python -m mmclipdis.doctor
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(ONEDL)/bin/python -m pytest --timeout=300 \
+		-n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ONEDL_TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -60,6 +74,21 @@ $(READY): constraints.txt setup.py
 	$(PIN) $(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[all,dev]"
 	touch $@
 
+# onedl-mmcv compiles its ops against the torch that is installed, so torch comes first. That takes
+# ten minutes or more, once: the wheel is kept in .wheels-onedl, by make clean, too. (pip's cache is
+# not asked: it may hold a wheel without ops, which pip makes where it builds without torch.)
+# Then all of constraints.txt, but for OpenMMLab's packages, which the fork replaces.
+$(ONEDL)/.ready: constraints.txt constraints-onedl.txt setup.py
+	$(ONEDL)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(ONEDL)
+	$(ONEDL_PIP) install $(PIP_ARGS) -c constraints-onedl.txt torch torchvision setuptools wheel ninja
+	mkdir -p $(ONEDL_WHEELS)
+	@ls $(ONEDL_WHEELS)/onedl_mmcv-*.whl 2>/dev/null || echo "The ops of onedl-mmcv are compiled, once: ten minutes or more (unless PIP_ARGS finds a wheel)."
+	$(ONEDL_PIP) wheel --no-cache-dir --no-deps --no-build-isolation $(PIP_ARGS) --find-links $(ONEDL_WHEELS) -c constraints-onedl.txt -w $(ONEDL_WHEELS) onedl-mmcv
+	grep -vE '^(mm(cv-lite|det|engine|segmentation)==|#)' constraints.txt >$(ONEDL)/rest.txt
+	$(ONEDL_PIP) install $(PIP_ARGS) --find-links $(ONEDL_WHEELS) -c constraints-onedl.txt -r $(ONEDL)/rest.txt onedl-mmengine onedl-mmcv onedl-mmsegmentation onedl-mmdetection
+	$(ONEDL_PIP) install $(PIP_ARGS) -c constraints-onedl.txt --no-deps --no-build-isolation -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(ONEDL) $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

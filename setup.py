@@ -140,5 +140,6 @@ setup(
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["mmclipdis = mmclipdis.doctor.__main__:command"]},
     zip_safe=False,
 )

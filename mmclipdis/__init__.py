@@ -7,12 +7,33 @@ Importing the package registers its modules; in a config that is one line::
 
 from __future__ import annotations
 
-from mmclipdis import compat as _compat
+import os
+import sys
+
 from mmclipdis.version import __version__
 
-_compat.install()
 
-# compat must come first
-from mmclipdis import datasets, engine, evaluation, models, visualization  # noqa: E402
+def _doctor_is_asked() -> bool:
+    """Whether this process is ``mmclipdis doctor`` or ``python -m mmclipdis.doctor``.
 
-__all__ = ["__version__", "datasets", "engine", "evaluation", "models", "visualization"]
+    Python imports this file first for both, and the doctor must speak where it cannot be imported.
+    While Python looks for the module of ``-m``, ``sys.argv`` begins with that option.
+    """
+    words = getattr(sys, "argv", None) or [""]
+    if words[0] == "-m":
+        return sys.orig_argv[-len(words)].endswith("mmclipdis.doctor")
+    command = os.path.splitext(os.path.basename(words[0]))[0]
+    return command == "mmclipdis" and words[1:2] == ["doctor"]
+
+
+__all__ = ["__version__"]
+
+if not _doctor_is_asked():
+    from mmclipdis import compat as _compat
+
+    _compat.install()
+
+    # compat must come first
+    from mmclipdis import datasets, engine, evaluation, models, visualization
+
+    __all__ += ["datasets", "engine", "evaluation", "models", "visualization"]

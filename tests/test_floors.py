@@ -18,7 +18,7 @@ FLOORS = (
     ("models",),
     ("shapes",),
     ("datasets",),
-    ("apis",),
+    ("apis", "doctor"),
     ("tools",),
 )
 #: Packages that know torch, open_clip and timm, but no mm package.

@@ -3,8 +3,8 @@
 ``install()`` runs when ``mmclipdis`` is imported. It checks the versions that must fit together,
 answers ``import mmcv._ext`` from torchvision when mmcv was installed without compiled ops, lets
 the package ``lvis`` run on today's NumPy, and mmcv resize photos of one row or column. It also
-keeps mmengine's list of initialised parameters out of terminals, and lets mmengine find the configs
-and models of this package by name.
+keeps mmengine's list of initialised parameters, and a line of the fork, out of terminals, and lets
+mmengine find the configs and models of this package by name.
 
 Two of these are needed before the package is imported, and stand from the start of Python:
 ``mmcv._ext``, without which mmseg and mmdet do not import, and the names of configs and models,
@@ -16,15 +16,18 @@ from __future__ import annotations
 
 import sys
 
-from mmclipdis.compat.environment import IncompatibleEnvironmentError, check_environment
-from mmclipdis.compat.hub import install_hub
-from mmclipdis.compat.lvis import install_lvis
-from mmclipdis.compat.mmcv_ops import install_mmcv_ops
-from mmclipdis.compat.python import install_find_loader
-from mmclipdis.compat.quiet import install_quiet_initialisation
-from mmclipdis.compat.thin_photos import install_thin_photos
+from mmclipdis.compat.environment import (
+    IncompatibleEnvironmentError,
+    UntestedEnvironmentWarning,
+    check_environment,
+)
 
-__all__ = ["IncompatibleEnvironmentError", "check_environment", "install"]
+__all__ = [
+    "IncompatibleEnvironmentError",
+    "UntestedEnvironmentWarning",
+    "check_environment",
+    "install",
+]
 
 for _name in ("hub", "mmcv_ops", "ops"):  # read before the package, by mmclipdis.pth: bound here
     if f"{__name__}.{_name}" in sys.modules:
@@ -38,9 +41,18 @@ def install() -> None:
         IncompatibleEnvironmentError: packages are missing or do not fit together.
     """
     check_environment()
+    # behind the check, since they import what it looks for
+    from mmclipdis.compat.hub import install_hub
+    from mmclipdis.compat.lvis import install_lvis
+    from mmclipdis.compat.mmcv_ops import install_mmcv_ops
+    from mmclipdis.compat.python import install_find_loader
+    from mmclipdis.compat.quiet import import_fork_quietly, install_quiet_initialisation
+    from mmclipdis.compat.thin_photos import install_thin_photos
+
     install_find_loader()
     install_mmcv_ops()
     install_hub()
     install_lvis()
     install_quiet_initialisation()
     install_thin_photos()
+    import_fork_quietly()

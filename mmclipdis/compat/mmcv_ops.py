@@ -21,7 +21,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from mmclipdis.compat.rows import installed, installed_row
+
 MODULE_NAME = "mmcv._ext"
+
+
+def lite() -> str:
+    """Name and version of the mmcv that has no compiled ops."""
+    package = {"mmcv": installed_row()["mmcv"]}
+    name, version = next(iter(installed(package).items()), ("mmcv", ""))
+    return f"{name} {version}".strip()
+
+
+def compile_command() -> str:
+    """The commands that put an mmcv with compiled ops in its place."""
+    package = installed_row()["mmcv"]
+    names, full = package.distributions, package.distributions[-1]
+    fresh = " --no-cache-dir" if len(names) == 1 else ""  # pip keeps the wheel without ops
+    return (
+        f"pip uninstall -y {' '.join(names)} && pip install --no-build-isolation{fresh} "
+        f"'{full}=={package.exact}'"
+    )
 
 
 class MissingOpError(RuntimeError):
@@ -37,9 +57,8 @@ class StandInModule(ModuleType):
 
         def missing(*args: object, **kwargs: object) -> NoReturn:
             raise MissingOpError(
-                f"the op {name!r} is only in the full mmcv, and mmcv-lite is installed; run: "
-                "pip uninstall -y mmcv-lite && pip install --no-build-isolation 'mmcv==2.1.0' "
-                "(needs a C++ compiler and 10 to 15 minutes)."
+                f"the op {name!r} is only in an mmcv with compiled ops, and {lite()} has none; "
+                f"run: {compile_command()} (needs a C++ compiler and 10 to 15 minutes)."
             )
 
         missing.__name__ = missing.__qualname__ = name

@@ -111,8 +111,8 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 def _check_average(pool_mode: int) -> None:
     if pool_mode != AVERAGE:
         raise ValueError(
-            "RoIAlign with pool_mode='max' is only in the compiled mmcv, and mmcv-lite is "
-            "installed; use pool_mode='avg'."
+            "RoIAlign with pool_mode='max' is only in an mmcv with compiled ops, and the one "
+            "installed has none; use pool_mode='avg'."
         )
 
 

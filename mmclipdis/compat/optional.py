@@ -7,13 +7,12 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from mmclipdis.compat.environment import IncompatibleEnvironmentError
+from mmclipdis.compat.rows import install_command
 
 HAS_MMSEG = find_spec("mmseg") is not None
-MMSEG_REMEDY = (
-    "needs mmsegmentation, which is not installed; run: pip install 'mmsegmentation>=1.2.2'"
-)
+MMSEG_REMEDY = f"needs mmsegmentation, which is not installed; run: {install_command(['mmseg'])}"
 HAS_MMDET = find_spec("mmdet") is not None
-MMDET_REMEDY = "needs mmdetection, which is not installed; run: pip install 'mmdet>=3.3.0'"
+MMDET_REMEDY = f"needs mmdetection, which is not installed; run: {install_command(['mmdet'])}"
 
 
 def absent(

@@ -1,10 +1,36 @@
-"""mmengine's list of how each parameter was initialised, for log files only."""
+"""What libraries print that nobody asked for: mmengine's list of parameters, a fork's greeting."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
+import io
 import logging
+from importlib.util import find_spec
 from typing import Any
+
+from mmclipdis.compat.rows import FORK, installed
+
+
+def import_fork_quietly() -> None:
+    """Import the fork's mmseg and mmdet without what they print; does nothing without the fork.
+
+    They say on stdout, in the midst of what a tool prints, that a package of their makers is
+    missing. Anything else that they print comes through.
+    """
+    for module in installed_modules():
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            importlib.import_module(f"{module}.datasets")
+        for line in printed.getvalue().splitlines():
+            if "Could not import OneDL" not in line:
+                print(line)
+
+
+def installed_modules() -> list[str]:
+    """Which of ``mmseg`` and ``mmdet`` are installed from the fork."""
+    found = [name for name in ("mmseg", "mmdet") if installed({name: FORK[name]})]
+    return [name for name in found if find_spec(name) is not None]
 
 
 def install_quiet_initialisation() -> None:

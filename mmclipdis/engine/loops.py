@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -68,12 +68,35 @@ class _ExactLoop:
             self.random_state = None
 
 
+class SkippableBatches:
+    """The batches of an :class:`ExactDataLoader`, as the loops of both mmengines read them.
+
+    mmengine 0.10.7 gets to its place by ``next()``, its maintained fork by :meth:`skip_iter`.
+    """
+
+    def __init__(self, batches: Generator[Any, None, None]) -> None:
+        self._batches = batches
+        self.close = batches.close
+
+    def __iter__(self) -> SkippableBatches:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Pass by as many batches, which the loader was told to give as None, at no cost."""
+        for _ in range(num_iters):
+            next(self._batches)
+
+
 @LOOPS.register_module()
 class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop``, with the same arguments, that resumes exactly.
 
     Its batches depend on the seed and the iteration alone (see :mod:`exact_loader`), so a resumed
-    run skips those behind it without loading them.
+    run skips those behind it without loading them. It does so with the fork's
+    ``fast_forward_on_resume=True`` as well, which would start the data anew to save that time.
     """
 
     _endless = True
@@ -84,7 +107,8 @@ class ExactIterBasedTrainLoop(_ExactLoop, IterBasedTrainLoop):
             return self.runner.model
         self._follow_seed(self.runner)
         self.dataloader.skip = self._iter
-        self.dataloader_iterator = iter(self.dataloader)
+        self.dataloader_iterator = SkippableBatches(iter(self.dataloader))
+        self.fast_forward_on_resume = False  # the fork's switch: to read on from the first batch
         try:
             return super().run()
         finally:

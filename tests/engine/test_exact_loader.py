@@ -14,6 +14,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from mmclipdis.engine.exact_loader import PositionedBatches, SeededDataset, exact_data_loader
+from mmclipdis.engine.loops import SkippableBatches
 
 
 class Noisy(Dataset):
@@ -47,6 +48,17 @@ def test_skipped_batches_are_the_same_batches() -> None:
     parts = take(10, later)
     assert parts[:6] == [None] * 6
     assert parts[6:] == take(10, whole)[6:]
+
+
+def test_batches_are_skipped_one_by_one_or_at_once() -> None:
+    whole, later = loader(), loader()
+    later.skip = 6
+    batches = SkippableBatches(iter(later))
+    assert next(batches) is None  # mmengine 0.10.7
+    batches.skip_iter(5)  # its fork
+    assert take(4, batches) == take(10, whole)[6:]
+    batches.close()
+    assert list(batches) == []
 
 
 def test_generators_of_the_main_process_are_left_alone() -> None:

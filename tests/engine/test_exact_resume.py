@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.runner import IterBasedTrainLoop
 
 from tests.engine.toy import toy_config, train, weights
 
@@ -46,6 +47,31 @@ def test_ten_and_ten_iterations_equal_twenty(tmp_path: Path, workers: int, sampl
     assert resumed.iter == 20
     assert_equal_runs(whole, resumed)
     assert resumed.model.seen[-30:] == whole.model.seen[-30:]
+
+
+def run_as_the_fork(loop: IterBasedTrainLoop) -> None:
+    """How the fork's ``IterBasedTrainLoop.run`` gets to its place, with its switch to stay."""
+    for point in ("before_train", "before_train_epoch"):
+        loop.runner.call_hook(point)
+    if not loop.fast_forward_on_resume:
+        loop.dataloader_iterator.skip_iter(loop._iter)
+    while loop._iter < loop._max_iters:
+        loop.runner.model.train()
+        loop.run_iter(next(loop.dataloader_iterator))
+    for point in ("after_train_epoch", "after_train"):
+        loop.runner.call_hook(point)
+
+
+def test_a_run_continues_exactly_as_the_fork_skips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IterBasedTrainLoop, "run", run_as_the_fork)
+    monkeypatch.setattr(IterBasedTrainLoop, "fast_forward_on_resume", True, raising=False)
+    whole = train(toy_config(tmp_path / "whole"))
+    start = str(tmp_path / "whole" / "iter_10.pth")
+    resumed = train(toy_config(tmp_path / "resumed", load_from=start, resume=True))
+    assert resumed.iter == 20
+    assert_equal_runs(whole, resumed)
 
 
 def test_a_run_that_ended_early_continues_exactly(tmp_path: Path) -> None:

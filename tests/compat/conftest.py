@@ -1,0 +1,3 @@
+from tests.distributions import only, row
+
+__all__ = ["only", "row"]
