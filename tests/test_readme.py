@@ -94,7 +94,11 @@ def test_what_is_replaced_stands_in_the_readme() -> None:
     assert main.work_dir == "work_dirs/declip_catseg_vitb16_coco-stuff"
     assert main.train_cfg.max_iters == 80000
     assert main.train_dataloader.batch_size == 4
-    assert [len(blocks(*block)) for block in (("bash", 1), ("python", 2), ("python", 3))] == [1, 1, 2]
+    assert [len(blocks(*block)) for block in (("bash", 1), ("python", 2), ("python", 3))] == [
+        1,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.slow
