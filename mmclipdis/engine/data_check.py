@@ -88,6 +88,7 @@ def check_listed(dataset: Any, items: Sequence[Mapping[str, Any]]) -> list[str]:
                     source=source,
                     suffix=getattr(dataset, suffixes[key], "") or "",
                     remedy=remedy,
+                    columns=getattr(dataset, "list_has_columns", False),
                 )
             )
     photos = [str(item["img_path"]) for item in items if item.get("img_path")]

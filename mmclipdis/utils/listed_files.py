@@ -90,6 +90,7 @@ def missing_message(
     source: str = "",
     suffix: str = "",
     remedy: str = "",
+    columns: bool = False,
 ) -> str:
     """The error about files that are not there: how many, which first, where listed, what to do.
 
@@ -101,14 +102,12 @@ def missing_message(
         source: File that lists them, ``''`` if none does.
         suffix: That the data set puts behind each name.
         remedy: What to set.
+        columns: The list has more than names, and no lines are told.
     """
     first = paths[places[0]]
     listed, names = "", []
     if source.endswith(".txt") or (source and not source.endswith(".json")):
-        try:
-            named = read_split(source)
-        except ValueError:  # a list with columns, whose lines its own reader knows
-            named = []
+        named = [] if columns else read_split(source)
         bare = first.removesuffix(suffix)
         names = [(number, name) for number, name in named if bare.endswith(f"/{name}")]
         listed = f", line {names[0][0]} of {source}" if names else f", in {source}"

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.registry import DATASETS
 
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
+from mmclipdis.engine.label_check import look_at_labels
 from mmclipdis.shapes.coco import Settings, write_dataset
-from tests.paths import ROOT
+from tests.paths import REAL_DATA, ROOT
 from tests.tools.own_data import (
     GROUNDS,
     TEMPLATES,
@@ -141,6 +145,32 @@ def test_a_folder_of_photos_is_distilled_and_the_student_segments(
         **{"model.backbone.init_cfg.checkpoint": str(student)},
     )
     assert run(run_test, test)["mIoU"] > 20
+
+
+@pytest.mark.parametrize("name", ["detect", "distill", "segment_distilled"])
+def test_templates_that_change_the_published_model_build_it(name: str) -> None:
+    config = Config.fromfile(TEMPLATES / f"{name}.py")
+    init_default_scope(config.default_scope)
+    with torch.device("meta"):  # no weights
+        model = MODELS.build(config.model)
+    assert sum(weight.numel() for weight in model.parameters()) > 1e8
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real data here")
+def test_the_template_reads_camvid_with_its_unlabelled_pixels() -> None:
+    config = Config.fromfile(TEMPLATES / "segment_zero_shot.py")
+    init_default_scope("mmseg")
+    settings = config.test_dataloader.dataset
+    settings.pipeline[2].unlabelled = UNLABELLED
+    settings.update(
+        data_root=str(REAL_DATA / "camvid_small"),
+        data_prefix={"img_path": "images/val", "seg_map_path": "annotations/val"},
+        metainfo=Config.fromfile(ROOT / "configs/camvid/catseg.py").metainfo,
+    )
+    dataset = DATASETS.build(settings)
+    counts = look_at_labels(dataset)
+    assert (counts.maps, counts.of) == (20, 20)
+    assert counts.pixels[:2].min() > 0 and counts.ignored > 0 and not counts.problem()
 
 
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.py")), ids=lambda path: path.stem)

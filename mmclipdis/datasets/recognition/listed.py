@@ -72,6 +72,9 @@ class MultiLabelListDataset(MultiLabelDataset):
             two lines in a table, or ``metainfo`` selects a class that the list does not have.
     """
 
+    #: The list is none of bare names.
+    list_has_columns = True
+
     def __init__(self, ann_file: str, *args: Any, img_suffix: str = "", **kwargs: Any) -> None:
         self.img_suffix = img_suffix
         super().__init__(ann_file, *args, **kwargs)
