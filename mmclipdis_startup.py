@@ -10,7 +10,8 @@ Two finders are put on ``sys.meta_path``, which takes microseconds and imports n
 What they do stands in ``mmclipdis/compat``, in ``mmcv_ops.py`` and ``hub.py``. These are read by
 their path: importing the package would import mmseg and mmdet, which may be what is being imported.
 Without the package (uninstalled, or broken) both finders find nothing. ``import mmclipdis`` does
-the same without this file, which nothing in the package needs.
+the same without this file, which nothing in the package needs. ``MMCLIPDIS_NO_STARTUP=1`` in the
+environment leaves it out.
 """
 
 import sys

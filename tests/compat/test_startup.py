@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from tests.processes import run_code
 
 STARTUP = ROOT / "mmclipdis_startup.py"
 LINE = (ROOT / "mmclipdis.pth").read_text()
+START = f"import sys\n{LINE}"
 #: No other clone or installation of the package is found than the one that a test means.
 ALONE = (
     "import sys\n"
@@ -50,9 +52,19 @@ def test_the_line_in_site_packages_never_stops_python(content: str | None, tmp_p
     assert LINE.startswith("import ") and LINE.count("\n") == 1  # what site executes
 
 
+def test_it_can_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "mmclipdis_startup.py").write_text("print('started')\n")
+    start = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{LINE}"
+    for value, printed in (("", "started\n"), ("1", "")):
+        command = [sys.executable, "-ISc", start]
+        env = {**os.environ, "MMCLIPDIS_NO_STARTUP": value}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        assert done.stdout == printed
+
+
 def test_mmdet_imports_first_and_everything_is_found_by_name() -> None:
     result = run_code(
-        f"{LINE}"
+        f"{START}"
         "from mmdet.apis import DetInferencer\n"
         "import mmcv._ext, torch\n"
         "assert 'mmclipdis' not in sys.modules\n"
@@ -103,7 +115,7 @@ def test_mmengine_is_told_when_it_is_imported(
 def test_a_full_mmcv_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "_ext.py").write_text("nms = 'compiled'\n")
     result = run_code(
-        f"{LINE}import mmcv; mmcv.__path__.insert(0, {str(tmp_path)!r})\n"
+        f"{START}import mmcv; mmcv.__path__.insert(0, {str(tmp_path)!r})\n"
         "import mmcv._ext\nassert mmcv._ext.nms == 'compiled'\n"
         "assert 'mmclipdis.compat.mmcv_ops' not in sys.modules\n"
     )
@@ -115,7 +127,7 @@ def test_without_the_package_mm_is_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "mmclipdis_startup.py").write_text(STARTUP.read_text())
     result = run_code(
         f"{ALONE}sys.path[:] = [{str(tmp_path)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]\n"
-        f"{LINE}assert sys.modules['mmclipdis_startup'].LastFinder in sys.meta_path\n"
+        f"{START}assert sys.modules['mmclipdis_startup'].LastFinder in sys.meta_path\n"
         "from mmengine.config.utils import MODULE2PACKAGE\n"
         "assert 'mmclipdis' not in MODULE2PACKAGE and 'mmseg' in MODULE2PACKAGE\n"
         "import mmengine.infer\n"
