@@ -151,6 +151,11 @@ def test_a_training_leaves_a_checkpoint_that_names_its_classes(
     assert model.vocabulary.class_names == tuple(config.metainfo.classes)
     flags = dict(zip(model.vocabulary.class_names, model.roi_head.bbox_head.novel))
     assert tuple(name for name, novel in flags.items() if novel) == NOVEL
+    # the file holds its config, too
+    alone = DetInferencer(
+        weights=str(tmp_path / "work/iter_1.pth"), device="cpu", show_progress=False
+    )
+    assert alone.model.vocabulary == model.vocabulary
 
 
 def test_operations_are_counted_without_weights_and_names(
