@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from mmclipdis.utils.names import name_list
 from mmclipdis.visualization import class_palette
 
 #: Palettes of mmdet that have a colour for each class of one data set, and for no more.
@@ -45,12 +46,12 @@ class NamedClasses:
         """Take ``metainfo['classes']``, if there are any and the classes are those of the data.
 
         Raises:
-            ValueError: as ``set_vocabulary``.
+            ValueError: they are no list of names; and as ``set_vocabulary``.
         """
         part = self.named_part
         classes = metainfo.get("classes")
         if part is not None and part.follow_dataset and classes is not None and len(classes):
-            part.set_vocabulary(tuple(classes))
+            part.set_vocabulary(name_list(classes, "dataset_meta['classes']", twice=True))
 
     def write_names(self) -> None:
         """Write the names in use into :attr:`dataset_meta`; call it when they have changed."""
@@ -70,9 +71,9 @@ def write_names_into(meta: MutableMapping[str, Any], names: Sequence[str]) -> No
         meta["classes"] = tuple(names)
     palette = meta.get("palette")
     if palette is None:
-        meta["palette"] = [list(colour) for colour in class_palette(len(names))]
+        meta["palette"] = [tuple(colour) for colour in class_palette(len(names))]
     elif isinstance(palette, str):
         meta["palette"] = "random" if changed and palette in _OF_ONE_DATA_SET else palette
     elif len(palette) != len(names) and all(isinstance(c, Sequence) for c in palette):
-        more = [list(colour) for colour in class_palette(len(names))]
+        more = [tuple(colour) for colour in class_palette(len(names))]
         meta["palette"] = [*palette[: len(names)], *more[len(palette) :]]

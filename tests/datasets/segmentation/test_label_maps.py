@@ -148,3 +148,13 @@ def test_training_transforms_keep_sixteen_bits() -> None:
     )
     resized = (low + 256 * high)[:, ::-1]
     assert any(np.array_equal(packed[:40, :75], resized[top : top + 40]) for top in range(6))
+
+
+def test_a_photo_of_no_data_set_has_no_labels_and_one_of_a_data_set_must_have_them() -> None:
+    alone = {"img": np.zeros((2, 2, 3), np.uint8), "img_path": "a.png"}
+    assert LoadReadableAnnotations()({**alone}) == alone
+    listed = {**alone, "seg_fields": [], "reduce_zero_label": False}
+    with pytest.raises(
+        ValueError, match="no label map is named for a.png: set the data set's data_"
+    ):
+        LoadReadableAnnotations()(listed)

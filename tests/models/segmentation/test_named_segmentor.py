@@ -30,7 +30,9 @@ def build(kind: str) -> Any:
     config = Config.fromfile(SHAPES / f"{file}.py").model
     if kind in ("EncoderDecoder", "slide"):
         sizes = dict(mode="slide", crop_size=(48, 48), stride=(24, 24))
-        config.update(type="EncoderDecoder", test_cfg=sizes if kind == "slide" else {"mode": "whole"})
+        config.update(
+            type="EncoderDecoder", test_cfg=sizes if kind == "slide" else {"mode": "whole"}
+        )
     model = MODELS.build(config)
     model.init_weights()
     if kind in ("CATSeg", "InfoCLIP"):
@@ -138,7 +140,9 @@ def test_without_config_they_are_taken(segmentor: Any) -> None:
 def test_without_any_names_it_says_how_to_name_some(segmentor: Any) -> None:
     segmentor.cfg = Config({"test_dataloader": {"dataset": {"type": "BaseSegDataset"}}})
     segmentor.dataset_meta = {"classes": get_classes("cityscapes"), "palette": [[0, 0, 0]] * 19}
-    with pytest.raises((RuntimeError, ValueError), match=r"no class names yet|not know its classes"):
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"no class names yet|not know its classes"
+    ):
         predict(segmentor, None)
 
 
