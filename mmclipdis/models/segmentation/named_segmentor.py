@@ -24,8 +24,8 @@ class NamedSegmentor(NamedClasses):
 
     While a model that follows its data set knows no names, a prediction takes them from the test
     data set of its ``cfg``, which mm tools write on the model. A sample with a ``text`` is
-    predicted by the names that it asks for (:mod:`mmclipdis.models.asked_names`), others by the model's.
-    Each result has its names as ``label_names``: label i is called ``label_names[i]``.
+    predicted by the names that it asks for (:mod:`mmclipdis.models.asked_names`), others by the
+    model's. Each result has its names as ``label_names``: label i is called ``label_names[i]``.
     """
 
     def use_metainfo(self, metainfo: Mapping[str, Any]) -> None:
