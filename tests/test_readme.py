@@ -1,7 +1,7 @@
 """The README's three ways to use the package work as they are written there.
 
 Weights cannot be downloaded here, so the tiny CLIP that ships stands for OpenAI's, ShapeScenes for
-the data and a few iterations for 80,000. What is replaced stands in :data:`IN_PLACE_OF`; each of the
+the data and an iteration for 80,000. What is replaced stands in :data:`IN_PLACE_OF`; each of these
 texts must be in the README.
 """
 
@@ -189,8 +189,9 @@ def test_second_way_trained_by_mmengines_runner(own_config: Path) -> None:
     config.work_dir = str(own_config.parent / "trained")
     runner = Runner.from_cfg(config)
     runner.train()
-    start = torch.load(own_config.with_suffix(".pth"), weights_only=True)["state_dict"]
-    now = runner.model.state_dict()
+    untrained = MODELS.build(config.model)
+    untrained.init_weights()
+    start, now = untrained.state_dict(), runner.model.state_dict()
     moved = {name for name in start if not torch.equal(now[name], start[name])}
     assert moved and all(re.search(r"backbone.*[qv]_proj", name) for name in moved)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -11,12 +12,13 @@ import torch
 @contextmanager
 def untraced() -> Iterator[None]:
     """Whatever is computed inside is a constant for ``torch.jit.trace``; else nothing changes."""
-    state = torch._C._get_tracing_state()
+    tracer: Any = torch._C  # its setter is in no type stub
+    state = tracer._get_tracing_state()
     if state is None:
         yield
         return
-    torch._C._set_tracing_state(None)
+    tracer._set_tracing_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        tracer._set_tracing_state(state)

@@ -20,11 +20,11 @@ class VocabularyVisualizer(SegLocalVisualizer):
     """``SegLocalVisualizer`` that paints what the metric counts.
 
     A class is written as its first name ("door", not "door, doors, exit"), in predictions as the
-    sample says that it was asked for (``label_names``), in labels as the data set has it. Where the data set's
-    metainfo has ``background_from=k``, classes from k on are one background, which stays unpainted:
-    labels call it k, and the class of that number is one of its several names. Arguments are those
-    of ``SegLocalVisualizer``; labels may have any number of bits. Photos of one file name are
-    stored under names with their folders.
+    sample says that it was asked for (``label_names``), in labels as the data set has it. Where
+    the data set's metainfo has ``background_from=k``, classes from k on are one background, which
+    stays unpainted: labels call it k, and the class of that number is one of its several names.
+    Arguments are those of ``SegLocalVisualizer``; labels may have any number of bits. Photos of one
+    file name are stored under names with their folders.
     """
 
     @classmethod

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import mmseg
 import numpy as np
 import pytest
@@ -166,6 +167,8 @@ def test_the_test_tool_and_the_confusion_matrix(
     assert list(tmp_path.rglob("shown/**/*.png"))
     if config.stem != "clearclip":  # the rest is alike for all
         return
+    subplots = plt.subplots
+    monkeypatch.setattr(plt, "subplots", lambda **_: subplots())  # it has a foot of paper a class
     run(monkeypatch, "analysis_tools/confusion_matrix.py", config, out, tmp_path / "matrix")
     assert (tmp_path / "matrix" / "confusion_matrix.png").is_file()
 
@@ -190,7 +193,7 @@ def test_the_training_tool_writes_names_into_its_checkpoint(
 def test_browse_dataset_names_the_labels_of_the_config(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    """Also where all classes come from ``metainfo``, of which mmseg's ``METAINFO`` knows nothing."""
+    """Also where all classes come from ``metainfo``, and ``METAINFO`` of mmseg is empty."""
     config = Config.fromfile(SHAPES / "catseg.py")
     dataset = config.train_dataloader.dataset
     dataset.data_root = f"{shapes}/"
@@ -212,7 +215,7 @@ def test_browse_dataset_names_the_labels_of_the_config(
     assert len(list((tmp_path / "drawn").rglob("*.png"))) == 2
 
 
-@pytest.mark.parametrize("config", ["clearclip", "catseg"], indirect=True)
+@pytest.mark.parametrize("config", ["clearclip"], indirect=True)
 def test_flops_are_counted_as_mmsegs_tool_does(config: Path) -> None:
     """(The tool itself ends in a ValueError of mmengine's, for mmseg's own configs as well.)"""
     init_default_scope("mmseg")

@@ -200,6 +200,12 @@ def test_more_pixels_than_float32_can_count() -> None:
     assert int(sum(areas)) == 2**24 + 1
 
 
+def test_results_are_kept_as_mmsegs_test_tool_writes_it() -> None:
+    OpenVocabIoUMetric(output_dir="a", keep_results=True)
+    with pytest.raises(ValueError, match="label maps in output_dir always stay"):
+        OpenVocabIoUMetric(output_dir="a", keep_results=False)
+
+
 def test_a_misspelt_argument_is_refused() -> None:
     with pytest.raises(TypeError, match="iou_metric"):
         OpenVocabIoUMetric(iou_metric=["mIoU"])

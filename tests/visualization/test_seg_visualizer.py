@@ -83,3 +83,24 @@ def test_photos_of_one_name_are_stored_under_names_of_their_own(
         sample = SegDataSample(pred_sem_seg=PixelData(data=labels), metainfo={"img_path": path})
         visualizer.add_datasample("test_a.jpg", WHITE, data_sample=sample, step=0)
     assert stored == ["test_a.jpg", "test_y_a.jpg", "test_e_y_a.jpg", "test_a.jpg"]
+
+
+def test_predictions_are_named_as_asked_and_labels_as_in_the_data_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(cv2, "putText", lambda image, text, *_: texts.append(text) or image)
+    visualizer = VocabularyVisualizer(alpha=0.8)
+    visualizer.dataset_meta = {"classes": ["ground"], "palette": [[9, 9, 9]]}
+    maps = [PixelData(data=torch.full((1, 40, 60), label)) for label in (0, 1)]
+    sample = SegDataSample(gt_sem_seg=maps[0], pred_sem_seg=maps[1])
+    sample.label_names = ["sand", "kite, toy"]
+    view = WHITE.transpose(2, 0, 1).copy().transpose(1, 2, 0)  # as browse_dataset.py gives it
+    visualizer.add_datasample("a", view, sample)
+    assert texts == ["ground", "kite"]
+
+
+def test_without_a_name_each_visualizer_is_a_new_one() -> None:
+    one, other = (VocabularyVisualizer.get_instance(alpha=alpha) for alpha in (0.1, 0.2))
+    assert (one.alpha, other.alpha) == (0.1, 0.2)
+    assert VocabularyVisualizer.get_instance("mine") is VocabularyVisualizer.get_instance("mine")

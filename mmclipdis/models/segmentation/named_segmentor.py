@@ -23,9 +23,9 @@ class NamedSegmentor(NamedClasses):
     """Mixin: predictions by names that are known at last, and that each sample carries.
 
     While a model that follows its data set knows no names, a prediction takes them from the test
-    data set of its ``cfg``, which mm tools write on the model. A sample with a ``text`` is predicted
-    by the names that it asks for (:mod:`mmclipdis.models.asked_names`), others by the model's.
-    Each result has its names as ``label_names``: label i is called ``label_names[i]``.
+    data set of its ``cfg``, which mm tools write on the model. A sample with a ``text`` is
+    predicted by the names that it asks for (:mod:`mmclipdis.models.asked_names`), others by the
+    model's. Each result has its names as ``label_names``: label i is called ``label_names[i]``.
     """
 
     def use_metainfo(self, metainfo: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ class NamedSegmentor(NamedClasses):
             super().use_metainfo(metainfo)
 
     def write_names(self) -> None:
-        """As ``NamedClasses``, in the colours of the config's data set where nothing says others."""
+        """As ``NamedClasses``, in the colours of the config's data set if none are known."""
         if self.label_names() is not None and "palette" not in self._meta():
             found = config_metainfo(getattr(self, "cfg", None)) or {}
             if len(found.get("palette", ())) == len(self.label_names() or ()):

@@ -40,11 +40,11 @@ class OpenVocabSegmentor(WindowSegmentor):
         train_cfg: kept for mmseg's tools; passed on to the head.
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
-        pretrained: None, which mmseg's tools write; weights are named by the backbone's ``init_cfg``.
+        pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
 
     Raises:
-        ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without ``patch_size``, or a head with a projector
-            of another CLIP than the backbone's.
+        ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
+            ``patch_size``, or a head with a projector of another CLIP than the backbone's.
     """
 
     def __init__(

@@ -196,3 +196,13 @@ def test_coloured_maps_are_read_by_their_palette(tmp_path: Path) -> None:
     black = LoadReadableAnnotations(palette=[*palette, [0, 0, 0]])
     sample = {"seg_map_path": str(tmp_path / "a.png"), "reduce_zero_label": False}
     assert black({**sample, "seg_fields": []})["gt_seg_map"].tolist() == [[0, 1, 2, 3, 1]]
+
+
+def test_a_photo_of_no_data_set_has_no_labels_and_one_of_a_data_set_must_have_them() -> None:
+    alone = {"img": np.zeros((2, 2, 3), np.uint8), "img_path": "a.png"}
+    assert LoadReadableAnnotations()({**alone}) == alone
+    listed = {**alone, "seg_fields": [], "reduce_zero_label": False}
+    with pytest.raises(
+        ValueError, match="no label map is named for a.png: set the data set's data_"
+    ):
+        LoadReadableAnnotations()(listed)

@@ -61,7 +61,7 @@ class CATSeg(WindowSegmentor):
         train_cfg: None or empty; CAT-Seg has no such settings.
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg.views.CATSegTestSettings`.
         init_cfg: As in mmseg; a ``Pretrained`` one must hold every parameter.
-        pretrained: None, which mmseg's tools write; weights are named by the encoders' ``init_cfg``.
+        pretrained: None, which mmseg's tools write; the encoders' ``init_cfg`` name weights.
 
     Raises:
         ValueError: Settings that contradict each other, or a bad ``test_cfg``.
