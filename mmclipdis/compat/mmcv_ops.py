@@ -21,13 +21,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from mmclipdis.compat.rows import installed, installed_row
-
 MODULE_NAME = "mmcv._ext"
 
 
 def lite() -> str:
     """Name and version of the mmcv that has no compiled ops."""
+    from mmclipdis.compat.rows import installed, installed_row
+
     package = {"mmcv": installed_row()["mmcv"]}
     name, version = next(iter(installed(package).items()), ("mmcv", ""))
     return f"{name} {version}".strip()
@@ -35,6 +35,8 @@ def lite() -> str:
 
 def compile_command() -> str:
     """The commands that put an mmcv with compiled ops in its place."""
+    from mmclipdis.compat.rows import installed_row
+
     package = installed_row()["mmcv"]
     names, full = package.distributions, package.distributions[-1]
     fresh = " --no-cache-dir" if len(names) == 1 else ""  # pip keeps the wheel without ops
