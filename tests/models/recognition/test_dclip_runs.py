@@ -131,14 +131,8 @@ def test_a_checkpoint_is_tested_with_the_clip_that_it_leaves_out(
     metrics = run_test([str(config), path, *options(config.parent / "test")])
     assert metrics["mAP"] == pytest.approx(validated, abs=1e-9)
     broken = ["model.encoder.init_cfg=None", "randomness.seed=5"]
-    with (
-        pytest.warns(UserWarning, match="random CLIP: model.encoder.init_cfg name no weights"),
-        pytest.raises(ValueError, match=r"trained on a CLIP with other weights .*init_cfg=dict\("),
-    ):
+    with pytest.raises(RuntimeError, match=r"weights of CLIPViT are random: its init_cfg is None"):
         run_test([str(config), path, *options(config.parent / "random", *broken)])
-    broken.append("model.projectors.any_arch=True")
-    other = run_test([str(config), path, *options(config.parent / "any", *broken)])
-    assert abs(other["mAP"] - validated) > 1
 
 
 def test_out_writes_the_scores_of_all_images(config: Path, trained: tuple[Path, float]) -> None:
