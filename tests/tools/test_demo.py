@@ -24,6 +24,7 @@ def commands(monkeypatch, tmp_path):
         monkeypatch.setattr(demo, step, lambda *_: {**METRICS, "seconds": 3.04999})
     monkeypatch.setattr(demo, "picture_sheet", lambda *_: "sheet.png")
     monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.setattr(demo, "RESULTS", tmp_path / "results")
     return called
 
 
