@@ -22,7 +22,7 @@ def test_what_is_sound_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (gzip.compress(b"{}"), r"compressed \(gzip\); unpack it"),
+        (gzip.compress(b"{}", mtime=0), r"compressed \(gzip\); unpack it"),
         (bz2.compress(b"{}"), r"compressed \(bzip2\); unpack it"),
         (b"[" * 100_000, "is no json"),
         (b"", "is no json"),
