@@ -15,7 +15,9 @@ import yaml
 from tests.paths import ROOT
 
 CONFIGS = ROOT / "configs"
-FOLDERS = sorted({path.parent for path in CONFIGS.glob("*/*.py")} - {CONFIGS / "_base_"})
+#: Folders without models of their own: parts of configs, and templates for other people's data.
+PARTS = {CONFIGS / "_base_", CONFIGS / "own_data"}
+FOLDERS = sorted({path.parent for path in CONFIGS.glob("*/*.py")} - PARTS)
 MEASURED_HERE = ("camvid", "shapes")
 #: Numbers of a config's comment that are no results.
 SETTINGS = re.compile(

@@ -27,7 +27,7 @@ from mmdet.models.layers import multiclass_nms
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from mmclipdis.engine.random_weights import take_as_meant
@@ -45,6 +45,7 @@ def build(config: Config) -> Any:
     Args:
         config: With ``model`` as in configs/_base_/models.
     """
+    init_default_scope("mmdet")
     model = config.model
     model.backbone.encoder.pop("init_cfg", None)
     head = model.roi_head.bbox_head
@@ -53,7 +54,7 @@ def build(config: Config) -> Any:
         head.text_embeddings = str(Path(folder) / "text.pt")
         torch.save(torch.randn(2, head.fc_out_channels), head.text_embeddings)
         head.vocabulary, head.background = ["thing"], "background"
-        built = MODELS.build({**model, "type": "mmdet.FViT"}).eval()
+        built = MODELS.build(model).eval()
     take_as_meant(built)
     return built
 

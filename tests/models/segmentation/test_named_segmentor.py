@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import get_classes, get_palette
 
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models.segmentation.named_segmentor import config_metainfo
 from tests.models.segmentation.fakes import NAMES, make_segmentor
 from tests.paths import ROOT
@@ -35,6 +36,7 @@ def build(kind: str) -> Any:
         )
     model = MODELS.build(config)
     model.init_weights()
+    take_as_meant(model)
     if kind in ("CATSeg", "InfoCLIP"):
         model.test_cfg = {"mode": "whole"}
     return model.eval()
