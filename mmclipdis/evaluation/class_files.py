@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from mmclipdis.utils.whole_files import make_folder, write_text
 
 Columns = Mapping[str, ArrayLike]
+#: With these a cell of a spreadsheet starts to calculate.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class ClassFiles:
@@ -125,7 +127,11 @@ def scalars(columns: Columns, names: Sequence[str]) -> dict[str, float]:
 
 
 def table_text(columns: Columns, names: Sequence[str]) -> str:
-    """CSV with a row a class; names are quoted where they must be, floats have four decimals."""
+    """CSV with a row a class; names are quoted where they must be, floats have four decimals.
+
+    A name that a spreadsheet would take for a formula (``=...``, ``+``, ``-``, ``@``) gets an
+    apostrophe in front: names come from files that anybody may have made.
+    """
     cells = [[_cell(value) for value in np.asarray(values).tolist()] for values in columns.values()]
     return _csv([["class", *columns], *([name, *row] for name, *row in zip(names, *cells))])
 
@@ -138,8 +144,23 @@ def matrix_text(matrix: NDArray[np.int64], rows: Sequence[str], columns: Sequenc
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([_no_formula(c) for c in row] for row in rows)
     return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """The cell with an apostrophe in front where it would calculate; numbers stay as they are."""
+    if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell):
+        return f"'{cell}"
+    return cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _cell(value: object) -> object:
