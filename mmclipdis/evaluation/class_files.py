@@ -31,8 +31,9 @@ class ClassFiles:
             visualizer (``TensorboardVisBackend``, ...).
 
     Raises:
-        ValueError: nothing is to be written, or a file has an ending of another kind.
-        OSError: a folder cannot be made.
+        ValueError: nothing is to be written, a file has an ending of another kind, or two results
+            have one file.
+        OSError: a folder cannot be made, or stands where a file is to be written.
     """
 
     def __init__(
@@ -57,8 +58,13 @@ class ClassFiles:
                 from mmclipdis.utils.figures import check_picture_name  # matplotlib takes a while
 
                 check_picture_name(path)
-        for path in (*self.matrices, *filter(None, [self.table])):
-            make_folder(path.parent)  # not after hours
+        files = [*filter(None, [self.table]), *self.matrices]
+        for place, path in enumerate(files):  # not after hours
+            if path in files[:place]:
+                raise ValueError(f"two results would be written to {str(path)!r}; name two files")
+            if path.is_dir():
+                raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it")
+            make_folder(path.parent)
 
     def write(
         self,

@@ -153,6 +153,17 @@ def test_names_are_no_formulas_of_a_spreadsheet() -> None:
     assert matrix_text(np.array([[1]]), ["=a"], ["=a"]).splitlines()[1] == "'=a,1"
 
 
+def test_two_results_in_one_file_and_a_folder_are_refused_at_once(tmp_path: Path) -> None:
+    one, folder = str(tmp_path / "a.csv"), tmp_path / "b.csv"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="two results would be written to .*a.csv"):
+        SegClassReport(one, one)
+    with pytest.raises(ValueError, match="two results"):
+        SegClassReport(confusion_matrix=[one, one])
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
+        SegClassReport(str(folder))
+
+
 def _report(rank: int, folder: str, count: int, world: int = 2) -> None:
     """Both reports, of the samples that this rank has: 0, 2, 4 of rank 0 as samplers deal them."""
     where = f"{folder}/{world}"
