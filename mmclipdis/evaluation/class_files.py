@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from mmclipdis.utils.whole_files import make_folder, write_text
 
 Columns = Mapping[str, ArrayLike]
+#: With these a cell of a spreadsheet starts to calculate.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class ClassFiles:
@@ -29,8 +31,9 @@ class ClassFiles:
             visualizer (``TensorboardVisBackend``, ...).
 
     Raises:
-        ValueError: nothing is to be written, or a file has an ending of another kind.
-        OSError: a folder cannot be made.
+        ValueError: nothing is to be written, a file has an ending of another kind, or two results
+            have one file.
+        OSError: a folder cannot be made, or stands where a file is to be written.
     """
 
     def __init__(
@@ -55,8 +58,13 @@ class ClassFiles:
                 from mmclipdis.utils.figures import check_picture_name  # matplotlib takes a while
 
                 check_picture_name(path)
-        for path in (*self.matrices, *filter(None, [self.table])):
-            make_folder(path.parent)  # not after hours
+        files = [*filter(None, [self.table]), *self.matrices]
+        for place, path in enumerate(files):  # not after hours
+            if path in files[:place]:
+                raise ValueError(f"two results would be written to {str(path)!r}; name two files")
+            if path.is_dir():
+                raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it")
+            make_folder(path.parent)
 
     def write(
         self,
@@ -125,7 +133,11 @@ def scalars(columns: Columns, names: Sequence[str]) -> dict[str, float]:
 
 
 def table_text(columns: Columns, names: Sequence[str]) -> str:
-    """CSV with a row a class; names are quoted where they must be, floats have four decimals."""
+    """CSV with a row a class; names are quoted where they must be, floats have four decimals.
+
+    A name that a spreadsheet would take for a formula (``=...``, ``+``, ``-``, ``@``) gets an
+    apostrophe in front: names come from files that anybody may have made.
+    """
     cells = [[_cell(value) for value in np.asarray(values).tolist()] for values in columns.values()]
     return _csv([["class", *columns], *([name, *row] for name, *row in zip(names, *cells))])
 
@@ -138,8 +150,23 @@ def matrix_text(matrix: NDArray[np.int64], rows: Sequence[str], columns: Sequenc
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([_no_formula(c) for c in row] for row in rows)
     return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """The cell with an apostrophe in front where it would calculate; numbers stay as they are."""
+    if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell):
+        return f"'{cell}"
+    return cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _cell(value: object) -> object:

@@ -24,6 +24,7 @@ from mmclipdis.evaluation.class_files import matrix_text, scalars, table_text
 from mmclipdis.evaluation.confusion_figure import confusion_picture, most_confused, row_shares
 from mmclipdis.evaluation.seg_class_report import class_scores
 from tests.datasets.detection.files import lvis, save
+from tests.ranks import run_ranks
 
 CLASSES = ("sky", 'a "b", c', "dog")
 GROUPS = {"base": ("sky", "dog"), "novel": ('a "b", c',), "things": ("dog",)}
@@ -141,6 +142,50 @@ def test_cells_without_number_are_empty_and_none_are_scalars() -> None:
     assert table_text(columns, ["a,b", "ü"]) == 'class,group,n,IoU\n"a,b",base,1,0.3333\nü,,2,\n'
     assert scalars(columns, ["a,b", "ü"]) == {"IoU/a,b": pytest.approx(1 / 3)}
     assert matrix_text(np.array([[1, 2]]), ["a"], ["a", "b"]).splitlines()[1] == "a,1,2"
+
+
+def test_names_are_no_formulas_of_a_spreadsheet() -> None:
+    names = ["=1+2", "@x", "-cmd", "a=b", "-1"]
+    text = table_text({"n": np.array([-1.5] * 5)}, names)
+    cells = [line.split(",") for line in text.splitlines()[1:]]
+    assert [name for name, _ in cells] == ["'=1+2", "'@x", "'-cmd", "a=b", "-1"]
+    assert {number for _, number in cells} == {"-1.5000"}
+    assert matrix_text(np.array([[1]]), ["=a"], ["=a"]).splitlines()[1] == "'=a,1"
+
+
+def test_two_results_in_one_file_and_a_folder_are_refused_at_once(tmp_path: Path) -> None:
+    one, folder = str(tmp_path / "a.csv"), tmp_path / "b.csv"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="two results would be written to .*a.csv"):
+        SegClassReport(one, one)
+    with pytest.raises(ValueError, match="two results"):
+        SegClassReport(confusion_matrix=[one, one])
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
+        SegClassReport(str(folder))
+
+
+def _report(rank: int, folder: str, count: int, world: int = 2) -> None:
+    """Both reports, of the samples that this rank has: 0, 2, 4 of rank 0 as samplers deal them."""
+    where = f"{folder}/{world}"
+    boxes = detections()[1]
+    for kind, samples, meta in (("seg", maps(6, 3), {"classes": CLASSES}), ("det", boxes, META)):
+        files = (f"{where}/{kind}.csv", f"{where}/{kind}_m.csv")
+        json_file = Path(folder, "a.json")
+        report = SegClassReport(*files) if kind == "seg" else DetClassReport(str(json_file), *files)
+        report.dataset_meta = meta
+        own = [samples[i % count] for i in range(rank, -(-count // world) * world, world)]
+        report.process({}, own)
+        assert report.evaluate(count) == {}
+
+
+@pytest.mark.parametrize("count", [6, 5], ids=["even", "one sample twice"])
+def test_two_processes_write_what_one_does(tmp_path: Path, count: int) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(detections()[0]))
+    _report(0, str(tmp_path), count, world=1)
+    run_ranks(_report, 2, str(tmp_path), count)
+    written = {file.name: file.read_text() for file in (tmp_path / "1").iterdir()}
+    assert len(written) == 4
+    assert written == {file.name: file.read_text() for file in (tmp_path / "2").iterdir()}
 
 
 def test_shares_and_confusions_leave_the_diagonal_and_empty_rows_out() -> None:
