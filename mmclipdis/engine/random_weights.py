@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -245,7 +246,12 @@ def _lacking(drawn: Drawn) -> str:
 
 def _load(part: Any, drawn: Drawn) -> None:
     own = dict(part.get_submodule(drawn.where).named_parameters())
-    with torch.inference_mode(False), torch.no_grad():
+    device = next(iter(own.values())).device.type
+    with ExitStack() as exact:
+        exact.enter_context(torch.inference_mode(False))
+        exact.enter_context(torch.no_grad())
+        for place in {"cpu", device}:  # not in the mixed precision of the pass that asks for them
+            exact.enter_context(torch.autocast(place, enabled=False))
         kept = {name: own[name].detach().clone() for name in drawn.came}
         part.is_init = False
         part.init_weights()

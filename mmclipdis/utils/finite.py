@@ -153,4 +153,5 @@ def _values(value: Tensor) -> Tensor:
 def _sums(values: list[Tensor]) -> Tensor:
     # many halves sum up to infinity, their maximum is one of them; else the sum is 4 times faster
     half = values[0].dtype == torch.float16
-    return torch.stack(torch._foreach_norm(values, torch.inf if half else 1))
+    with torch.autocast(values[0].device.type, enabled=False):  # which stacks no halves on a CPU
+        return torch.stack(torch._foreach_norm(values, torch.inf if half else 1))

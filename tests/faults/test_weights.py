@@ -50,12 +50,14 @@ def photo(data: Path) -> str:
     return str(min((data / "images/val").glob("*.png")))
 
 
-def test_init_model_without_a_checkpoint_answers_with_clip(sound_shapes: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_init_model_without_a_checkpoint_answers_with_clip(sound_shapes: Path, mixed: bool) -> None:
     model = init_model(config("clearclip", sound_shapes), None, device="cpu")
     model.set_vocabulary(NAMES)
     expected = loaded()
     expected.cfg = model.cfg
-    one, two = (inference_model(each, photo(sound_shapes)) for each in (model, expected))
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        one, two = (inference_model(each, photo(sound_shapes)) for each in (model, expected))
     assert torch.equal(one.pred_sem_seg.data, two.pred_sem_seg.data)
     for name, value in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name

@@ -17,11 +17,15 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("place", [0, 70_000])
-def test_one_broken_value_is_found(value: float, dtype: torch.dtype, place: int) -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_one_broken_value_is_found(
+    value: float, dtype: torch.dtype, place: int, mixed: bool
+) -> None:
     broken = torch.ones(70_001, dtype=dtype)
     broken[place] = value
     entries = [("a", torch.ones(3)), ("b.c", broken), ("d", broken)]
-    assert first_nonfinite(entries) == "b.c (1 of 70001 values)"
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        assert first_nonfinite(entries) == "b.c (1 of 70001 values)"
 
 
 @pytest.mark.parametrize(
