@@ -41,10 +41,6 @@ class NamedClasses:
     def dataset_meta(self, metainfo: Mapping[str, Any] | None) -> None:
         """Take the names of a checkpoint or of a data set, see :meth:`use_metainfo`."""
         known = {key: _plain(value) for key, value in (metainfo or {}).items()}
-        if not isinstance(known.get("palette", ""), str | None):
-            known["palette"] = [
-                tuple(colour) for colour in known["palette"]
-            ]  # mmdet draws no lists
         self.__dict__["_dataset_meta"] = known  # a dict of its own: METAINFO belongs to its class
         self.use_metainfo(known)
         self.write_names()
@@ -72,7 +68,7 @@ class NamedClasses:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return tuple(value.tolist()) if isinstance(value, np.ndarray) else value
 
 
 def write_names_into(meta: MutableMapping[str, Any], names: Sequence[str]) -> None:

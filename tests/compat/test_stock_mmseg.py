@@ -149,7 +149,7 @@ def test_init_model_and_inference_model(config: Path, shapes: Path, weights: str
     assert inference_model(model, photo).pred_sem_seg.shape == result.pred_sem_seg.shape
     drawn = show_result_pyplot(model, photo, result, show=False)
     assert drawn.shape == (*result.pred_sem_seg.shape, 3)
-    assert model.dataset_meta["palette"] == [tuple(c) for c in PALETTE]
+    assert model.dataset_meta["palette"] == [list(c) for c in PALETTE]
     model.set_vocabulary(["grass", "kite"])
     result = inference_model(model, photo)
     show_result_pyplot(model, photo, result, show=False)
