@@ -24,6 +24,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 
+from mmclipdis.utils.tracing import untraced
+
 #: ``init_cfg`` of a part for which nobody names a source. None says that there shall be none.
 NO_SOURCE: Mapping[str, Any] = {}
 
@@ -98,13 +100,11 @@ def is_random(part: nn.Module) -> bool:
     drawn: Drawn | None = getattr(part, "_drawn", None)
     if drawn is None:
         return False
-    own = dict(part.get_submodule(drawn.where).named_parameters())
-    for name, before in drawn.samples.items():
-        if name in own and name not in drawn.came:
-            now = _sample(own[name])
-            if not torch.equal(now, before.to(now.dtype)):
-                _remember(part, None)
-                return False
+    asked, others = _set_otherwise(part, drawn)
+    # a training moves what has gradients; whoever sets weights by hand may have set a few of them
+    if others and (drawn.must_train or others == asked):
+        _remember(part, None)
+        return False
     return True
 
 
@@ -128,20 +128,25 @@ def before_use(part: nn.Module) -> None:
     """See to the weights of a part that is about to be used; costs nothing once they are there.
 
     Those that a ``Pretrained`` ``init_cfg`` names are loaded, in every process, on the device and
-    in the type of the part; what a checkpoint has brought stays. Without a source a part that is
-    being trained starts from random weights. (A trace, as of ``get_flops.py``, counts operations
-    and neither loads nor stops.)
+    in the type of the part; what a checkpoint or a hand has brought stays. Without a source a part
+    that is being trained starts from random weights. (A trace, as of ``get_flops.py``, counts
+    operations and neither loads nor stops; it warns, since what it leaves may be used.)
 
     Raises:
         RuntimeError: the part was built with ``init_cfg=None``, and no weights have come.
         FileNotFoundError, ValueError: those of ``init_cfg`` do not exist or do not fit.
     """
     drawn: Drawn | None = getattr(part, "_drawn", None)
-    if drawn is None or torch.jit.is_tracing():
+    if drawn is None:
+        return
+    if torch.jit.is_tracing():
+        _warn_of_a_trace(part)
         return
     if pretrained(part):
         # DDP hands out the random weights of the first process: other values say nothing there
-        if get_world_size() > 1 or is_random(part):
+        in_group = get_world_size() > 1
+        if in_group or is_random(part):
+            drawn.came |= set() if in_group else _set_otherwise(part, drawn)[1]
             _load(part, drawn)
         return
     if drawn.must_train or not is_random(part):  # see check_weights()
@@ -230,8 +235,16 @@ def _load_sources(model: nn.Module) -> None:
                 before_use(module)
             continue
         parts = [part for part in module.modules() if "_drawn" in part.__dict__]
-        if parts and all(is_random(part) and not part.__dict__["_drawn"].came for part in parts):
+        if parts and all(_is_untouched(part) for part in parts):
             module.init_weights()
+
+
+def _is_untouched(part: nn.Module) -> bool:
+    """Whether nothing has come to a part; other values in a group may be those of rank 0."""
+    drawn: Drawn | None = part.__dict__["_drawn"]
+    if drawn is None or drawn.came:
+        return False
+    return get_world_size() > 1 or not _set_otherwise(part, drawn)[1]
 
 
 def _lacking(drawn: Drawn) -> str:
@@ -242,6 +255,26 @@ def _lacking(drawn: Drawn) -> str:
         f"the checkpoint has no {lacking[0]} of the right shape, and {len(lacking)} such of "
         f"{len(drawn.names)}"
     )
+
+
+def _warn_of_a_trace(part: nn.Module) -> None:
+    with untraced():
+        random = is_random(part)
+    if random:
+        warnings.warn(
+            f"{type(part).__name__} is traced with random weights: enough to count operations; "
+            "before an export load weights, model.init_weights() or a checkpoint",
+            stacklevel=3,
+        )
+
+
+def _set_otherwise(part: nn.Module, drawn: Drawn) -> tuple[set[str], set[str]]:
+    """What no checkpoint brought of the parameters with samples; and those with other values."""
+    own = dict(part.get_submodule(drawn.where).named_parameters())
+    asked = {name for name in drawn.samples if name in own and name not in drawn.came}
+    now = {name: _sample(own[name]) for name in asked}
+    same = {name for name in asked if torch.equal(now[name], drawn.samples[name].to(now[name]))}
+    return asked, asked - same
 
 
 def _load(part: Any, drawn: Drawn) -> None:

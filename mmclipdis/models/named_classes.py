@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mmclipdis.utils.names import name_list
 from mmclipdis.visualization import class_palette
 
@@ -38,8 +40,9 @@ class NamedClasses:
     @dataset_meta.setter
     def dataset_meta(self, metainfo: Mapping[str, Any] | None) -> None:
         """Take the names of a checkpoint or of a data set, see :meth:`use_metainfo`."""
-        self.__dict__["_dataset_meta"] = dict(metainfo or {})  # METAINFO belongs to its class
-        self.use_metainfo(metainfo or {})
+        known = {key: _plain(value) for key, value in (metainfo or {}).items()}
+        self.__dict__["_dataset_meta"] = known  # a dict of its own: METAINFO belongs to its class
+        self.use_metainfo(known)
         self.write_names()
 
     def use_metainfo(self, metainfo: Mapping[str, Any]) -> None:
@@ -62,6 +65,10 @@ class NamedClasses:
     def _meta(self) -> dict[str, Any]:
         meta: dict[str, Any] = self.__dict__.setdefault("_dataset_meta", {})
         return meta
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value.tolist()) if isinstance(value, np.ndarray) else value
 
 
 def write_names_into(meta: MutableMapping[str, Any], names: Sequence[str]) -> None:

@@ -304,24 +304,55 @@ def test_a_part_that_must_be_trained_loads_its_own_source_at_any_use(
         assert holds(model.part, of(source))
 
 
-def test_a_trace_counts_and_loads_nothing(source: dict[str, str]) -> None:
+def test_what_a_hand_has_set_of_a_part_stays_and_the_rest_is_loaded(
+    source: dict[str, str],
+) -> None:
+    mine = nn.Linear(4, 2)
+
+    def set_some(part: Part) -> Model:
+        part.inner[2].load_state_dict(mine.state_dict())  # a load that only this module sees
+        return Model(part).eval()
+
+    model = set_some(Part(source))
+    model(X)
+    assert holds(model.part, {**of(source), **mine.state_dict(prefix="inner.2.")})
+    with pytest.raises(RuntimeError, match="weights of Part are random"):
+        set_some(Part(None))(X)
+    with pytest.warns(UserWarning, match="Part uses random weights"):
+        set_some(Part())(X)
+
+
+def test_a_trace_counts_and_loads_nothing_and_says_so(source: dict[str, str]) -> None:
     for part in (Part(source), Part(None)):
         before = copy.deepcopy(part.state_dict())
-        torch.jit.trace(part.eval(), X, check_trace=False)
+        with pytest.warns(UserWarning, match="Part is traced with random weights: enough to"):
+            torch.jit.trace(part.eval(), X, check_trace=False)
         assert holds(part, before)
+    loaded = Part(None).eval()
+    loaded.load_state_dict(of(source))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        torch.jit.trace(loaded, X, check_trace=False)
     with pytest.raises(RuntimeError, match="are random"):
         part(X)
 
 
-def loads_in_a_group(rank: int, source: dict[str, str]) -> bool:
+def loads_in_a_group(rank: int, source: dict[str, str], of_model: bool) -> bool:
     torch.manual_seed(rank)
-    model = Model(Part(source))
+    model = Model(Part() if of_model else Part(source))
+    if of_model:
+        model.init_cfg = source
     wrapped = nn.parallel.DistributedDataParallel(model)  # hands out the weights of rank 0
     wrapped.eval()
     with torch.no_grad():
         wrapped(X)
-    return holds(model.part, of(source))
+    return holds(model if of_model else model.part, of(source))
 
 
-def test_every_process_of_a_group_loads(source: dict[str, str]) -> None:
-    assert run_ranks(loads_in_a_group, 2, source) == [True, True]
+@pytest.mark.parametrize("of_model", [False, True])
+def test_every_process_of_a_group_loads(
+    source: dict[str, str], tmp_path: Path, of_model: bool
+) -> None:
+    if of_model:
+        torch.save(Model(Part()).state_dict(), source["checkpoint"])
+    assert run_ranks(loads_in_a_group, 2, source, of_model) == [True, True]

@@ -78,14 +78,17 @@ def check_training_names(
 
 
 def colours_for(meta: MutableMapping[str, Any], count: int) -> None:
-    """See that the palette of a ``dataset_meta`` has a colour for each of ``count`` names."""
+    """See that the palette of a ``dataset_meta`` has a colour for each of ``count`` names.
+
+    Each is a tuple then, since mmdet draws a list as several colours.
+    """
     palette = meta.get("palette")
     if isinstance(palette, str):
         if count > _COLOURS.get(palette, count):
             meta["palette"] = "random"
-    elif isinstance(palette, list) and len(palette) < count:
-        more = [tuple(colour) for colour in class_palette(count)]
-        meta["palette"] = [*palette, *more[len(palette) :]]
+    elif palette and isinstance(palette[0], Sequence):
+        more = class_palette(count)[len(palette) :]
+        meta["palette"] = [tuple(colour) for colour in (*palette, *more)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -66,6 +66,20 @@ def test_a_dataset_meta_is_the_vocabulary_with_its_flags() -> None:
     assert all(same(a, b) for a, b in zip(predict(model), predict(told)))
 
 
+@pytest.mark.parametrize("palette", [np.full((3, 3), 7), [[7, 7, 7]], [(7, 7, 7)] * 9])
+def test_arrays_and_lists_of_a_dataset_meta_name_and_draw_as_tuples_do(palette: Any) -> None:
+    model = fresh()
+    model.dataset_meta = {"classes": np.array(CLASSES[:2]), "palette": palette}
+    assert model.dataset_meta["classes"] == CLASSES[:2] == model.vocabulary.class_names
+    sample = batch(model, False)["data_samples"][0]
+    sample.pred_instances = predict(model)[0]
+    assert len(model.dataset_meta["palette"]) == 2 and len(sample.pred_instances)
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = model.dataset_meta
+    image = np.zeros((64, 64, 3), np.uint8)
+    visualizer.add_datasample("a", image, sample, draw_gt=False, pred_score_thr=0.0)
+
+
 def test_the_hook_and_a_dataset_meta_do_the_same() -> None:
     class Data:
         metainfo = META
