@@ -36,7 +36,7 @@ model = dict(
     ),
     neck=dict(type="FPN", in_channels=[160] * 4, out_channels=32, num_outs=5, norm_cfg=norm_cfg),
     rpn_head=dict(
-        type="RPNHead",
+        type="FViTRPNHead",  # stock layers; proposals in fp32 under AMP
         in_channels=32,
         feat_channels=32,
         anchor_generator=dict(

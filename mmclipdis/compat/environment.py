@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -105,6 +106,20 @@ def _import(name: str, remedy: str) -> ModuleType | Trouble:
 def _unimportable(name: str, error: Exception, remedy: str) -> Trouble:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return Trouble(f"{name} cannot be imported ({reason})", remedy, stops=True, error=error)
+
+
+def home_troubles() -> Iterator[Trouble]:
+    """No home folder, as in a container with a user that it does not know."""
+    try:
+        Path.home()
+    except RuntimeError as error:
+        yield Trouble(
+            "there is no home folder, where torch, huggingface_hub and mmclipdis keep files: HOME "
+            f"is not set and user {os.getuid()} is unknown",
+            "set it to a folder that can be written: export HOME=/tmp",
+            stops=True,
+            error=error,
+        )
 
 
 def torch_troubles() -> Iterator[Trouble]:
@@ -249,6 +264,7 @@ def version_troubles() -> Iterator[Trouble]:
 
 #: In this order, since what one of them finds may be the echo of what stands before it.
 CHECKS: tuple[Callable[[], Iterator[Trouble]], ...] = (
+    home_troubles,
     torch_troubles,
     torchvision_troubles,
     row_troubles,

@@ -7,6 +7,7 @@ import functools
 import importlib
 import io
 import logging
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,11 +18,13 @@ def import_fork_quietly() -> None:
     """Import the fork's mmseg and mmdet without what they print; does nothing without the fork.
 
     They say on stdout, in the midst of what a tool prints, that a package of their makers is
-    missing. Anything else that they print comes through.
+    missing, and warn of another that one of mmdet's metrics needs. All else comes through.
     """
     for module in installed_modules():
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "faster_coco_eval is not installed")
             importlib.import_module(f"{module}.datasets")
+            importlib.import_module(f"{module}.evaluation")
         for line in printed.getvalue().splitlines():
             if "Could not import OneDL" not in line:
                 print(line)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmclipdis.compat.environment import CHECKS as AT_IMPORT
+from mmclipdis.compat.environment import home_troubles
 from mmclipdis.compat.rows import UPSTREAM, installed, release, version_of
 from mmclipdis.compat.trouble import Trouble
 
@@ -185,6 +186,8 @@ def find_troubles() -> list[Trouble]:
     found: list[Trouble] = []
     for check in CHECKS:
         found += [one for one in _looked_at(check) if not _is_echo(one, found)]
+        if found and check is home_troubles:
+            return found  # of which all others would be an echo
     if not any(one.stops for one in found):
         found += _looked_at(import_troubles)
     if not any(one.stops for one in found):

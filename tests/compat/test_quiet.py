@@ -25,6 +25,7 @@ def test_a_segmentor_is_built_without_a_word() -> None:
     done = run_code(CODE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and "Initialized" not in done.stderr
+    assert "is not installed" not in done.stderr  # of parts of the fork
 
 
 def test_the_log_file_of_a_run_has_the_list(

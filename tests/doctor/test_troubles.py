@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from mmclipdis.compat import IncompatibleEnvironmentError, check_environment
+from mmclipdis.compat.environment import home_troubles
 from mmclipdis.compat.trouble import Trouble
 from mmclipdis.doctor import troubles
 from mmclipdis.doctor.troubles import (
@@ -212,6 +214,21 @@ def test_troubles_of_the_import_are_told_too_and_those_that_stop_first(
         "but is installed (wheel) in",
     ):
         assert part in text
+
+
+def test_a_user_without_a_home_is_told_of_that_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*names: object) -> Any:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    (trouble,) = find_troubles()
+    assert trouble.stops and "HOME is not set and user" in trouble.what
+    assert trouble.remedy.endswith("export HOME=/tmp")
+    with pytest.raises(IncompatibleEnvironmentError, match="^there is no home folder"):
+        check_environment()
+    monkeypatch.setenv("HOME", "/tmp")
+    assert list(home_troubles()) == []
 
 
 def test_a_check_that_fails_itself_is_a_trouble_and_not_the_end(

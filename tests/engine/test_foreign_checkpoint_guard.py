@@ -172,6 +172,6 @@ def test_stock_heads_must_be_trained_and_ours_without_parameters_need_not():
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = DETECTION.build(Config.fromfile(shapes / "fvit.py").model)
     with pytest.raises(
-        ValueError, match=r"rpn_head \(RPNHead\), roi_head.bbox_head \(FViTBBoxHead"
+        ValueError, match=r"rpn_head \(FViTRPNHead\), roi_head.bbox_head \(FViTBBoxHead"
     ):
         check_trained(detector)

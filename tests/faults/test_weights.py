@@ -151,8 +151,8 @@ def test_a_detector_without_a_checkpoint_detects_nothing(
     model = init_detector(config("fvit", sound_shapes), None, device="cpu")
     model.set_vocabulary(THINGS, ())
     raises(
-        r"^no weights for backbone \(FViTBackbone\), neck \(FPN\), rpn_head \(RPNHead\), roi_head "
-        r"\(FViTRoIHead\) of FViT: these must have been trained",
+        r"^no weights for backbone \(FViTBackbone\), neck \(FPN\), rpn_head \(FViTRPNHead\), "
+        r"roi_head \(FViTRoIHead\) of FViT: these must have been trained",
         inference_detector,
         model,
         photo(sound_shapes),

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.attention import run_block
 from mmclipdis.clip.towers.readout import READOUTS
-from tests.tiny import tiny_arch, tiny_eva_arch
+from tests.tiny import tiny_arch, tiny_eva_arch, tiny_resnet_arch
 
 PRESETS = {
     "CLIPViT": ("vanilla", "legacy"),
@@ -69,6 +69,24 @@ def test_out_indices_give_blocks_and_map_in_order():
     torch.testing.assert_close(deep, reference["image_intermediates"][1], atol=1e-5, rtol=0)
     only_blocks = build(out_indices=(1, -1))
     assert [m.shape[1] for m in only_blocks(images)] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        *(dict(type=kind, arch=arch) for kind in sorted(PRESETS) for arch in ARCHS.values()),
+        dict(type="CLIPResNet", arch=tiny_resnet_arch()),
+    ],
+    ids=lambda backbone: backbone["type"],
+)
+def test_maps_lie_in_memory_like_those_of_convolutions(backbone):
+    """Compiled ops of mmcv, and convolutions behind, take the layout that they are given."""
+    out_indices = (2, "map") if backbone["type"] == "CLIPResNet" else (3, "map", -1)
+    for maps in (
+        MODELS.build(dict(backbone, out_indices=out_indices))(torch.randn(2, 3, 64, 64)),
+        MODELS.build(dict(backbone, out_indices=out_indices[:1]))(torch.randn(2, 3, 64, 64)),
+    ):
+        assert all(one.is_contiguous() for one in maps)
 
 
 def test_blocks_behind_the_last_one_asked_are_not_run():

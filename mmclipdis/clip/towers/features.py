@@ -32,5 +32,9 @@ class DenseFeatures:
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Reshape row-major patch tokens ``(B, h*w, D)`` to a map ``(B, D, h, w)``."""
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+    """Reshape row-major patch tokens ``(B, h*w, D)`` to a map ``(B, D, h, w)``.
+
+    Its memory is laid out like that of any map, since convolutions hand on the layout of what they
+    are given, and mmcv's compiled ops (RoIAlign among them) read memory without looking at strides.
+    """
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid).contiguous()

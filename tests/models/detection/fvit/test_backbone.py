@@ -255,6 +255,7 @@ def test_a_stock_fpn_stands_on_the_levels():
 
     backbone, neck = build().train(), FPN([32] * 4, 16, num_outs=5, norm_cfg=dict(type="BN"))
     maps = neck(backbone(photos(64, 96))[:4])
+    assert all(m.is_contiguous() for m in maps)  # mmcv's compiled RoIAlign asks for no strides
     assert [tuple(m.shape[-2:]) for m in maps] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
     sum(m.square().mean() for m in maps).backward()
     trained = [p for p in (*backbone.parameters(), *neck.parameters()) if p.requires_grad]
