@@ -164,8 +164,13 @@ def objectness_of(proposals: Sequence[InstanceData]) -> Tensor:
 
 
 def _fp32(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Levels in float32, or float64 if they are that."""
-    return tuple(level.to(torch.promote_types(level.dtype, torch.float32)) for level in levels)
+    """Levels in float32, or float64 if they are that, and not with channels last in memory.
+
+    mmcv's compiled RoIAlign reads such memory as if it were in the usual order.
+    """
+    return tuple(
+        level.to(torch.promote_types(level.dtype, torch.float32)).contiguous() for level in levels
+    )
 
 
 def check_test_cfg(cfg: Mapping[str, Any]) -> None:

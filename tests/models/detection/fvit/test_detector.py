@@ -308,3 +308,19 @@ def test_words_of_the_background_share_its_column():
     together = head.classify(regions).softmax(dim=1)
     torch.testing.assert_close(together[:, :-1], apart[:, :-2])
     torch.testing.assert_close(together[:, -1], apart[:, -2:].sum(dim=1))
+
+
+def test_regions_are_cut_from_levels_that_are_in_order_in_memory(monkeypatch):
+    model = build().eval()  # the compiled roi_align of mmcv reads other levels wrongly, silently
+    extractor, seen = model.roi_head.bbox_roi_extractor, []
+    original = extractor.forward
+    monkeypatch.setattr(extractor, "forward", lambda x, *a: seen.extend(x) or original(x, *a))
+    data = batch(model, False)
+    levels = [
+        level.to(memory_format=torch.channels_last) for level in model._extract(data["inputs"])[0]
+    ]
+    assert all(level.is_contiguous() for level in model._extract(data["inputs"])[0])
+    monkeypatch.setattr(model.neck, "forward", lambda _: tuple(levels))
+    with torch.no_grad():
+        model(**data, mode="predict")
+    assert seen and all(level.is_contiguous() for level in seen)
