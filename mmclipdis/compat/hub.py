@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,9 +31,20 @@ def name_package(utils: ModuleType) -> None:
 
     mmengine takes the value for the name of a distribution first, whose folder it expects in
     site-packages, and for that of a module second, whose folder it takes as it is. Only the second
-    is true of a clone and of an editable installation, so it is given a module.
+    is true of a clone and of an editable installation, so it is given a module. So is mmseg on the
+    fork, whose mmengine looks for upstream's distribution and would have it installed beside.
     """
     utils.MODULE2PACKAGE.setdefault("mmclipdis", "mmclipdis.version")
+    if not _is_distribution("mmsegmentation") and _is_distribution("onedl-mmsegmentation"):
+        utils.MODULE2PACKAGE["mmseg"] = "mmseg"
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def with_our_models(list_models: Callable[[str], Any]) -> Callable[[str], Iterator[dict[str, Any]]]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config, get_model
 from mmengine.infer import BaseInferencer
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer
 
-from mmclipdis.compat.hub import MIM, install_hub
+from mmclipdis.compat.hub import MIM, install_hub, name_package
 from mmclipdis.shapes.coco import Settings, write_dataset
+from tests.distributions import Install
 from tests.paths import ROOT
 
 pytestmark = [  # of mmengine, and of mmseg about a model that has its weights from its config
@@ -126,7 +127,18 @@ def test_other_packages_and_their_weights_are_as_they_were() -> None:
         "fcn_r50-d8_4xb2-40k_cityscapes-512x1024"
     )
     assert config.model.type == "EncoderDecoder" and weights.startswith("https://")
-    assert MODULE2PACKAGE["mmseg"] == "mmsegmentation"
+    assert get_config("mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py").model == config.model
+
+
+def test_mmseg_of_the_fork_is_found_by_name(only: Install) -> None:
+    known = SimpleNamespace(MODULE2PACKAGE={"mmseg": "mmsegmentation"})
+    only({"onedl-mmsegmentation": "1.4.2"})
+    name_package(known)
+    assert known.MODULE2PACKAGE == {"mmseg": "mmseg", "mmclipdis": "mmclipdis.version"}
+    only({"mmsegmentation": "1.2.2"})  # it and the fork: as mmengine has it
+    known.MODULE2PACKAGE["mmseg"] = "mmsegmentation"
+    name_package(known)
+    assert known.MODULE2PACKAGE["mmseg"] == "mmsegmentation"
 
 
 def test_installing_twice_lists_each_model_once() -> None:
