@@ -19,6 +19,8 @@ from mmclipdis.utils.fonts import names_in_figures
 ALL_NAMED, SOME_NAMED = 80, 45
 #: Up to this many classes the shares stand in the cells.
 WITH_NUMBERS = 24
+#: Above the pairs: those with the most pixels or boxes come first.
+LISTED = "confused most, by number; % of the labelled"
 #: Pairs of classes that are listed, and letters that a name has.
 MOST_PAIRS, MAX_LETTERS = 20, 26
 #: Inches: smallest matrix, largest with all names, a class in it; margins; a listed pair.
@@ -88,7 +90,7 @@ def _figure(
     room = {axis: _room(list(texts.values())) for axis, texts in marked.items()}
     pairs = most_confused(matrix, rows, columns, MOST_PAIRS)
     lines = [f"{_short(a)} → {_short(b)}  {share:.1f} %" for a, b, share in pairs]
-    listed = _room(lines) + MARGIN
+    listed = _room([LISTED, *lines]) + MARGIN
     left, bottom = room["y"] + MARGIN, room["x"] + MARGIN
     whole = (left + side * width / size + 1.1 + listed, bottom + side * height / size + MARGIN)
     figure = Figure(figsize=(whole[0], max(whole[1], LINE * (len(lines) + 3))))
@@ -99,9 +101,7 @@ def _figure(
     _draw(axes, matrix)
     _name(axes, marked, len(rows))
     axes.set_title(title, size=11, parse_math=False)
-    text = "\n".join(
-        ["confused most, % of the labelled", "", *lines] if lines else ["no confusion"]
-    )
+    text = "\n".join([LISTED, "", *lines] if lines else ["no confusion"])
     corner = (left + side * width / size + 1.1) / whole[0]
     figure.text(corner, 1 - MARGIN / total, text, size=NAME_SIZE, va="top", parse_math=False)
     return figure

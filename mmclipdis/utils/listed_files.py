@@ -113,7 +113,8 @@ def missing_message(
         listed = f", line {names[0][0]} of {source}" if names else f", in {source}"
     elif source:
         listed = f", in {source}"
-    hint = _hint(first, suffix, len(places) == 1 and bool(names) and names[0][0] == 1)
+    hint = _missing_ending(first, source) if source and not suffix else ""
+    hint = hint or _hint(first, suffix, len(places) == 1 and bool(names) and names[0][0] == 1)
     return (
         f"{owner}: {len(places):,} of {len(paths):,} {what} are not there; the first is {first!r}"
         f"{listed}; {hint or remedy}"
@@ -132,6 +133,21 @@ def _hint(path: str, suffix: str, first_line: bool) -> str:
         if beside:
             return f"there is {sorted(beside)[0]!r}: is the suffix {suffix!r} right?"
     return "if the first line is a header, remove it" if first_line else ""
+
+
+def _missing_ending(path: str, source: str) -> str:
+    """What to set where a list has names without ending, and the file beside has one."""
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        return ""
+    with os.scandir(folder) as entries:
+        beside = sorted(e.name for e in entries if e.name.startswith(f"{name}."))
+    if not beside:
+        return ""
+    if source.endswith(".json"):
+        return f"there is {beside[0]!r}: give the names of the list their endings"
+    ending = beside[0].removeprefix(name)
+    return f"there is {beside[0]!r}: set img_suffix={ending!r}, the ending of the photos"
 
 
 def unread_pictures(folder: str, suffix: str, read: Collection[str]) -> str:

@@ -54,6 +54,21 @@ def test_the_message_names_the_line(tmp_path: Path) -> None:
     assert f"line 2 of {split}; set data_root" in text
 
 
+def test_names_without_ending_are_told_which_to_set(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "val.txt").write_text("a\n")
+
+    def message(source: str) -> str:
+        path = str(tmp_path / "a")
+        return missing_message("Data", "photos", [path], [0], source=source, remedy="set data_root")
+
+    assert message(str(tmp_path / "val.txt")).endswith(
+        "val.txt; there is 'a.jpg': set img_suffix='.jpg', the ending of the photos"
+    )
+    assert message("val.json").endswith("'a.jpg': give the names of the list their endings")
+    assert message("").endswith("set data_root")
+
+
 def test_pictures_of_other_endings_are_counted(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.JPG", "c.jpeg", "d.png", "notes.txt"):
         (tmp_path / name).touch()

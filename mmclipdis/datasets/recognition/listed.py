@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,14 @@ from mmclipdis.datasets.recognition.coco import MultiLabelDataset, select_classe
 from mmclipdis.utils.names import name_list
 from mmclipdis.utils.paths import check_samples
 
-#: What the first column is called where a list has a head.
-HEADS = ("file", "filename", "file_name", "image", "image_name", "img", "img_path", "path", "photo")
+#: What the first column is called where a list has a head, without ``_``, ``-`` and blanks.
+HEADS = (
+    *("file", "filename", "filepath", "path", "photo", "img", "imgid", "imgname", "imgpath"),
+    *("image", "imagefile", "imagefilename", "imageid", "imagename", "imagepath"),
+)
 #: Cells of a table.
-VALUES = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": 0, "-1": -1, "-1.0": -1}
+VALUES = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "-1": -1, "-1.0": -1}
+VALUES |= {"0": 0, "0.0": 0, "false": 0, "no": 0, "": 0}
 
 
 @dataclass
@@ -49,7 +54,7 @@ class MultiLabelListDataset(MultiLabelDataset):
         "a, b.jpg", kite
         empty.jpg
 
-    or a table with a head, 1 present, 0 (or empty) absent, -1 unknown, as Roboflow exports it::
+    or a table with a head, 1 (yes) present, 0 (no, empty) absent, -1 unknown, as Roboflow has it::
 
         filename, kite, sand, water
         beach.jpg, 0, 1, 1
@@ -142,7 +147,7 @@ def read_labels(path: str | Path) -> Listed:
     if not rows:
         raise ValueError(f"{path} lists no photo; write one a line: file, name, name")
     head = rows[0][1]
-    if head[0].lower() in HEADS:
+    if re.sub(r"[\s_-]", "", head[0].lower()) in HEADS:
         rows = rows[1:]
         cells = [cell.lower() for _, row in rows for cell in row[1:] if cell]
         if len(head) > 1 and 2 * sum(cell in VALUES for cell in cells) > len(cells):

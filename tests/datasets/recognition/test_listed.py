@@ -37,6 +37,8 @@ WAYS = {
     "a table": "filename, sea, sky\na.jpg, 1, 1\nb c.jpg, 0, 1\nd.jpg, 0, 0\n",
     "a table with gaps": "image;sea;sky\na.jpg;1;1\nb c.jpg;;1\nd.jpg;;\n",
     "a table of words": "path,sea,sky\na.jpg,True,TRUE\nb c.jpg,False,true\nd.jpg,false,false\n",
+    "a table of yes and no": "image_id,sea,sky\na.jpg,yes,yes\nb c.jpg,no,yes\nd.jpg,no,no\n",
+    "with another head": "Image Path, label\n" + PLAIN,
     "filled to a rectangle": "a.jpg,sky,sea\nb c.jpg,sky,\nd.jpg,,\n",
 }
 
