@@ -129,11 +129,13 @@ def before_use(part: nn.Module) -> None:
 
     Those that a ``Pretrained`` ``init_cfg`` names are loaded, in every process, on the device and
     in the type of the part; what a checkpoint or a hand has brought stays. Without a source a part
-    that is being trained starts from random weights. (A trace, as of ``get_flops.py``, counts
-    operations and neither loads nor stops; it warns, since what it leaves may be used.)
+    that is being trained starts from random weights, but not if most of them would stay as they
+    are. (A trace, as of ``get_flops.py``, counts operations and neither loads nor stops; it warns,
+    since what it leaves may be used.)
 
     Raises:
-        RuntimeError: the part was built with ``init_cfg=None``, and no weights have come.
+        RuntimeError: the part was built with ``init_cfg=None``, and no weights have come; or it is
+            being exported.
         FileNotFoundError, ValueError: those of ``init_cfg`` do not exist or do not fit.
     """
     drawn: Drawn | None = getattr(part, "_drawn", None)
@@ -151,8 +153,7 @@ def before_use(part: nn.Module) -> None:
         return
     if drawn.must_train or not is_random(part):  # see check_weights()
         return
-    trains = part.training and torch.is_grad_enabled()
-    if trains and any(parameter.requires_grad for parameter in part.parameters()):
+    if part.training and torch.is_grad_enabled() and _trains_most(part, drawn):
         _remember(part, None)
         return
     name = type(part).__name__
@@ -277,6 +278,14 @@ def _set_otherwise(part: nn.Module, drawn: Drawn) -> tuple[set[str], set[str]]:
     return asked, asked - same
 
 
+def _trains_most(part: nn.Module, drawn: Drawn) -> bool:
+    """Whether most of what is random has gradients: a few tuned matrices cannot save the rest."""
+    own = dict(part.get_submodule(drawn.where).named_parameters())
+    moved = [own[name].requires_grad for name in drawn.samples if name in own.keys() - drawn.came]
+    trains = any(parameter.requires_grad for parameter in own.values())
+    return trains and 2 * sum(moved) >= len(moved)
+
+
 def _load(part: Any, drawn: Drawn) -> None:
     own = dict(part.get_submodule(drawn.where).named_parameters())
     device = next(iter(own.values())).device.type
@@ -315,8 +324,14 @@ def _note_loaded(
 
 
 def _before_entry(part: nn.Module, *_: object) -> None:
-    if part.__dict__.get("_drawn") is not None:
-        before_use(part)
+    if part.__dict__.get("_drawn") is None:
+        return
+    if getattr(torch.compiler, "is_exporting", bool)():  # which sees no values
+        raise RuntimeError(
+            f"{type(part).__name__} is exported before its weights came: call model.init_weights() "
+            "or load a checkpoint, run the model once, then export it"
+        )
+    before_use(part)
 
 
 def _remember(part: nn.Module, drawn: Drawn | None) -> None:

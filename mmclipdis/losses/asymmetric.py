@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmclipdis.losses.ranks import count_per_rank, world_size
+from mmclipdis.losses.reductions import Reduction, check_reduction
 
-Reduction = Literal["sum", "mean", "none"]
-
-REDUCTIONS = ("sum", "mean", "none")
 UNKNOWN = -1
 
 
@@ -114,8 +110,7 @@ def check_asymmetric_options(
         raise ValueError(f"clip is a probability in [0, 1), got {clip}.")
     if eps is not None and not 0 < eps < 1:
         raise ValueError(f"eps must lie between 0 and 1 (exclusive) or be None, got {eps}.")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+    check_reduction(reduction)
 
 
 def _check_labels(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:

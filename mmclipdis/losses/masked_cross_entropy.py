@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Reduction = Literal["mean", "sum", "none"]
+from mmclipdis.losses.reductions import Reduction, check_reduction
 
-REDUCTIONS = ("mean", "sum", "none")
 #: Columns that weigh less take no part in the softmax.
 MASKED_BELOW = 1e-5
 
@@ -100,7 +98,6 @@ def _check(
             f"class_weight of shape {tuple(class_weight.shape)} for {logits.shape[1]} columns: "
             "give one weight a class, and one for the background"
         )
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    check_reduction(reduction)
     if reduction == "sum" and avg_factor is not None:
         raise ValueError("avg_factor divides a mean, not a sum: take reduction='mean'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmclipdis.losses.ranks import count_per_rank
-
-Reduction = Literal["mean", "sum", "none"]
+from mmclipdis.losses.reductions import Reduction, check_reduction
 
 #: ``softplus`` returns its argument above this; 50 is exact to the last bit of a float64.
 _LINEAR_FROM = 50.0
@@ -133,8 +131,7 @@ def _chunk_sum(
 def _check_reduction(
     labels: Tensor, weight: Tensor | None, avg_factor: float | Tensor | None, reduction: str
 ) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be one of mean, sum, none, got {reduction!r}.")
+    check_reduction(reduction)
     if avg_factor is not None and reduction != "mean":
         raise ValueError(f"avg_factor divides a mean, not a {reduction}: take reduction='mean'.")
     if weight is not None and weight.shape != labels.shape:

@@ -127,9 +127,10 @@ class ClassText(TextEmbeddings):
         if new is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
         if len(new.queries) != new.num_classes:
+            several = next(names for names in new.names if len(names) > 1)
             raise ValueError(
-                f"{len(new.queries)} names for {new.num_classes} classes: this model takes "
-                "one name a class; leave the synonyms out (first_only=True)"
+                f"class {several[0]!r} has {len(several)} names ({', '.join(several)}): this model "
+                "takes one name a class; leave the synonyms out (first_only=True)"
             )
         if self.vocabulary is None or new.key() != self.vocabulary.key():
             self._embeddings = None

@@ -10,15 +10,11 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmclipdis.losses.asymmetric import (
-    Reduction,
-    asymmetric_loss,
-    check_asymmetric_options,
-)
+from mmclipdis.losses.asymmetric import asymmetric_loss, check_asymmetric_options
 from mmclipdis.losses.content import content_loss
 from mmclipdis.losses.context_correlation import context_correlation_loss
 from mmclipdis.losses.mfi import Axis, Center, NormalizeBy, check_mfi_options, mfi_loss
-from mmclipdis.losses.sigmoid_bce import Reduction as PixelReduction
+from mmclipdis.losses.reductions import Reduction, check_reduction
 from mmclipdis.losses.sigmoid_bce import gathered_bce
 from mmclipdis.models.stock_heads import head_that_builds, refuse
 
@@ -40,7 +36,8 @@ class GatheredBCELoss(nn.Module):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, which gives (B, H, W).
 
     Raises:
-        ValueError: ``use_sigmoid=False``, or built by a head that it does not fit.
+        ValueError: ``use_sigmoid=False``, no such reduction, or a head builds it that it does not
+            fit.
     """
 
     resizes_logits = True  # CATSegHead hands them over as they are
@@ -52,7 +49,7 @@ class GatheredBCELoss(nn.Module):
         loss_weight: float = 1.0,
         loss_name: str = "loss_bce",
         use_sigmoid: bool = True,
-        reduction: PixelReduction = "mean",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         fits = "CATSegHead and mmseg's decode heads with a channel a class (out_channels)"
@@ -64,6 +61,7 @@ class GatheredBCELoss(nn.Module):
                 "GatheredBCELoss is a sigmoid loss: set use_sigmoid=True (mmseg's configs hand on "
                 "False), or take CrossEntropyLoss for a softmax"
             )
+        check_reduction(reduction)
         self.use_sigmoid = use_sigmoid
         self.reduction = reduction
         self.ignore_as_negative = ignore_as_negative
@@ -77,7 +75,7 @@ class GatheredBCELoss(nn.Module):
         labels: Tensor,
         weight: Tensor | None = None,
         avg_factor: float | Tensor | None = None,
-        reduction_override: PixelReduction | None = None,
+        reduction_override: Reduction | None = None,
         ignore_index: int = 255,
     ) -> Tensor:
         """``logits`` (B, T, h, w), ``labels`` (B, H, W) -> scalar, or (B, H, W) for ``"none"``.

@@ -244,6 +244,28 @@ def test_a_training_from_scratch_is_nobodys_business() -> None:
         frozen(X, mode="loss")
 
 
+def test_a_few_tuned_weights_are_no_training_from_scratch() -> None:
+    def tuned(init_cfg: Any) -> Model:
+        model = Model(Part(init_cfg)).train()
+        model.part.requires_grad_(False)
+        model.part.inner[2].bias.requires_grad_(True)
+        return model
+
+    with pytest.raises(RuntimeError, match="weights of Part are random"):
+        tuned(None)(X, mode="loss")
+    with pytest.warns(UserWarning, match="Part uses random weights"):
+        tuned(NO_SOURCE)(X, mode="loss")
+
+
+def test_an_export_before_any_weights_says_what_to_do(source: dict[str, str]) -> None:
+    part = Part(source).eval()
+    with pytest.raises(RuntimeError, match="Part is exported before its weights came: call model"):
+        torch.export.export(part, (X,), strict=False)
+    part.init_weights()
+    exported = torch.export.export(part, (X,), strict=False).module()
+    torch.testing.assert_close(exported(X), part(X))
+
+
 def test_random_weights_that_nobody_named_a_source_for_are_told_once() -> None:
     model = Model(Part()).eval()
     with pytest.warns(UserWarning, match=r"Part uses random weights: nothing was loaded, .*type="):

@@ -28,7 +28,7 @@ TEXTS: dict[str, tuple[Any, str]] = {
     "twice": ("kite . apple . Kite", "same name stands for two classes: 'Kite'.*rename or remove"),
     "synonyms": (
         "fish, [wheel, tyre]",
-        "this model takes one name a class; leave the synonyms out",
+        r"class 'wheel' has 2 names \(wheel, tyre\): this model takes one name a class; leave",
     ),
     "background": ("kite . background", "which the detector adds itself: leave that class out"),
     "no text": (3, "3 are no class names: write a list"),

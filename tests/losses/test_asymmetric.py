@@ -274,7 +274,7 @@ def test_a_weight_of_nan_at_an_unknown_label_is_not_seen():
         (dict(clip=1.0), r"clip is a probability in \[0, 1\), got 1.0"),
         (dict(clip=-0.1), "clip is a probability"),
         (dict(eps=0.0), r"eps must lie between 0 and 1 \(exclusive\) or be None, got 0.0"),
-        (dict(reduction="max"), "reduction must be one of sum, mean, none, got 'max'"),
+        (dict(reduction="max"), "reduction must be one of mean, sum, none, got 'max'"),
     ],
 )
 def test_errors_name_what_is_wrong(changes, message):

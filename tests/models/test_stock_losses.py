@@ -198,6 +198,33 @@ def test_a_loss_that_does_not_fit_is_refused_when_the_head_is_built(
     assert "it is for" in message or "use_sigmoid" in message
 
 
+@pytest.mark.parametrize(
+    ("head", "where"),
+    [
+        (dict(type="CenterNetHead", feat_channels=4), "loss_center_heatmap"),
+        (dict(type="CornerHead"), "loss_heatmap"),
+        *[
+            (dict(type=kind), "loss_cls")
+            for kind in ("FreeAnchorRetinaHead", "GFLHead", "RTMDetHead", "VFNetHead", "YOLOXHead")
+        ],
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["type"],
+)
+def test_dense_heads_with_other_targets_are_refused(head: dict[str, Any], where: str) -> None:
+    init_default_scope("mmdet")
+    loss = dict(OURS, class_weight=[1.0] * (K + 1))
+    config = dict(head, num_classes=K, in_channels=4, **{where: loss})
+    message = f"fit {head['type']}, which does not call it with scores and numbers of classes"
+    raises(message, DETECTION.build, config)
+
+
+@pytest.mark.parametrize("kind", ["GatheredBCELoss", "NovelMaskedCrossEntropyLoss"])
+def test_a_reduction_is_checked_before_the_first_step(kind: str) -> None:
+    raises(
+        "must be one of mean, sum, none, got 'avg'", ROOT.build, dict(type=kind, reduction="avg")
+    )
+
+
 def test_a_head_of_one_channel_is_refused() -> None:
     init_default_scope("mmseg")
     head = stock_config("mmseg", FCN).model.decode_head

@@ -368,7 +368,7 @@ def test_ready_embeddings_take_the_place_of_a_text_encoder(tmp_path) -> None:
         (dict(regions=()), "regions must be some of"),
         (dict(regions="rois"), "regions must be some of"),
         (dict(text_encoder=None), "either a text_encoder or a file"),
-        (dict(vocabulary=[["car", "auto"]]), "2 names for 1 classes"),
+        (dict(vocabulary=[["car", "auto"]]), r"class 'car' has 2 names \(car, auto\): this"),
     ],
 )
 def test_mistakes_are_refused(kwargs, message) -> None:

@@ -10,11 +10,19 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.text.vocabulary import novel_flags
 from mmclipdis.losses.masked_cross_entropy import (
-    Reduction,
     masked_cross_entropy,
     novel_class_weight,
 )
+from mmclipdis.losses.reductions import Reduction, check_reduction
 from mmclipdis.models.stock_heads import head_that_builds, refuse
+
+#: Dense heads of mmdet that give their loss qualities of boxes, maps or one-hot labels, or that
+#: never call it.
+_OF_OTHER_TARGETS = (
+    *("AutoAssignHead", "CenterNetHead", "CenterNetUpdateHead", "CornerHead"),
+    *("FreeAnchorRetinaHead", "GFLHead", "RTMDetHead", "TOODHead", "VFNetHead"),
+    *("YOLOV3Head", "YOLOXHead"),
+)
 
 
 @MODELS.register_module()
@@ -36,9 +44,9 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
         use_sigmoid: False, as mmdet's configs may say.
 
     Raises:
-        ValueError: ``use_sigmoid=True``, built by a head that it does not fit, weights beside
-            names, one of the two lists of names alone, a novel class that is no class, or a
-            background that weighs nothing.
+        ValueError: ``use_sigmoid=True``, no such reduction, built by a head that it does not fit,
+            weights beside names, one of the two lists of names alone, a novel class that is no
+            class, or a background that weighs nothing.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
                 "NovelMaskedCrossEntropyLoss is a softmax over the classes and the background: set "
                 "use_sigmoid=False, or take CrossEntropyLoss for a sigmoid"
             )
+        check_reduction(reduction)
         self.use_sigmoid = use_sigmoid  # DETRHead and its kind ask for it
         named = classes is not None or novel_classes is not None
         if class_weight is not None and (named or bg_weight is not None):
@@ -87,8 +96,11 @@ class NovelMaskedCrossEntropyLoss(nn.Module):
         head = head_that_builds(self, fits, ("mmdet",))
         if head is None:
             return
-        if not {"BBoxHead", "BaseDenseHead", "DETRHead"} & {b.__name__ for b in type(head).__mro__}:
+        kinds = {kind.__name__ for kind in type(head).__mro__}
+        if not kinds & {"BBoxHead", "BaseDenseHead", "DETRHead"}:
             refuse(self, head, "which has no scores of classes and background", fits)
+        if kinds & set(_OF_OTHER_TARGETS):
+            refuse(self, head, "which does not call it with scores and numbers of classes", fits)
         if hasattr(head, "set_novel"):
             return
         if self.class_weight is None:
