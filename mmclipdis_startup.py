@@ -9,9 +9,9 @@ Two finders are put on ``sys.meta_path``, which takes microseconds and imports n
 
 What they do stands in ``mmclipdis/compat``, in ``mmcv_ops.py`` and ``hub.py``. These are read by
 their path: importing the package would import mmseg and mmdet, which may be what is being imported.
-Without the package (uninstalled, or broken) both finders find nothing. ``import mmclipdis`` does
-the same without this file, which nothing in the package needs. ``MMCLIPDIS_NO_STARTUP=1`` in the
-environment leaves it out.
+Without the package both finders find nothing; where it is broken, they warn and find nothing.
+``import mmclipdis`` does the same without this file, which nothing in the package needs.
+``MMCLIPDIS_NO_STARTUP=1`` in the environment leaves it out.
 """
 
 import sys
@@ -44,16 +44,34 @@ def load_alone(name: str) -> "ModuleType | None":
             spec = importlib.util.spec_from_file_location(full, path)
             assert spec is not None and spec.loader is not None
             sys.modules[full] = module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:  # half an upgrade
+                del sys.modules[full]
+                warn(f"{path} cannot be read", error)
+                return None
             return module
     return None
+
+
+def warn(what: str, error: Exception) -> None:
+    """Say what keeps mmclipdis out; programs that use mm without it go on."""
+    import warnings
+
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    remedy = "reinstall mmclipdis, or set MMCLIPDIS_NO_STARTUP=1"
+    warnings.warn(f"{what} ({reason}); {remedy}.", stacklevel=2)
 
 
 def tell(module: "ModuleType") -> None:
     """Call our function for this module of mmengine."""
     hub = load_alone("hub")
-    if hub is not None:
+    if hub is None:
+        return
+    try:
         getattr(hub, HOOKS[module.__name__])(module)
+    except Exception as error:  # of an mmengine that is newer than this
+        warn(f"mmclipdis cannot tell {module.__name__} of its configs and models", error)
 
 
 class LastFinder:
@@ -73,9 +91,8 @@ class LastFinder:
 class FirstFinder:
     """Has modules of mmengine found by the others, and calls our function when they are loaded."""
 
-    @classmethod
+    @staticmethod
     def find_spec(
-        cls,
         fullname: str,
         path: "Sequence[str] | None" = None,
         target: "ModuleType | None" = None,
@@ -83,7 +100,8 @@ class FirstFinder:
         """Return what the other finders return, with one more step at its end."""
         if fullname not in HOOKS:
             return None
-        others = [finder for finder in sys.meta_path if finder is not cls]
+        # neither this one nor that of a second copy, which would ask this one in its turn
+        others = [one for one in sys.meta_path if getattr(one, "__module__", "") != __name__]
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is None or spec.loader is None:

@@ -237,10 +237,15 @@ def refusal_troubles() -> Iterator[Trouble]:
 
 def _fitting(module: str) -> str:
     """What to install in place of a module that upstream's mmseg or mmdet refuses."""
-    if installed(FORK):  # of the other row
-        other = [part for part in ("mmseg", "mmdet") if installed({part: UPSTREAM[part]})]
-        names = " ".join(UPSTREAM[part].distributions[0] for part in other)
-        return f"run: pip uninstall -y {names}, then {install_command(other, FORK)}"
+    if installed(FORK):  # of the other row; what both supply has overwritten each other
+        modules = [name for name in UPSTREAM if installed({name: UPSTREAM[name]})]
+        gone = [
+            name
+            for row in (UPSTREAM, FORK)
+            for part in modules
+            for name in installed({part: row[part]})
+        ]
+        return f"run: pip uninstall -y {' '.join(gone)}, then {install_command(modules, FORK)}"
     names = " ".join(UPSTREAM[module].distributions[::-1])
     return f"run: pip uninstall -y {names}, then {install_command([module], UPSTREAM)}"
 

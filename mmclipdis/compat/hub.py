@@ -48,10 +48,11 @@ def _is_distribution(name: str) -> bool:
 
 
 def with_our_models(list_models: Callable[[str], Any]) -> Callable[[str], Iterator[dict[str, Any]]]:
-    """mmengine's reading of a model index, with our models behind those of mmseg and of mmdet.
+    """mmengine's reading of a model index, with our segmentors behind mmseg's and so on.
 
     There our configs are given by their full path. Ours have ``Weights`` None, where mmengine
-    expects an address: what is loaded stands in their configs.
+    expects an address: what is loaded stands in their configs. Models of neither library, which
+    recognise and distil, are listed in our own scope alone: no inferencer takes them.
     """
 
     def ours() -> Iterator[dict[str, Any]]:
@@ -65,9 +66,10 @@ def with_our_models(list_models: Callable[[str], Any]) -> Callable[[str], Iterat
             yield from ours()
             return
         yield from list_models(folder)
-        library = where.parent.name if where.name == ".mim" else where.name
-        if library in LIBRARIES or any((where / name).is_dir() for name in LIBRARIES):
-            yield from ours()
+        package = where.parent.name if where.name == ".mim" else where.name
+        scopes = [name for name in LIBRARIES if name == package or (where / name).is_dir()]
+        if scopes:
+            yield from (entry for entry in ours() if entry["Metadata"]["Scope"] in scopes)
 
     listed.knows_mmclipdis = True  # type: ignore[attr-defined]
     return listed

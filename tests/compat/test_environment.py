@@ -116,6 +116,15 @@ def test_the_forks_mmcv_under_upstreams_mmdet_is_told_what_fits(row: Row) -> Non
     assert "pip uninstall -y mmdet, then pip install 'onedl-mmdetection==3.5.1'" in line
 
 
+def test_a_module_of_both_rows_is_removed_twice_and_installed_once(row: Row) -> None:
+    row({**UPSTREAM_VERSIONS, "onedl-mmcv": "2.3.6"}, mmcv="2.3.6")
+    with pytest.warns(UntestedEnvironmentWarning, match="are mixed"):
+        line = fails("mmsegmentation 1.2.2 refuses mmcv outside >=2.0.0,<2.2.0 but found 2.3.6")
+    removed, _, put = line.partition(", then pip install ")
+    assert {"mmengine", "mmcv-lite", "onedl-mmcv", "mmdet"} <= {*removed.split()}
+    assert "'onedl-mmengine==0.10.12' 'onedl-mmcv==2.3.6' 'onedl-mmseg" in put
+
+
 def test_an_mmengine_that_mmdet_refuses_is_refused(row: Row) -> None:
     row({**UPSTREAM_VERSIONS, "mmengine": "1.0.0"}, mmengine="1.0.0")
     assert "pip install 'mmengine==0.10.7'" in fails("mmengine outside >=0.5.0,<1.0.0")

@@ -99,11 +99,20 @@ def test_a_type_that_nobody_has_is_named() -> None:
         MODELS.build(dict(type="Clearclip"))
 
 
-def test_models_are_listed_behind_those_of_a_library_and_in_our_own_scope() -> None:
+def test_models_are_listed_behind_those_of_their_library_and_all_in_our_own_scope() -> None:
     ours = BaseInferencer.list_models("mmclipdis")
-    assert "clearclip_vitb16_voc20" in ours and "fvit_declip_vitb16_ov-coco" in ours
-    listed = BaseInferencer.list_models("mmseg")
-    assert listed[-len(ours) :] == ours and listed[0].startswith("ann_r50")
+    segmentors = [name for name in BaseInferencer.list_models("mmseg") if name in ours]
+    detectors = [name for name in BaseInferencer.list_models("mmdet") if name in ours]
+    assert BaseInferencer.list_models("mmseg")[-len(segmentors) :] == segmentors
+    assert "clearclip_vitb16_voc20" in segmentors and "shapes_catseg_declip" in segmentors
+    assert "fvit_declip_vitb16_ov-coco" in detectors and not {*segmentors} & {*detectors}
+    # no inferencer takes what recognises images or distils
+    assert {"shapes_dclip", "shapes_declip_distill"} <= {*ours} - {*segmentors, *detectors}
+
+
+def test_a_detector_is_no_model_of_mmseg() -> None:
+    with pytest.raises(ValueError, match="Cannot find model: shapes_fvit in mmseg"):
+        MMSegInferencer("shapes_fvit", device="cpu")
 
 
 @pytest.mark.parametrize("scope", ["mmseg", "mmclipdis"])

@@ -33,6 +33,14 @@ LITE = (
 )
 
 
+def read_startup() -> ModuleType:
+    """This file, whatever an installed ``mmclipdis.pth`` has imported under its name."""
+    spec = importlib.util.spec_from_file_location("mmclipdis_startup", STARTUP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_starting_imports_nothing_and_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     code = compile(STARTUP.read_text(), str(STARTUP), "exec")
     for name in ("mmengine.config.utils", "mmengine.infer.infer"):  # as at the start of Python
@@ -108,8 +116,7 @@ def test_mmengine_is_told_when_it_is_imported(
     module: str, check: Callable[[ModuleType], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.syspath_prepend(ROOT)
-    startup = importlib.import_module("mmclipdis_startup")
+    startup = read_startup()
     parent = importlib.import_module(module.rpartition(".")[0])
     spec = startup.FirstFinder.find_spec(module, parent.__path__)
     fresh = importlib.util.module_from_spec(spec)
@@ -142,3 +149,30 @@ def test_without_the_package_mm_is_as_it_was(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == "No module named 'mmcv._ext'\n"
+
+
+def test_half_an_upgrade_is_a_warning_and_mm_is_as_it_was(tmp_path: Path) -> None:
+    """The package is there, and what the start of Python reads of it is not Python."""
+    site = tmp_path / "site"
+    compat = site / "mmclipdis" / "compat"
+    compat.mkdir(parents=True)
+    (site / "mmclipdis_startup.py").write_text(STARTUP.read_text())
+    (compat.parent / "__init__.py").touch()
+    (compat / "hub.py").write_text("raise RuntimeError('half')\n")
+    (compat / "mmcv_ops.py").write_text("half an upgrade\n")
+    result = run_code(
+        f"{ALONE}sys.path[:] = [{str(site)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]\n"
+        f"{START}import mmengine.config.utils\n"
+        "try:\n    import mmcv._ext\nexcept ModuleNotFoundError as error:\n    print(error)\n",
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "No module named 'mmcv._ext'\n"
+    assert "hub.py cannot be read (RuntimeError: half); reinstall mmclipdis" in result.stderr
+    assert "mmcv_ops.py cannot be read (SyntaxError: invalid syntax" in result.stderr
+
+
+def test_an_mmengine_that_has_changed_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    startup = read_startup()
+    with pytest.warns(UserWarning, match="cannot tell mmengine.infer.infer of its .*Attribute"):
+        startup.tell(ModuleType("mmengine.infer.infer"))
