@@ -20,7 +20,7 @@ SPREAD = $(if $(findstring .py,$(TESTS)),,-n $(WORKERS) --dist loadfile --no-loa
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --timeout=300 $(SPREAD)
 # What touches mm packages: all of compat and engine, the Python API, and their stock tools.
 ONEDL_TESTS ?= tests/compat tests/doctor tests/engine tests/apis \
-	$(sort $(shell find tests/datasets tests/evaluation tests/faults tests/models tests/visualization -name '*stock*.py'))
+	$(sort $(shell find tests/datasets tests/evaluation tests/faults tests/models tests/visualization -name 'test_*stock*.py'))
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
