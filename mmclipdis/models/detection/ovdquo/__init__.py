@@ -1,0 +1,1 @@
+"""OV-DQUO: a DETR whose classes come from a frozen CLIP alone."""
