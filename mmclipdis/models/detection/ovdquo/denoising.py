@@ -96,6 +96,7 @@ class TextDenoising(CdnQueryGenerator):
             box_noise_scale=box_noise_scale,
             group_cfg=dict(dynamic=True, num_dn_queries=num_queries),
         )
+        self.max_classes = max_classes
         self.label_noise = label_noise
 
     def __call__(

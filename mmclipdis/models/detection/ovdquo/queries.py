@@ -1,8 +1,7 @@
 """What OV-DQUO's queries ask for: a class each, by CLIP's word about the region they start from.
 
-Boxes are (cx, cy, w, h) in 0..1 of the photo, without what it was padded with, unless said
-otherwise.
-Source: OV-DQUO (AAAI 2025), section "Region query selection" and its code.
+Boxes are (cx, cy, w, h) in 0..1 of the photo, without what it was padded with.
+Source: OV-DQUO (AAAI 2025).
 """
 
 from __future__ import annotations
@@ -15,96 +14,35 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
+from mmclipdis.models.detection.ovdquo.matching import PSEUDO
+from mmclipdis.models.detection.ovdquo.targets import Targets
+
 
 @dataclass
-class Targets:
-    """What a batch is trained on, image after image.
+class Encoded:
+    """What the deformable encoder found in a batch, for any classes.
 
     Attributes:
-        boxes: Per image ``(G, 4)``.
-        classes: Per image ``(G,)``: place among the classes of this iteration, ``M`` for boxes of
-            the wildcard (pseudo boxes of unknown things).
-        weights: Per image ``(G,)``: how sure a box is that of a thing; 1 for real ones.
-        sampled: ``(M,)``, the classes of this iteration, places in the vocabulary.
-        dropped: How many real boxes are left out since their class is none of these.
+        memory: ``(B, N, dim)``.
+        facts: What the decoder must know of the levels, as in mmdet.
+        logits: ``(B, Q)``, objectness of the strongest places, by falling value.
+        boxes: ``(B, Q, 4)`` of these: (cx, cy, w, h) in 0..1 of the photo.
+        starts: ``(B, Q, 4)``: the same before the sigmoid, without gradients.
     """
 
-    boxes: list[Tensor]
-    classes: list[Tensor]
-    weights: list[Tensor]
-    sampled: Tensor
-    dropped: int = 0
+    memory: Tensor
+    facts: dict[str, Any]
+    logits: Tensor
+    boxes: Tensor
+    starts: Tensor
 
-    @property
-    def wildcard(self) -> int:
-        """``M``, the class of boxes that have none."""
-        return len(self.sampled)
-
-
-def image_sizes(samples: Sequence[Any], device: torch.device) -> Tensor:
-    """``(B, 4)``: width, height, width, height in pixels of the photos as the model sees them."""
-    sizes = [sample.img_shape[:2][::-1] for sample in samples]
-    return torch.tensor(sizes, dtype=torch.float32, device=device).repeat(1, 2)
-
-
-def make_targets(
-    samples: Sequence[Any], trained: Tensor, most: int, device: torch.device
-) -> Targets:
-    """Targets of a batch.
-
-    Args:
-        samples: With ``gt_instances``: ``bboxes`` (G, 4), x0, y0, x1, y1 in pixels; ``labels``
-            (G,), -1 for a pseudo box; perhaps ``weights`` (G,).
-        trained: ``(K,)`` bool: the classes that may be asked for beside those of the batch.
-        most: Most classes an iteration (:func:`sample_classes`).
-        device: Of the targets.
-    """
-    truth = [sample.gt_instances for sample in samples]
-    labels = [found.labels.to(device) for found in truth]
-    sampled = sample_classes(torch.cat(labels), trained.to(device), most)
-    place = torch.full((len(trained) + 1,), -1, device=device)  # the last one is that of -1
-    place[sampled] = torch.arange(len(sampled), device=device)
-    place[-1] = len(sampled)
-    sizes = image_sizes(samples, device)
-    targets = Targets([], [], [], sampled)
-    for found, label, size in zip(truth, labels, sizes, strict=True):
-        boxes = getattr(found.bboxes, "tensor", found.bboxes).to(sizes)
-        weights = found.get("weights", torch.ones_like(label, dtype=torch.float32))
-        classes = place[label]
-        kept = classes >= 0
-        targets.boxes.append((box_convert(boxes, "xyxy", "cxcywh") / size)[kept])
-        targets.classes.append(classes[kept])
-        targets.weights.append(weights.to(sizes)[kept])
-        targets.dropped += int((~kept).sum())
-    return targets
-
-
-def sample_classes(labels: Tensor, trained: Tensor, most: int) -> Tensor:
-    """The classes of an iteration, ascending: those of the batch, filled up with random others.
-
-    Args:
-        labels: ``(G,)`` of all boxes of the batch; below zero those that have no class.
-        trained: ``(K,)`` bool, what may be filled up with.
-        most: How many at most. If the batch has more, a random choice of them is left out.
-
-    Returns:
-        ``(M,)`` places in the vocabulary.
-    """
-    present = labels[labels >= 0].unique()
-    if len(present) < most:
-        others = trained.clone()
-        others[present] = False
-        rest = others.nonzero()[:, 0]
-        if len(present) + len(rest) > most:  # random numbers only where there is a choice
-            rest = rest[_shuffled(len(rest))[: most - len(present)]]
-        present = torch.cat([present, rest])
-    elif len(present) > most:
-        present = present[_shuffled(len(present))[:most]]
-    return present.sort().values
-
-
-def _shuffled(count: int) -> Tensor:
-    return torch.randperm(count)  # of the CPU's generator on every device, which is resumed
+    def of(self, places: Sequence[int]) -> Encoded:
+        """The same of some images."""
+        facts = dict(self.facts)
+        for name in ("memory_mask", "valid_ratios"):
+            facts[name] = None if facts[name] is None else facts[name][places]
+        rest = (self.logits[places], self.boxes[places], self.starts[places])
+        return Encoded(self.memory[places], facts, *rest)
 
 
 def best_classes(
@@ -137,9 +75,7 @@ def overlaps_unknown(boxes: Tensor, targets: Targets, threshold: float) -> Tenso
         targets: Of the batch.
         threshold: 0.5 in the official code.
     """
-    unknown = [
-        found[classes == targets.wildcard] for found, classes in zip(targets.boxes, targets.classes)
-    ]
+    unknown = [boxes[labels == PSEUDO] for boxes, labels in targets.pairs]
     counts = torch.tensor([len(found) for found in unknown], device=boxes.device)
     if not int(counts.sum()):
         return torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
@@ -170,3 +106,22 @@ def class_scores(similarities: Tensor, temperature: float, objectness: Tensor) -
     zero = similarities.new_zeros(len(similarities), 1)
     probabilities = torch.cat([temperature * similarities, zero], dim=1).softmax(dim=1)
     return probabilities.mul_(objectness[:, None])
+
+
+def by_class(classes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries sorted by class; within one they stay as they were.
+
+    What queries have learned stays in its place: the first one gets the text of the first class.
+
+    Args:
+        classes: ``(B, Q)``.
+        starts: ``(B, Q, 4)``.
+    """
+    classes, order = classes.sort(dim=1, stable=True)
+    return classes, starts.gather(1, order[..., None].expand(-1, -1, 4))
+
+
+def cosines(regions: Tensor, text: Tensor) -> Tensor:
+    """``(n, C)`` of unit vectors ``(n, D)`` and ``(C, D)``, in float32 under autocast, too."""
+    with torch.autocast(regions.device.type, enabled=False):
+        return regions.float() @ text.float().T
