@@ -20,5 +20,8 @@ if HAS_MMDET:
     from mmclipdis.models.detection.fvit.detector import FViT
     from mmclipdis.models.detection.fvit.roi_head import FViTRoIHead
     from mmclipdis.models.detection.fvit.rpn_head import FViTRPNHead
+    from mmclipdis.models.detection.unknown_boxes import install_unknown_box_check
+
+    install_unknown_box_check()
 else:
     __getattr__ = absent(__name__, __all__, detection=_DETECTION)
