@@ -200,7 +200,7 @@ class OVCocoDataset(CocoDataset):
             level=logging.INFO,
         )
         for line in found.dropped_lines():
-            self._say(line, f"of the pseudo boxes in {given},")
+            self._say(line, f"of the pseudo boxes of {given}")
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels of the boxes of an image, without those of unknown class."""

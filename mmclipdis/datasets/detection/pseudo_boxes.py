@@ -40,7 +40,7 @@ class Merged:
     def dropped_lines(self) -> list[str]:
         """Which boxes do not count, a line for each reason."""
         return [
-            f"{number:,} {why} do not count (the first: {self.first[why]})"
+            f"{number:,} do not count: they {why} (the first: {self.first[why]})"
             for why, number in self.dropped.items()
         ]
 
@@ -87,7 +87,7 @@ def _check_keys(records: Sequence[Any], path: str) -> None:
 
 def _check_values(records: Sequence[Mapping[str, Any]], path: str) -> None:
     known = [
-        ("image_id", "an id", lambda value: isinstance(value, Hashable) and value is not None),
+        ("image_id", "an id", _is_id),
         ("bbox", "x, y, width, height as four finite numbers", is_box),
         ("weight", "a number from 0 to 1", _is_weight),
     ]
@@ -106,6 +106,10 @@ def _check_values(records: Sequence[Mapping[str, Any]], path: str) -> None:
                 f"pseudo box is {value} ({len(wrong):,} of {len(records):,} records have another): "
                 "boxes of known classes belong into ann_file"
             )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, Hashable) and value is not None and not isinstance(value, bool)
 
 
 def _is_weight(value: Any) -> bool:
@@ -195,8 +199,8 @@ def check_pipeline(steps: Any) -> None:
             )
         if type(step).__name__ in _BY_CLASS:
             raise ValueError(
-                f"pseudo boxes have no class, which {type(step).__name__} needs: take it out of "
-                "train_pipeline, or leave pseudo_boxes out"
+                f"pseudo boxes have neither class nor mask, which {type(step).__name__} needs: "
+                "take it out of train_pipeline, or leave pseudo_boxes out"
             )
 
 
