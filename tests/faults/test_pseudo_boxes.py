@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 
 import mmclipdis  # noqa: F401  (registers)
 from mmclipdis.apis.run import train
+from mmclipdis.datasets import RepeatFactorSampler
 from tests.datasets.detection.test_pseudo_boxes import LOAD, PACK, record, world
 from tests.faults.endings import ends_in, raises
 
@@ -134,3 +135,24 @@ def test_labels_of_a_pipeline_reach_no_model(tmp_path: Path) -> None:
     mixed = DATASETS.build({"type": "MultiImageMixDataset", "dataset": inner, "pipeline": steps})
     line = "Takes: boxes have labels below 0 and no weights: pack pseudo boxes with dict"
     raises(line, Takes(), torch.zeros(1, 3, 8, 8), [mixed[0]["data_samples"]], mode="loss")
+
+
+class Boxes(list):
+    """A data set of images, each of which holds class 0."""
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        return [0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "line"),
+    [
+        ([1, 2], {}, "list has no get_cat_ids; take one of boxes, or DefaultSampler"),
+        (Boxes([1]), {"threshold": 0}, "threshold is a share of images above 0 .* got 0"),
+        (Boxes([1]), {"threshold": True}, "got True"),
+        (Boxes([1]), {"threshold": "1e-3"}, "got '1e-3'"),
+        (Boxes([]), {}, "0 images are fewer than the 1 processes"),
+    ],
+)
+def test_sampler(dataset: Any, options: dict[str, Any], line: str) -> None:
+    raises(line, RepeatFactorSampler, dataset, **options)

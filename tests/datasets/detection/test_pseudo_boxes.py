@@ -62,7 +62,7 @@ def world(folder: Path, records: Any, images: int = 3) -> dict[str, Any]:
 
 
 def coded(index: int) -> dict[str, Any]:
-    """A pseudo box of image 1 that its weight tells: 4 + index px wide, at (12 * index, 5 * index)."""
+    """A pseudo box of image 1 whose weight, place and width say which one it is."""
     return record(1, [12.0 * index, 5.0 * index, 4.0 + index, 8.0], weight=index / 8)
 
 
