@@ -1,0 +1,8 @@
+# OV-DQUO on OpenAI's CLIP RN50, OV-COCO.
+# Published AP50 (OV-DQUO, AAAI 2025): novel 39.2. Not run here.
+#   python tools/train.py configs/ovdquo/ovdquo_openai_rn50_ov-coco.py
+_base_ = [
+    "../_base_/models/ovdquo_rn50.py",
+    "../_base_/datasets/ov_coco_detr.py",
+    "../_base_/schedules/ovdquo_30e.py",
+]
