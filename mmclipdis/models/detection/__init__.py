@@ -4,15 +4,17 @@ from mmclipdis.compat.optional import HAS_MMDET, absent
 from mmclipdis.models.detection.fvit.backbone import FViTBackbone
 from mmclipdis.models.detection.fvit.losses import NovelMaskedCrossEntropyLoss
 
-_DETECTION = ["FViT", "FViTBBoxHead", "FViTRPNHead", "FViTRoIHead"]
+_DETECTION = ["FViT", "FViTBBoxHead", "FViTRPNHead", "FViTRoIHead", "OVDQUO", "OVDQUOHead"]
 
 __all__ = [
+    "OVDQUO",
     "FViT",
     "FViTBBoxHead",
     "FViTBackbone",
     "FViTRPNHead",
     "FViTRoIHead",
     "NovelMaskedCrossEntropyLoss",
+    "OVDQUOHead",
 ]
 
 if HAS_MMDET:
@@ -20,5 +22,7 @@ if HAS_MMDET:
     from mmclipdis.models.detection.fvit.detector import FViT
     from mmclipdis.models.detection.fvit.roi_head import FViTRoIHead
     from mmclipdis.models.detection.fvit.rpn_head import FViTRPNHead
+    from mmclipdis.models.detection.ovdquo.detector import OVDQUO
+    from mmclipdis.models.detection.ovdquo.head import OVDQUOHead
 else:
     __getattr__ = absent(__name__, __all__, detection=_DETECTION)

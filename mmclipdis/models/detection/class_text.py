@@ -223,5 +223,45 @@ class DetectorText(ClassText):
             )
 
 
+class WithDetectorText:
+    """Mixin of a head that names what it finds by a :class:`DetectorText`, its :attr:`text`."""
+
+    text: DetectorText
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes in use, without the detector's own words, if known."""
+        return self.text.classes
+
+    @property
+    def novel(self) -> tuple[bool, ...] | None:
+        """For each class whether it is novel, if known."""
+        return self.text.novel
+
+    @property
+    def follow_dataset(self) -> bool:
+        """Whether the classes are those of the data set in use."""
+        return self.text.follow_dataset
+
+    def set_vocabulary(self, vocabulary: Any, novel_classes: Sequence[str] | None = None) -> None:
+        """Change the classes; see ``DetectorText.set_vocabulary``."""
+        self.text.set_vocabulary(vocabulary, novel_classes)
+        self._use_classes()
+
+    def set_novel(self, novel: Sequence[bool] | None) -> None:
+        """Say which classes are novel; see ``DetectorText.set_novel``."""
+        self.text.set_novel(novel)
+        self._use_classes()
+
+    @contextmanager
+    def asked(self, names: Any) -> Iterator[None]:
+        """Have other classes inside the block; see ``DetectorText.asked``."""
+        with self.text.asked(names):
+            yield
+
+    def _use_classes(self) -> None:
+        """What a subclass does when the classes have changed."""
+
+
 def _folded(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())

@@ -18,8 +18,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmclipdis.clip.text.templates import Templates
-from mmclipdis.clip.text.vocabulary import Vocabulary
-from mmclipdis.models.detection.class_text import BACKGROUND, DetectorText
+from mmclipdis.models.detection.class_text import BACKGROUND, DetectorText, WithDetectorText
 from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.utils.finite import check_scores
 
@@ -28,7 +27,7 @@ CHUNK = 256
 
 
 @MODELS.register_module()
-class FViTBBoxHead(ConvFCBBoxHead):
+class FViTBBoxHead(WithDetectorText, ConvFCBBoxHead):
     r"""A ``ConvFCBBoxHead`` whose classifier is the text of the classes.
 
     .. math:: z_c = \tau \cos(r, t_c), \qquad c \in \{0..K-1, \text{background}\}
@@ -106,36 +105,11 @@ class FViTBBoxHead(ConvFCBBoxHead):
         )
         self._use_classes()
 
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The classes in use, without the background, if known."""
-        return self.text.classes
-
-    @property
-    def novel(self) -> tuple[bool, ...] | None:
-        """For each class whether it is novel, if known."""
-        return self.text.novel
-
-    @property
-    def follow_dataset(self) -> bool:
-        """Whether the classes are those of the data set in use."""
-        return self.text.follow_dataset
-
-    def set_vocabulary(self, vocabulary: Any, novel_classes: Sequence[str] | None = None) -> None:
-        """Change the classes; see ``DetectorText.set_vocabulary``."""
-        self.text.set_vocabulary(vocabulary, novel_classes)
-        self._use_classes()
-
-    def set_novel(self, novel: Sequence[bool] | None) -> None:
-        """Say which classes are novel; see ``DetectorText.set_novel``."""
-        self.text.set_novel(novel)
-        self._use_classes()
-
     @contextmanager
     def asked(self, names: Any) -> Iterator[None]:
         """Have other classes inside the block; see ``DetectorText.asked``."""
         count = self.num_classes
-        with self.text.asked(names):
+        with super().asked(names):
             self.num_classes = self.text.classes.num_classes if self.text.classes else count
             try:
                 yield
@@ -261,7 +235,11 @@ class FViTBBoxHead(ConvFCBBoxHead):
             results.bboxes, results.scores = boxes, cls_score
             return results
         found, results.labels = strongest_nms(
-            boxes, cls_score, rcnn_test_cfg.score_thr, rcnn_test_cfg.nms, rcnn_test_cfg.max_per_img
+            boxes,
+            cls_score,
+            rcnn_test_cfg.score_thr,
+            rcnn_test_cfg.nms,
+            rcnn_test_cfg.max_per_img,
         )
         results.bboxes, results.scores = found[:, :-1], found[:, -1]
         return results

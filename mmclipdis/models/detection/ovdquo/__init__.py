@@ -1,0 +1,1 @@
+"""OV-DQUO: a DINO detector whose queries carry the text of a class; a frozen CLIP names boxes."""
