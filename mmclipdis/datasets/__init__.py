@@ -4,6 +4,7 @@ Those of segmentation are there if mmseg is, those of detection if mmdet is.
 """
 
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, absent
+from mmclipdis.datasets.detection.repeat_factor_sampler import RepeatFactorSampler
 from mmclipdis.datasets.distillation.grid_crops import GridCrops
 from mmclipdis.datasets.distillation.images import DistillImageDataset
 from mmclipdis.datasets.distillation.panoptic_regions import PanopticRegionsDataset
@@ -55,6 +56,7 @@ __all__ = [
     "PascalVOC20Dataset",
     "PascalVOC20bDataset",
     "RandAugmentUDA",
+    "RepeatFactorSampler",
     "ResizeShortestEdgePIL",
     "ShapeScenesDataset",
     "VOCMultiLabelDataset",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG
+from mmclipdis.datasets.detection.pseudo_boxes import MARK, unpack
 from mmclipdis.models.asked_names import TEXT_KEYS
 
 
@@ -30,7 +31,14 @@ if HAS_MMDET:
 
     @DETECTION.register_module(name="PackDetInputs", force=True)
     class PackDetInputsWithTexts(KeepsTexts, PackDetInputs):
-        """mmdet's ``PackDetInputs`` that keeps texts."""
+        """mmdet's ``PackDetInputs`` that keeps texts, and the weights of pseudo boxes."""
+
+        def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+            """As the stock step; with pseudo boxes ``gt_instances`` has ``weights``."""
+            packed = super().transform(results)
+            if results.get(MARK):
+                unpack(packed["data_samples"])
+            return packed
 
 
 if HAS_MMSEG:

@@ -134,7 +134,7 @@ def check_boxes(dataset: Any, items: Sequence[Mapping[str, Any]], training: bool
         for box in item["instances"]:
             if box.get("ignore_flag"):
                 crowds += 1
-            else:
+            elif box["bbox_label"] >= 0:  # those below are pseudo boxes, of no class
                 counts[box["bbox_label"]] += 1
     name = f"{type(dataset).__name__}: {getattr(dataset, 'ann_file', '')!r}"
     if training and not counts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
+from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
 from mmclipdis.datasets.detection.classes import (
@@ -18,6 +20,7 @@ from mmclipdis.datasets.detection.classes import (
     OV_CLASSES,
     UNUSED_CLASSES,
 )
+from mmclipdis.datasets.detection.pseudo_boxes import check_pipeline, merge_pseudo_boxes, unpack
 from mmclipdis.engine.data_check import check_boxes
 from mmclipdis.utils.coco_boxes import check_coco
 from mmclipdis.utils.coco_json import read_coco
@@ -43,6 +46,12 @@ class OVCocoDataset(CocoDataset):
         novel_in_training: Keep annotations of novel classes in training. They are left out by
             default, and images that have no others with them, so that the official
             ``instances_train2017.json`` gives the training set of OV-COCO too.
+        pseudo_boxes: File of boxes whose class is unknown, below ``data_root`` like ``ann_file``
+            (:mod:`mmclipdis.datasets.detection.pseudo_boxes`). In training they are boxes with
+            the label -1 and ``weights`` (1 for all others); they keep no image in that has no
+            others. In test they do not count, and the file is not read. All transforms of mmdet
+            take them along, those that mix images as well, but for those that need masks or
+            classes of all boxes.
         **kwargs: Of ``CocoDataset``. ``filter_cfg`` is ``dict(filter_empty_gt=True, min_size=32)``
             if it is not given: in training, images without annotations and those with a side
             below 32 px are left out.
@@ -50,7 +59,7 @@ class OVCocoDataset(CocoDataset):
     Raises:
         FileNotFoundError: no such annotation file.
         ValueError: it is broken, lacks classes, or lists unknown ones; ``metainfo`` contradicts
-            itself; a photo lies outside ``data_root``.
+            itself; a photo lies outside ``data_root``; as ``merge_pseudo_boxes``.
     """
 
     #: ``VocabularyHook`` need not doubt the labels where the json lists fewer categories.
@@ -63,8 +72,17 @@ class OVCocoDataset(CocoDataset):
         "unused_classes": UNUSED_CLASSES,
     }
 
-    def __init__(self, *args: Any, novel_in_training: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        novel_in_training: bool = False,
+        pseudo_boxes: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.novel_in_training = novel_in_training
+        if pseudo_boxes is not None and not isinstance(pseudo_boxes, (str, os.PathLike)):
+            raise TypeError(f"pseudo_boxes is the path of one file, got {pseudo_boxes!r}")
+        self.pseudo_boxes = pseudo_boxes
         kwargs.setdefault("filter_cfg", {"filter_empty_gt": True, "min_size": 32})
         prefix = dict(kwargs.get("data_prefix") or {"img": ""})
         if "img" not in prefix:
@@ -163,7 +181,37 @@ class OVCocoDataset(CocoDataset):
         self.cat2label = {i: self._numbered[i] for i in listed}
         # Only these count when images without annotations are left out.
         self.cat_ids: list[int] = [i for i in listed if self.cat2label[i] not in dropped]
+        if self._with_pseudo_boxes:
+            self._add_pseudo_boxes(images)
         return images
+
+    @property
+    def _with_pseudo_boxes(self) -> bool:
+        return self.pseudo_boxes is not None and not self.test_mode
+
+    def _add_pseudo_boxes(self, images: list[dict[str, Any]]) -> None:
+        check_pipeline(self.pipeline.transforms)
+        given = os.path.join(self.data_root or "", os.fspath(self.pseudo_boxes))
+        with get_local_path(given, backend_args=self.backend_args) as path:
+            found = merge_pseudo_boxes(images, str(path), self.ann_file)
+        self._say(
+            f"{found.boxes:,} pseudo boxes of {given} in {found.images:,} of {len(images):,} "
+            "images",
+            level=logging.INFO,
+        )
+        for line in found.dropped_lines():
+            self._say(line, f"of the pseudo boxes of {given}")
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of the boxes of an image, without those of unknown class."""
+        return [label for label in super().get_cat_ids(idx) if label >= 0]
+
+    def prepare_data(self, idx: int) -> Any:
+        """An image through the pipeline; with pseudo boxes its boxes have ``weights``."""
+        packed = super().prepare_data(idx)
+        if self._with_pseudo_boxes and isinstance(packed, dict) and "data_samples" in packed:
+            unpack(packed["data_samples"])  # for stock steps: ours has done it
+        return packed
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leave out, in training, what ``filter_cfg`` says, and say how many images stay.

@@ -24,5 +24,8 @@ if HAS_MMDET:
     from mmclipdis.models.detection.fvit.rpn_head import FViTRPNHead
     from mmclipdis.models.detection.ovdquo.detector import OVDQUO
     from mmclipdis.models.detection.ovdquo.head import OVDQUOHead
+    from mmclipdis.models.detection.unknown_boxes import install_unknown_box_check
+
+    install_unknown_box_check()
 else:
     __getattr__ = absent(__name__, __all__, detection=_DETECTION)

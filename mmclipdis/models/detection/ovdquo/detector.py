@@ -71,6 +71,9 @@ class OVDQUO(OpenVocabDetector, DINO):
     Source: OV-DQUO (AAAI 2025); with DeCLIP's weights, DeCLIP (CVPR 2025).
     """
 
+    #: Of training data (:mod:`mmclipdis.models.detection.unknown_boxes`).
+    takes_pseudo_boxes = True
+
     def __init__(
         self,
         text_queries: bool = True,

@@ -1,0 +1,70 @@
+_base_ = ["../_base_/detection_runtime.py", "../_base_/datasets/shapes_detection.py"]
+clip = dict(arch="shapes-tiny", init_cfg=dict(type="Pretrained", checkpoint="shapes"))
+dims = 64
+layer = dict(
+    cross_attn_cfg=dict(embed_dims=dims, num_levels=3, num_heads=4, dropout=0.0),
+    self_attn_cfg=dict(embed_dims=dims, num_heads=4, dropout=0.0),
+    ffn_cfg=dict(embed_dims=dims, feedforward_channels=128, ffn_drop=0.0),
+)
+model = dict(
+    type="OVDQUO",
+    num_queries=50,
+    num_feature_levels=3,
+    max_classes=9,
+    query_temperature=14.0,
+    data_preprocessor=dict(
+        type="DetDataPreprocessor",
+        mean=[122.771, 116.746, 104.094],
+        std=[68.501, 66.632, 70.323],
+        bgr_to_rgb=True,
+        pad_size_divisor=160,
+    ),
+    backbone=dict(
+        type="OVDQUOViTBackbone",
+        encoder=dict(type="CLIPSurgeryViT", readout=dict(blocks=3), **clip),
+        out_indices=(1, 2, 3),
+        level2="vanilla",
+    ),
+    neck=dict(
+        type="ChannelMapper",
+        in_channels=[160] * 3,
+        kernel_size=1,
+        out_channels=dims,
+        act_cfg=None,
+        bias=True,
+        norm_cfg=dict(type="GN", num_groups=8),
+        num_outs=3,
+    ),
+    encoder=dict(
+        num_layers=1,
+        layer_cfg=dict(
+            self_attn_cfg=dict(embed_dims=dims, num_levels=3, num_heads=4, dropout=0.0),
+            ffn_cfg=dict(embed_dims=dims, feedforward_channels=128, ffn_drop=0.0),
+        ),
+    ),
+    decoder=dict(num_layers=2, return_intermediate=True, layer_cfg=layer, post_norm_cfg=None),
+    positional_encoding=dict(num_feats=dims // 2, normalize=True, offset=0.0, temperature=20),
+    bbox_head=dict(
+        type="OVDQUOHead",
+        embed_dims=dims,
+        text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
+    ),
+    dn_cfg=dict(num_queries=50),
+    test_cfg=dict(
+        temperature=14.0,
+        target_class_factor=1.0,
+        score_thr=0.001,
+        nms=dict(type="nms", iou_threshold=0.5),
+        max_per_img=100,
+    ),
+)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4),
+    clip_grad=dict(max_norm=1.0, norm_type=2),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, end=30),
+    dict(type="CosineAnnealingLR", T_max=670, begin=30, end=700, by_epoch=False),
+]
+train_cfg = dict(type="ExactIterBasedTrainLoop", max_iters=700, val_interval=700)
