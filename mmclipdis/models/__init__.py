@@ -14,7 +14,12 @@ from mmclipdis.models.backbones import (
     SCLIPViT,
 )
 from mmclipdis.models.clip_resnet import CLIPResNet
-from mmclipdis.models.detection import FViTBackbone, NovelMaskedCrossEntropyLoss
+from mmclipdis.models.detection import (
+    FViTBackbone,
+    NovelMaskedCrossEntropyLoss,
+    OVDQUOResNetBackbone,
+    OVDQUOViTBackbone,
+)
 from mmclipdis.models.distillation.declip import DeCLIP
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
 from mmclipdis.models.distillation.regions import RegionClassifier
@@ -61,6 +66,8 @@ __all__ = [
     "MaskCLIPViT",
     "MixedSizeSegDataPreProcessor",
     "NovelMaskedCrossEntropyLoss",
+    "OVDQUOResNetBackbone",
+    "OVDQUOViTBackbone",
     "OpenCLIPTextEncoder",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",

@@ -1,8 +1,10 @@
-"""Open-vocabulary detection with a frozen CLIP. Backbone and loss need no mmdet; all else does."""
+"""Open-vocabulary detection with a frozen CLIP. Backbones and loss need no mmdet; all else does."""
 
 from mmclipdis.compat.optional import HAS_MMDET, absent
 from mmclipdis.models.detection.fvit.backbone import FViTBackbone
 from mmclipdis.models.detection.fvit.losses import NovelMaskedCrossEntropyLoss
+from mmclipdis.models.detection.ovdquo.backbone import OVDQUOViTBackbone
+from mmclipdis.models.detection.ovdquo.resnet_backbone import OVDQUOResNetBackbone
 
 _DETECTION = ["FViT", "FViTBBoxHead", "FViTRPNHead", "FViTRoIHead", "OVDQUO", "OVDQUOHead"]
 
@@ -15,6 +17,8 @@ __all__ = [
     "FViTRoIHead",
     "NovelMaskedCrossEntropyLoss",
     "OVDQUOHead",
+    "OVDQUOResNetBackbone",
+    "OVDQUOViTBackbone",
 ]
 
 if HAS_MMDET:

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.models.backbones import CLIPViT
+from mmclipdis.models.detection.frozen import FrozenCLIP
 
 #: Options of the encoder that the backbone decides itself.
 _OWN_OPTIONS = ("out_indices", "trainable", "normalize", "grad_checkpointing")
 
 
-class FrozenViT(BaseModule):
+class FrozenViT(FrozenCLIP):
     """What the backbones of detectors on a frozen CLIP ViT share; the layers are the subclass's.
 
     One pass of the encoder gives all maps. It has no gradients and stays in evaluation mode.
@@ -40,6 +40,9 @@ class FrozenViT(BaseModule):
             do not go together.
     """
 
+    #: The published choices of blocks, for messages.
+    usual_blocks = "F-ViT: (3, 5, 7, 11) for ViT-B, (6, 10, 14, 23) for ViT-L"
+
     def __init__(
         self,
         encoder: Mapping[str, Any],
@@ -57,8 +60,8 @@ class FrozenViT(BaseModule):
         if last_level == "readout" and self.out_indices[-1] != self.encoder.num_blocks - 1:
             raise ValueError(
                 f"{self._name}.out_indices={tuple(out_indices)}: {level}='readout' reads the last "
-                f"block, {self.encoder.num_blocks - 1}; end with it (F-ViT: (3, 5, 7, 11) for "
-                f"ViT-B, (6, 10, 14, 23) for ViT-L), or set {level}='vanilla'"
+                f"block, {self.encoder.num_blocks - 1}; end with it ({self.usual_blocks}), or set "
+                f"{level}='vanilla'"
             )
         self.last_level = last_level
         self.normalize = normalize
@@ -66,23 +69,7 @@ class FrozenViT(BaseModule):
     @property
     def width(self) -> int:
         """Channels ``W`` of the blocks' maps."""
-        return self.encoder.width
-
-    @property
-    def embed_dim(self) -> int:
-        """Channels ``D`` of the dense map."""
-        return self.encoder.embed_dim
-
-    @property
-    def patch_size(self) -> int:
-        """Pixels a side of a patch, which is the stride of the dense map."""
-        return self.encoder.patch_size[0]
-
-    def train(self, mode: bool = True) -> FrozenViT:
-        """As always, but the encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
+        return self.encoder.width  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def encode(
@@ -117,10 +104,6 @@ class FrozenViT(BaseModule):
         dense = dense.float()
         return F.normalize(dense, dim=1) if self.normalize == "before" else dense
 
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
     def _check_size(self, images: Tensor) -> None:
         height, width = images.shape[-2:]
         patch = self.patch_size
@@ -128,7 +111,7 @@ class FrozenViT(BaseModule):
             raise ValueError(
                 f"{self._name} got images of {height} x {width} px, whose sides are no multiples "
                 f"of its patch of {patch} px; set pad_size_divisor of the data_preprocessor to a "
-                f"multiple of {patch} (F-ViT: to the image size, so that all images are square)"
+                f"multiple of {patch} (of the published ViTs: the image size, which makes them square)"
             )
 
     def _check_choice(self, name: str, value: str, known: Sequence[str]) -> None:
@@ -139,12 +122,8 @@ class FrozenViT(BaseModule):
 
     def _build_encoder(self, config: Mapping[str, Any]) -> CLIPViT:
         given = f"{self._name}.encoder"
-        taken = [name for name in _OWN_OPTIONS if name in config]
-        if taken:
-            raise ValueError(
-                f"{given} must not set {', '.join(taken)}: the encoder is frozen, and the backbone "
-                "has out_indices and normalize of its own; remove them"
-            )
+        reason = "the backbone has out_indices and normalize of its own"
+        self._refuse_options(config, _OWN_OPTIONS, reason)
         encoder = MODELS.build(dict(config))  # frozen, as no CLIPViT trains unless it is told to
         if not isinstance(encoder, CLIPViT):
             raise ValueError(

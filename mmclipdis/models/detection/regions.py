@@ -1,4 +1,4 @@
-"""Regions of a frozen CLIP's dense map: one embedding a box.
+"""Regions of a frozen CLIP's maps: pooled, or one embedding a box.
 
 Source: F-ViT, the detector of CLIPSelf (ICLR 2024), after F-VLM (ICLR 2023).
 """
@@ -39,13 +39,34 @@ def region_embeddings(
     """
     if normalize not in ("before", "after"):
         raise ValueError(f"normalize must be 'before' or 'after', got {normalize!r}")
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(f"expected RoIs (n, 5), got {tuple(rois.shape)}")
-    height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
     with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         if normalize == "before":
             maps = F.normalize(maps, dim=1)
-        cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
-        pooled = roi_align(maps, cells, output_size=1, sampling_ratio=-1, aligned=True)
+        pooled = pool_boxes(maps, rois, stride, 1)
         return F.normalize(pooled.flatten(1), dim=1)
+
+
+def pool_boxes(
+    maps: Tensor, rois: Tensor, stride: float | tuple[float, float], size: int
+) -> Tensor:
+    """RoIAlign of boxes: aligned, with as many samples a bin as it has cells.
+
+    Args:
+        maps, rois, stride: As in :func:`region_embeddings`.
+        size: Bins a side.
+
+    Returns:
+        ``(n, D, size, size)`` float32 (or float64); zeros for a box wholly outside or without area.
+
+    Raises:
+        ValueError: RoIs that are not (n, 5).
+    """
+    if rois.ndim != 2 or rois.shape[1] != 5:
+        raise ValueError(f"expected RoIs (n, 5), got {tuple(rois.shape)}")
+    height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
+    with torch.autocast(maps.device.type, enabled=False):
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
+        pooled: Tensor = roi_align(maps, cells, size, sampling_ratio=-1, aligned=True)
+        return pooled
