@@ -1,6 +1,6 @@
 # OV-DQUO on OpenAI's CLIP RN50x4, OV-COCO.
 # Published AP50 (OV-DQUO, AAAI 2025): novel 45.6. Not run here.
-# Batches of 24, as published.
+# Batches of 24, as published. CORA's region prompt: see ovdquo_openai_rn50_ov-coco.py.
 _base_ = [
     "../_base_/models/ovdquo_rn50x4.py",
     "../_base_/datasets/ov_coco_detr.py",

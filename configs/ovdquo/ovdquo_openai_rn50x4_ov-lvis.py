@@ -1,5 +1,6 @@
-# OV-DQUO on OpenAI's CLIP RN50x4, OV-LVIS: the settings of OV-COCO's ResNets, and the classes,
-# prompts and sampling of OV-LVIS's ViTs. Nobody published this detector. Not run here.
+# OV-DQUO on OpenAI's CLIP RN50x4, OV-LVIS: the settings of OV-COCO's ResNets without CORA's region
+# prompt, and the classes, prompts and sampling of OV-LVIS's ViTs. Nobody published this detector.
+# Not run here.
 _base_ = [
     "../_base_/models/ovdquo_rn50x4.py",
     "../_base_/datasets/ov_lvis_detr.py",
@@ -9,6 +10,7 @@ train_dataloader = dict(batch_size=3)
 auto_scale_lr = dict(base_batch_size=24)
 model = dict(
     max_classes=100,
+    backbone=dict(region_prompt=None),
     bbox_head=dict(templates="vild63"),
     test_cfg=dict(target_class_factor=8.0, max_per_img=300),
 )

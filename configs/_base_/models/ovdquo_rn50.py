@@ -8,7 +8,10 @@ model = dict(
         mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323], pad_size_divisor=1
     ),
     backbone=dict(
-        _delete_=True, type="OVDQUOResNetBackbone", encoder=dict(type="CLIPResNet", **clip)
+        _delete_=True,
+        type="OVDQUOResNetBackbone",
+        encoder=dict(type="CLIPResNet", **clip),
+        region_prompt="checkpoints/region_prompt_R50.pth",  # CORA's; None does without
     ),
     neck=dict(in_channels=[512, 1024]),
     bbox_head=dict(text_encoder=dict(**clip), templates="imagenet80"),

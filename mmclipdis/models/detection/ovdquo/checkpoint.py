@@ -59,7 +59,7 @@ MODULES: tuple[tuple[str, Namer], ...] = (
         r"(?:transformer\.decoder\.)?bbox_embed\.(\d+)\.layers\.(\d)",
         _mlp(r"bbox_head.reg_branches.\1"),
     ),
-    (r"(?:transformer\.)?label_enc", "dn.label_embed"),
+    (r"(?:transformer\.)?label_enc", "dn_query_generator.label_embedding"),
     (r"(?:transformer\.)?text_proj\.layers\.(\d)", _mlp("text_proj")),
     (r"(?:transformer\.)?text_proj\.(0|2)", r"text_proj.\1"),
     (r"backbone\.(?:.*\.)?(?:interpolate\d\.0|upsample)", "backbone.upsample"),
