@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +20,25 @@ from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
 
 class TextEmbeddings(BaseModule):
-    """Base of what keeps text embeddings: given ones for good, others until weights are loaded."""
+    """Base of what keeps text embeddings: given ones for good, others until weights are loaded.
 
+    They move with the module and yet are no buffers: mmengine's ``EMAHook`` pairs the buffers of
+    model and average by their places and copies them, but how many rows there are, and whether any,
+    depends on the names that each of the two has been told.
+    """
+
+    #: Tensors that belong to the names in use.
+    tensors_of_names: tuple[str, ...] = ("_embeddings",)
     _embeddings: Tensor | None
     _are_given: bool  # by a file or a tensor, and not by a text encoder
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> TextEmbeddings:
+        super()._apply(fn, *args, **kwargs)
+        for name in self.tensors_of_names:
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, fn(value))
+        return self
 
     def init_weights(self) -> None:
         """Load the text encoder's weights; embeddings made with other weights are forgotten."""
@@ -102,7 +117,7 @@ class ClassText(TextEmbeddings):
         self._are_given = text_embeddings is not None
         self.follow_dataset = isinstance(vocabulary, str) and vocabulary == "dataset"
         self.vocabulary: Vocabulary | None = None
-        self.register_buffer("_embeddings", None, persistent=False)
+        self._embeddings = None
         self.register_buffer("_place", torch.empty(0), persistent=False)  # knows the device
         self.saved = saved
         if not saved:

@@ -21,29 +21,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.towers.readout import get_readout
-from mmclipdis.clip.weights import activation_mark, readout_mark
+from mmclipdis.clip.weights import readout_mark
 from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models import FViT
-from mmclipdis.models.detection.names import config_metainfo
+from mmclipdis.models.detection.released import (
+    ENCODER,
+    add_marks,
+    build_on_meta,
+    check_fits,
+    dataset_meta,
+    tensors_in,
+)
 from mmclipdis.utils.whole_files import refuse_existing
 
-_BACKBONE, _ENCODER = "backbone.", "backbone.encoder."
-_TOWER, _OUR_TOWER = _BACKBONE + "visual.", _ENCODER + "tower."
-_READOUT, _ACTIVATION = _ENCODER + readout_mark.MARK, _ENCODER + activation_mark.MARK
+_TOWER, _OUR_TOWER = "backbone.visual.", ENCODER + "tower."
 _MASK_HEAD = "roi_head.mask_head."
 _TEMPERATURE = "roi_head.bbox_head.detect_temperature"
+
+_REMEDY = "choose the config with its tower and data set (LVIS: mask head and norms in the RPN)"
 
 #: Start of a key -> why it has no place in our detector.
 _DROPPED = {
@@ -73,7 +78,7 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
     content = read_checkpoint(source)
     released = weights_in(content, source)
     state, report = from_released(released, str(source))
-    model = build_on_meta(config)
+    model = build_on_meta(config, FViT, "configs/fvit")
     expected = model.state_dict()
     if not model.roi_head.with_mask:
         for key in [key for key in state if key.startswith(_MASK_HEAD)]:
@@ -83,24 +88,11 @@ def convert(config: Config, source: Path, target: Path, *, overwrite: bool = Fal
     encoder = model.backbone.encoder
     wanted = None if encoder.any_readout else encoder.readout
     readout_mark.check_readout(get_readout("maskclip"), wanted, repr(str(source)))
-    _add(state, expected, report)
-    check_fits(state, expected, str(source))
+    add_marks(state, expected, report, get_readout("maskclip"))
+    check_fits(state, expected, str(source), _REMEDY)
     meta = {"dataset_meta": named} if (named := dataset_meta(config, content)) else {}
     write_checkpoint(target, {"state_dict": state, "meta": meta}, overwrite)
     return report
-
-
-def dataset_meta(config: Config, content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Names of classes for the ``dataset_meta`` of our file, which mmdet's inferencers read.
-
-    They are those of the config's data set, with its base and novel classes; where these stand in a
-    file that is not there (OV-LVIS), the ``CLASSES`` of the released file, if it has any.
-    """
-    found = config_metainfo(config) or {}
-    if not found:
-        found = {"classes": (content.get("meta") or {}).get("CLASSES")}
-    kept = ("classes", "base_classes", "novel_classes")
-    return {key: tuple(found[key]) for key in kept if found.get(key)}
 
 
 def weights_in(checkpoint: Any, source: Path) -> dict[str, Tensor]:
@@ -110,14 +102,7 @@ def weights_in(checkpoint: Any, source: Path) -> dict[str, Tensor]:
         ValueError: There is none, or it holds something besides tensors.
     """
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"{str(source)!r} holds no state dict")
-    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(
-            f"{str(source)!r}: {others[0]!r} in the state dict is no tensor; save the weights alone"
-        )
-    return dict(state)
+    return tensors_in(state, str(source))
 
 
 def from_released(
@@ -155,7 +140,7 @@ def from_released(
 
 
 def _check_layout(released: Mapping[str, Tensor], source: str) -> None:
-    if any(key.startswith(_ENCODER) for key in released):
+    if any(key.startswith(ENCODER) for key in released):
         raise ValueError(f"{source!r} has our layout already; there is nothing to convert")
     missing = [start for start in _SIGNS if not any(key.startswith(start) for key in released)]
     if missing:
@@ -163,56 +148,6 @@ def _check_layout(released: Mapping[str, Tensor], source: str) -> None:
             f"{source!r} is no released F-ViT checkpoint: it has no {', '.join(missing)}*, but "
             f"{', '.join(list(released)[:3])}, ...; weights of CLIP alone need no conversion, or "
             "tools/model_converters/eva_clip.py"
-        )
-
-
-def build_on_meta(config: Config) -> Any:
-    """The detector of a config without storage for its weights.
-
-    Raises:
-        ValueError: the config has another model.
-    """
-    init_default_scope(config.get("default_scope", "mmdet"))
-    with torch.device("meta"):
-        model = MODELS.build(config.model)
-    if not isinstance(model, FViT):
-        raise ValueError(
-            f"the config's model is a {type(model).__name__}; give one of configs/fvit"
-        )
-    return model
-
-
-def _add(state: dict[str, Tensor], expected: Mapping[str, Tensor], report: LayoutReport) -> None:
-    """Add to ``state`` what only our files have: marks, and counters that old norms lack."""
-    state[_READOUT] = readout_mark.encode_readout(get_readout("maskclip"))
-    report.added[_READOUT] = "released F-ViT weights were trained with MaskCLIP's readout"
-    state[_ACTIVATION] = expected[_ACTIVATION]
-    report.added[_ACTIVATION] = "the config's arch"
-    for key in expected:
-        norm, _, leaf = key.rpartition(".")
-        if leaf == "num_batches_tracked" and key not in state and norm + ".running_mean" in state:
-            state[key] = torch.tensor(0)
-            report.added[key] = "counter of a norm that had none; only its training reads it"
-
-
-def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Compare names and shapes with those of the config's detector.
-
-    Raises:
-        ValueError: naming the first entries that are missing, left over or of another shape.
-    """
-    problems = [f"missing {key}" for key in expected if key not in state]
-    problems += [f"unexpected {key}" for key in state if key not in expected]
-    problems += [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and key != _READOUT and state[key].shape != value.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"{source!r} is not of the config's detector: {'; '.join(problems[:3])}{more}; choose "
-            "the config with its tower and data set (LVIS: mask head and norms in the RPN)"
         )
 
 

@@ -55,6 +55,7 @@ class QueryText(TextEmbeddings):
             trainable weights, or shapes and counts that contradict each other.
     """
 
+    tensors_of_names = ("_embeddings", "query_to_class")
     #: What ``set_vocabulary`` changes.
     state_of_names = (
         *("_vocabulary", "_asked", "_embeddings", "query_to_class"),
@@ -98,12 +99,10 @@ class QueryText(TextEmbeddings):
         self._vocabulary: Vocabulary | None = None
         self._asked: Vocabulary | None = None  # without the background, if that has no query
         self._are_given = embeddings is not None
-        self.query_to_class: Tensor
-        given = (
+        self._embeddings = (
             None if embeddings is None else F.normalize(load_ready_embeddings(embeddings), dim=-1)
         )
-        self.register_buffer("_embeddings", given, persistent=False)
-        self.register_buffer("query_to_class", torch.empty(0, dtype=torch.long), persistent=False)
+        self.query_to_class = torch.empty(0, dtype=torch.long)
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
 
