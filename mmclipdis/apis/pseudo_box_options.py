@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--best", type=share, default=default.best, help="share of all boxes that is taken, the "
         "best by score (default: %(default)s)")  # fmt: skip
     add("--explained", type=_number(float, 0.01, 0.999), default=0.8, help="share of the dense "
-        "map's variance that the auto-encoder of the density keeps (default: %(default)s)")  # fmt: skip
+        "map's variance that the auto-encoder keeps (default: %(default)s)")  # fmt: skip
     add("--fit-images", type=count, default=2000, help="images that the auto-encoder and the "
         "densities are fitted to (default: %(default)s)")  # fmt: skip
     add("--seed", type=_number(int, 0, 2**63 - 1), default=0, help="chooses those images, and "
