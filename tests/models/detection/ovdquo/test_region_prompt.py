@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmclipdis.engine.random_weights import redraw
 from mmclipdis.models import OVDQUOResNetBackbone
 from mmclipdis.models.detection.ovdquo.region_prompt import read_region_prompt
+from mmclipdis.models.detection.regions import pool_boxes
 from tests.faults.endings import raises
 from tests.models.detection.ovdquo.test_resnet_backbone import BOXES, TOLERANCE, build, photos
 
@@ -32,8 +36,6 @@ def file(tmp_path: Path) -> str:
 
 def embedded(backbone: OVDQUOResNetBackbone, shift: Tensor | float, scores: bool) -> Tensor:
     """Without :class:`RegionPrompt`, through open_clip's own pool."""
-    from mmclipdis.models.detection.regions import pool_boxes
-
     tower, (c4, c5) = backbone.encoder.tower, backbone(photos())[-1]
     features = tower.stages[3](pool_boxes(c4, BOXES, 16, 6)) if scores else None
     features = pool_boxes(c5, BOXES, 32, 3) if features is None else features
@@ -70,6 +72,21 @@ def test_the_prompt_is_frozen_and_saved(file, tmp_path):
         assert torch.equal(model.query_embeddings(maps, BOXES), expected)
 
 
+def test_the_file_is_read_once(file):
+    class Detector(BaseModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = build(region_prompt=file)
+
+    detector = Detector()
+    detector.init_weights()
+    redraw(detector)  # as our detectors do after it
+    Path(file).unlink()
+    backbone = detector.backbone
+    assert backbone.query_embeddings(backbone(photos())[-1], BOXES).any()
+    assert torch.equal(backbone.region_prompt.weight, prompt())
+
+
 def test_a_checkpoint_wins_over_the_file(file):
     backbone = build(region_prompt=file)
     backbone.load_state_dict({**backbone.state_dict(), "region_prompt.weight": prompt(seed=8)})
@@ -77,11 +94,13 @@ def test_a_checkpoint_wins_over_the_file(file):
     assert torch.equal(backbone.region_prompt.weight, prompt(seed=8))
 
 
-def test_a_checkpoint_with_a_prompt_is_refused_without_one(file):
+def test_a_checkpoint_with_a_prompt_is_refused_without_one(file, tmp_path):
     state = build(region_prompt=file).state_dict()
     line = r"holds a region prompt \(region_prompt.weight\).* set region_prompt of its backbone"
     raises(line, build().load_state_dict, state)
     raises(line, build().load_state_dict, state, strict=False)
+    torch.save(dict(state_dict=state), tmp_path / "run.pth")
+    raises(line, load_checkpoint, build(), str(tmp_path / "run.pth"))
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
