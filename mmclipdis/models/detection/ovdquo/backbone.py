@@ -117,5 +117,5 @@ class OVDQUOViTBackbone(FrozenViT):
         return region_embeddings(maps[0], rois, self.patch_size, "after")
 
     def score_embeddings(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Embeddings by which boxes are named in the end; those of :meth:`query_embeddings`."""
+        """Embeddings by which boxes are classified in the end: as :meth:`query_embeddings`."""
         return self.query_embeddings(maps, rois)
