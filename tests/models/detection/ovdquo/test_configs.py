@@ -49,6 +49,12 @@ def mmdet_scope() -> None:
     DefaultScope.get_instance("test-ovdquo-configs", scope_name="mmdet")
 
 
+@pytest.fixture
+def _plain_dumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine lays out the config seven times a run, which takes longer than all else."""
+    monkeypatch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+
+
 @functools.cache
 def read(name: str) -> Config:
     return Config.fromfile(ROOT / "configs" / "ovdquo" / f"{name}.py")
@@ -249,6 +255,7 @@ def write_unknown(config: Config, folder: Path) -> None:
     (folder / config.train_dataloader.dataset.pseudo_boxes).write_text(json.dumps([box]))
 
 
+@pytest.mark.usefixtures("_plain_dumps")
 @pytest.mark.parametrize("name", TRAINED)
 def test_config_trains_and_tests(name: str, tmp_path: Path) -> None:
     config = shrunk(name, tmp_path)
@@ -263,13 +270,14 @@ def test_config_trains_and_tests(name: str, tmp_path: Path) -> None:
     trained |= set() if "_rn" in name else {"backbone.upsample.weight"}
     assert trained <= moved
     rates = {group["lr"] for group in runner.optim_wrapper.param_groups}
-    assert rates == {1e-4, 1e-5}
+    assert rates == ({1e-4} if "_rn" in name else {1e-4, 1e-5})
     scalars = runner.message_hub.log_scalars
     wanted = "lvis/bbox_APr" if name.endswith("lvis") else "coco/novel_ap50"
     assert f"val/{wanted}" in scalars
     assert any("dn_loss_cls" in key for key in scalars), sorted(scalars)
 
 
+@pytest.mark.usefixtures("_plain_dumps")
 @pytest.mark.parametrize("name", TRANSFER)
 def test_transfer_config_tests(name: str, tmp_path: Path) -> None:
     config = shrunk(name, tmp_path)
