@@ -182,16 +182,16 @@ class OVCocoDataset(CocoDataset):
         # Only these count when images without annotations are left out.
         self.cat_ids: list[int] = [i for i in listed if self.cat2label[i] not in dropped]
         if self._with_pseudo_boxes:
-            self._add_pseudo_boxes(images)
+            self._add_pseudo_boxes(images, os.fspath(self.pseudo_boxes or ""))
         return images
 
     @property
     def _with_pseudo_boxes(self) -> bool:
         return self.pseudo_boxes is not None and not self.test_mode
 
-    def _add_pseudo_boxes(self, images: list[dict[str, Any]]) -> None:
+    def _add_pseudo_boxes(self, images: list[dict[str, Any]], name: str) -> None:
         check_pipeline(self.pipeline.transforms)
-        given = os.path.join(self.data_root or "", os.fspath(self.pseudo_boxes))
+        given = os.path.join(self.data_root or "", name)
         with get_local_path(given, backend_args=self.backend_args) as path:
             found = merge_pseudo_boxes(images, str(path), self.ann_file)
         self._say(

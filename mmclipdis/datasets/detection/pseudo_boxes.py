@@ -135,29 +135,21 @@ def merge_pseudo_boxes(images: Sequence[dict[str, Any]], path: str, ann_file: st
             or none of its boxes can be used.
     """
     ids, boxes, weights = read_pseudo_boxes(path)
-    by_id = {image["img_id"]: image for image in images}
+    by_id: dict[Any, dict[str, Any]] = {image["img_id"]: image for image in images}
     _check_same_data(ids, by_id, path, ann_file)
     merged = Merged()
     touched = set()
     for image in images:
         image[MARK] = True
     for place, (number, box, weight) in enumerate(zip(ids, boxes.tolist(), weights.tolist())):
-        image = by_id.get(number)
-        why = "are of images that the data do not have"
-        if image is not None:
-            x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
-            x1, y1 = min(box[2], image["width"]), min(box[3], image["height"])
-            why = ""
-            if min(box[2] - box[0], box[3] - box[1]) < 1:
-                why = "are less than a pixel wide or high"
-            elif min(x1 - x0, y1 - y0) < 1:
-                why = "are outside of their image"
-        if image is None or why:
+        owner = by_id.get(number)
+        clipped, why = _clipped(box, owner)
+        if owner is None or why:
             merged.dropped[why] += 1
             merged.first.setdefault(why, f"record {place}, image {short(number)}")
             continue
-        image["instances"].append(
-            {"ignore_flag": 0, "bbox": [x0, y0, x1, y1], "bbox_label": label_of(weight)}
+        owner["instances"].append(
+            {"ignore_flag": 0, "bbox": clipped, "bbox_label": label_of(weight)}
         )
         touched.add(number)
         merged.boxes += 1
@@ -169,6 +161,19 @@ def merge_pseudo_boxes(images: Sequence[dict[str, Any]], path: str, ann_file: st
             f"{reasons}; make the file anew with {_TOOL}"
         )
     return merged
+
+
+def _clipped(box: Sequence[float], image: Mapping[str, Any] | None) -> tuple[list[float], str]:
+    """The part of a box that is inside of its image, and why it cannot be used, or ``''``."""
+    if image is None:
+        return [], "are of images that the data do not have"
+    x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
+    x1, y1 = min(box[2], image["width"]), min(box[3], image["height"])
+    if min(box[2] - box[0], box[3] - box[1]) < 1:
+        return [], "are less than a pixel wide or high"
+    if min(x1 - x0, y1 - y0) < 1:
+        return [], "are outside of their image"
+    return [x0, y0, x1, y1], ""
 
 
 def _check_same_data(ids: Sequence[Any], known: Mapping[Any, Any], path: str, source: str) -> None:

@@ -114,7 +114,7 @@ class TextDenoising(CdnQueryGenerator):
         Args:
             boxes: ``(n, 4)`` of each image: x0, y0, x1, y1 as shares of the image. A size of zero
                 is fine.
-            labels: ``(n,)`` of each image: rows of ``text``, or -1 for a pseudo box.
+            labels: ``(n,)`` of each image: rows of ``text``; the last row, or -1, for a pseudo box.
             weights: ``(n,)`` of each image, in [0, 1]; None is 1.
             text: ``(M' + 1, dim)``: projected text embeddings of the M' <= M classes of this
                 iteration, the wildcard's last.
@@ -191,15 +191,15 @@ def _padded(values: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
     return pad_sequence(rows, batch_first=True)
 
 
-def _sources(labels: Sequence[Tensor], classes: int) -> list[Tensor]:
+def _sources(labels: Sequence[Tensor], wildcard: int) -> list[Tensor]:
     """Numbers of the boxes of each image that queries are made from."""
-    pseudo = [(each == PSEUDO).nonzero()[:, 0] for each in labels]
+    pseudo = [((each == PSEUDO) | (each == wildcard)).nonzero()[:, 0] for each in labels]
     if any(map(len, pseudo)):
         return pseudo
     first = next((image for image, each in enumerate(labels) if len(each)), None)
     if first is None:
         return pseudo
     label = int(labels[first][0])
-    if not 0 <= label < classes:
-        raise ValueError(f"label {label} of a box, for {classes} classes of the iteration")
+    if not 0 <= label < wildcard:
+        raise ValueError(f"label {label} of a box, for {wildcard} classes of the iteration")
     return [each[:0] if image != first else each.new_zeros(1) for image, each in enumerate(pseudo)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import DINO
+from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torchvision.ops import box_convert
@@ -106,6 +107,12 @@ class OVDQUO(OpenVocabDetector, DINO):
                 nn.Linear(dim, width // 2), nn.ReLU(), nn.Linear(width // 2, width)
             )
         self._check_parts()
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        # mmdet's decoder codes each of four coordinates by 128 numbers, but expects 2 * embed_dims
+        dims = self.embed_dims
+        self.decoder.ref_point_head = MLP(4 * 128, dims, dims, 2)
 
     @property
     def class_text(self) -> Any:

@@ -33,13 +33,6 @@ class CostWeights(NamedTuple):
 COST_WEIGHTS = CostWeights()
 
 
-class Targets(NamedTuple):
-    """Boxes of an image: ``boxes`` (G, 4), cx, cy, w, h in 0..1, and ``classes`` (G,)."""
-
-    boxes: Tensor
-    classes: Tensor
-
-
 class Matches(NamedTuple):
     """Matched pairs, sorted by layer, image and query; numbers (n,) each.
 
@@ -56,7 +49,7 @@ class Matches(NamedTuple):
 def match(
     logits: Tensor,
     boxes: Tensor,
-    targets: Sequence[Targets | tuple[Tensor, Tensor]],
+    targets: Sequence[tuple[Tensor, Tensor]],
     query_classes: Tensor | None = None,
     wildcard: int | None = None,
     weights: CostWeights | Sequence[float] = COST_WEIGHTS,
@@ -77,11 +70,11 @@ def match(
         logits: z of the objectness, ``(B, Q)``, or ``(L, B, Q)`` for several layers at once. Half
             types are computed in fp32, also under autocast.
         boxes: ``(B, Q, 4)`` or ``(L, B, Q, 4)``: cx, cy, w, h as shares of the image.
-        targets: Boxes (cx, cy, w, h in 0..1) and classes of each image; -1 for a pseudo box. No
-            boxes at all are fine.
+        targets: Of each image: boxes ``(G, 4)``, cx, cy, w, h as above, and their classes ``(G,)``,
+            for a pseudo box -1 or the wildcard. No boxes at all are fine.
         query_classes: ``(B, Q)``, the class of the text that a query carries. None: classes play no
             part, as for the encoder's output.
-        wildcard: The class, among the queries', of pseudo boxes. None if there are none.
+        wildcard: The class, among the queries', of boxes of -1. None if there are none.
         weights: Shares of the objectness, the L1 distance and the GIoU.
         metas: Of the images, to name the one that is at fault.
 
