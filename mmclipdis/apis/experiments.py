@@ -107,10 +107,17 @@ def length(iters: int | None) -> list[str]:
 
 
 def report(
-    rows: Mapping[str, Sequence[Metrics]], seeds: Sequence[int], out: Path | None, digits: int = 2
+    rows: Mapping[str, Sequence[Metrics]],
+    seeds: Sequence[int],
+    out: Path | None,
+    digits: int = 2,
+    others: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the table of the runs of each row, and write it to ``out`` unless that is None."""
-    table = {name: spread(runs, digits) for name, runs in rows.items()}
+    """Print the table of the runs of each row, and write it to ``out`` unless that is None.
+
+    ``others`` are rows of another table, which stand below.
+    """
+    table = {name: spread(runs, digits) for name, runs in rows.items()} | dict(others or {})
     print(json.dumps(table, indent=2))
     if out is not None:
         found = [dict(name=name, metrics=metrics) for name, metrics in table.items()]

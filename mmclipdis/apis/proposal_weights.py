@@ -46,7 +46,7 @@ def fit_weigher(
     detector: Detector,
     dataset: Any,
     most: int,
-    components: int,
+    explained: float,
     seed: int,
     batch_size: int,
     workers: int,
@@ -60,7 +60,7 @@ def fit_weigher(
         detector: With a dense map.
         dataset: Of :func:`~mmclipdis.apis.proposal_source.training_data`.
         most: Images that are looked at.
-        components: Of the auto-encoder.
+        explained: Of the auto-encoder.
         seed: Chooses the images, and places of ground.
         batch_size: Images at a time.
         workers: That load them.
@@ -97,14 +97,14 @@ def fit_weigher(
             if sum(map(len, boxes)):
                 found[kind].append((detector.centres(dense, boxes, samples), torch.cat(boxes)))
     assert moments is not None  # a data set has an image
-    reconstruction = best_reconstruction(moments, components)
+    reconstruction = best_reconstruction(moments, explained)
     kinds_of = {}
     for kind, parts in found.items():
         none = torch.zeros(0, len(reconstruction.mean)), torch.zeros(0, 4)
         features = torch.cat([none[0], *(part[0].cpu() for part in parts)])
         boxes_of = torch.cat([none[1], *(part[1] for part in parts)])
         kinds_of[kind] = reconstruction.errors(features).numpy(), areas(boxes_of)
-    densities = fit_densities(kinds_of["things"], kinds_of["ground"], seed)
+    densities = fit_densities(kinds_of["things"], kinds_of["ground"])
     _say(kinds_of, len(order), densities)
     return Weigher(reconstruction, densities)
 

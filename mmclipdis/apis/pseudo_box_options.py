@@ -73,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     add("checkpoint", nargs="?", help="of that model, a two-stage detector such as FViT")
     add("--out", type=Path, required=True, help="json to write")
     add("--proposals", type=Path, help="take them from a json list of image_id, bbox and score")
-    add("--weight", choices=("objectness", "density"), default="objectness",
-        help="the proposal's score, or how unlike ground its place is: f_fg / (f_fg + f_bg) at "
-        "the error of an auto-encoder of the frozen CLIP's dense map (default: %(default)s)")  # fmt: skip
+    add("--weight", choices=("objectness", "density"), default="objectness", help="the proposal's "
+        "score, or how unlike ground its place is: f_fg / (f_fg + f_bg) at the error of an "
+        "auto-encoder of the frozen CLIP's dense map (default: %(default)s)")  # fmt: skip
     add("--max-share", type=share, default=default.max_share, help="largest share of the image's "
         "area (default: %(default)s)")  # fmt: skip
     add("--min-area", type=_number(float, 0, inf), default=default.min_area,
@@ -89,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         "(default: %(default)s)")  # fmt: skip
     add("--best", type=share, default=default.best, help="share of all boxes that is taken, the "
         "best by score (default: %(default)s)")  # fmt: skip
-    add("--components", type=count, default=32, help="units of the auto-encoder of --weight "
-        "density (default: %(default)s)")  # fmt: skip
+    add("--explained", type=_number(float, 0.01, 0.999), default=0.8, help="share of the dense "
+        "map's variance that the auto-encoder keeps (default: %(default)s)")  # fmt: skip
     add("--fit-images", type=count, default=2000, help="images that the auto-encoder and the "
         "densities are fitted to (default: %(default)s)")  # fmt: skip
     add("--seed", type=_number(int, 0, 2**63 - 1), default=0, help="chooses those images, and "

@@ -86,7 +86,7 @@ def _records(
         detector = Detector(config, args.checkpoint, args.device, listed is None, density)
         if density:
             weigher = fit_weigher(
-                detector, dataset, args.fit_images, args.components, args.seed, *_loading(args)
+                detector, dataset, args.fit_images, args.explained, args.seed, *_loading(args)
             )
     for indices, data in batches_of(dataset, todo, *_loading(args), photos=detector is not None):
         infos = [dataset.get_data_info(index) for index in indices]
@@ -187,7 +187,7 @@ def _options(args: argparse.Namespace, config: Config, filters: ProposalFilters)
         status = os.stat(path) if path and os.path.exists(path) else None
         found[name] = [path and str(path), status and [status.st_size, status.st_mtime_ns]]
     found |= {name: value for name, value in asdict(filters).items() if name != "best"}
-    names = ("weight", *(("components", "fit_images", "seed") if args.weight == "density" else ()))
+    names = ("weight", *(("explained", "fit_images", "seed") if args.weight == "density" else ()))
     return found | {name: getattr(args, name) for name in names}
 
 

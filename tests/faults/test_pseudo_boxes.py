@@ -12,9 +12,11 @@ import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmclipdis  # noqa: F401  (registers)
+from mmclipdis.apis.proposal_source import Detector, read_proposals, training_data
 from mmclipdis.apis.run import train
 from mmclipdis.datasets import RepeatFactorSampler
 from tests.datasets.detection.test_pseudo_boxes import LOAD, PACK, record, world
@@ -156,3 +158,45 @@ class Boxes(list):
 )
 def test_sampler(dataset: Any, options: dict[str, Any], line: str) -> None:
     raises(line, RepeatFactorSampler, dataset, **options)
+
+
+PROPOSAL = {"image_id": 1, "bbox": [5, 5, 20, 20], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"annotations": []}, "holds no proposals: a list of records with image_id, bbox and"),
+        ([], "holds no proposals"),
+        ([PROPOSAL, {"image_id": 1}], "record 1 is {'image_id': 1}, which is no dict with image"),
+        ([{**PROPOSAL, "bbox": [1, 2, 3]}], r"record 0 has the bbox \[1, 2, 3\] and the score 0.5"),
+        ([{**PROPOSAL, "score": math.nan}], "and the score nan; .* all are finite numbers"),
+        ([{**PROPOSAL, "image_id": [1]}], r"none of an image of the training data .*image \[1\]"),
+        ([{**PROPOSAL, "image_id": 9}], r"none of an image of the training data .*image 9\)"),
+    ],
+)
+def test_files_of_proposals(tmp_path: Path, content: Any, line: str) -> None:
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps(content))
+    raises(line, read_proposals, path, {1: (80, 100)})
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"type": "CocoDataset"}, "is a CocoDataset, which does not know novel classes"),
+        ({"type": "ConcatDataset", "datasets": []}, "joins several data sets"),
+    ],
+)
+def test_data_to_propose_on(data: dict[str, Any], line: str) -> None:
+    config = Config({"train_dataloader": {"dataset": data}})
+    raises(line, training_data, config)
+
+
+def test_models_that_do_not_propose(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Single(torch.nn.Module):
+        backbone = None
+
+    monkeypatch.setattr("mmclipdis.apis.proposal_source.build_model", lambda *_: Single())
+    raises("Single has no region proposal network", Detector, Config({}), "", "cpu", True, False)
+    raises("reads the dense map of a frozen CLIP", Detector, Config({}), "", "cpu", False, True)

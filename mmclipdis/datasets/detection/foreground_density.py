@@ -11,13 +11,12 @@ are ours: MEPU reads a self-supervised ResNet's pyramid.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.stats import exponweib
 
 Floats = NDArray[np.float64]
@@ -26,8 +25,8 @@ Integers = NDArray[np.int64]
 LEVEL_SIDES = (32, 64, 128, 256)
 #: Width of a bin of errors, and where they are capped.
 BIN, CAP = 0.01, 5.0
-#: Samples of each kind that a fit needs, and the most that it takes.
-LEAST, MOST = 30, 5000
+#: Samples of each kind that a fit needs.
+LEAST = 30
 
 
 def levels_of(areas: Floats) -> Integers:
@@ -81,14 +80,13 @@ class LevelDensities:
 
 
 def fit_densities(
-    foreground: tuple[Floats, Floats], background: tuple[Floats, Floats], seed: int = 0
+    foreground: tuple[Floats, Floats], background: tuple[Floats, Floats]
 ) -> LevelDensities:
     """Fit the densities of things and of ground to samples.
 
     Args:
         foreground: Errors (n,) and areas (n,) of boxes of things.
         background: The same of boxes without.
-        seed: Chooses the samples where there are more than a fit takes.
 
     Raises:
         ValueError: too few samples, or a fit that does not come to an end.
@@ -99,33 +97,35 @@ def fit_densities(
             f"few to fit densities to ({LEAST} of each are needed): give more --fit-images, or "
             "take --weight objectness"
         )
-    overall = Densities(_fit(foreground[0], seed), _fit(background[0], seed))
+    overall = Densities(_fit(foreground[0]), _fit(background[0]))
     found: dict[int, Densities] = {}
     levels = [levels_of(areas) for _, areas in (foreground, background)]
     for level in range(len(LEVEL_SIDES) + 1):
         errors = [kind[0][of == level] for kind, of in zip((foreground, background), levels)]
         if min(map(len, errors)) >= LEAST:
-            found[level] = Densities(_fit(errors[0], seed), _fit(errors[1], seed))
+            found[level] = Densities(_fit(errors[0]), _fit(errors[1]))
     return LevelDensities(overall, found)
 
 
-def _fit(errors: Floats, seed: int) -> tuple[float, ...]:
-    """Parameters of the density of errors (n,), by maximum likelihood."""
-    if len(errors) > MOST:
-        errors = np.random.default_rng(seed).choice(errors, MOST, replace=False)
-    samples = binned(errors)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of steps on the way
-        try:
-            found: Any = exponweib.fit(samples, 1.0, 1.5, floc=0, scale=samples.mean())
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"no density could be fitted to {len(samples):,} errors from {samples.min():.2f} "
-                f"to {samples.max():.2f}: take --weight objectness"
-            ) from error
-    if not np.isfinite(found).all():
+def _fit(errors: Floats) -> tuple[float, ...]:
+    """Parameters of the density of errors (n,), by maximum likelihood.
+
+    ``exponweib.fit`` finds the same, and computes every one of the equal logarithms of a bin.
+    """
+    values, counts = np.unique(binned(errors), return_counts=True)
+
+    def loss(logarithms: Floats) -> float:
+        a, c, scale = np.exp(logarithms)
+        with np.errstate(all="ignore"):
+            found = float(counts @ exponweib.logpdf(values, a, c, 0, scale)) / len(errors)
+        return -found if np.isfinite(found) else np.inf
+
+    start = np.log([1.0, 1.5, float(counts @ values) / len(errors)])
+    found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 2000, "fatol": 1e-7})
+    if not np.isfinite(found.fun):
         raise ValueError(
-            f"the density of {len(samples):,} errors from {samples.min():.2f} to "
-            f"{samples.max():.2f} is not finite: take --weight objectness"
+            f"no density fits {len(errors):,} errors from {values[0]:.2f} to {values[-1]:.2f}: "
+            "take --weight objectness"
         )
-    return tuple(map(float, found))
+    a, c, scale = np.exp(found.x).tolist()
+    return a, c, 0.0, scale

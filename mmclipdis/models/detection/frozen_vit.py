@@ -111,7 +111,7 @@ class FrozenViT(FrozenCLIP):
             raise ValueError(
                 f"{self._name} got images of {height} x {width} px, whose sides are no multiples "
                 f"of its patch of {patch} px; set pad_size_divisor of the data_preprocessor to a "
-                f"multiple of {patch} (of the published ViTs: the image size, which makes them square)"
+                f"multiple of {patch} (as published: to the image size, which makes images square)"
             )
 
     def _check_choice(self, name: str, value: str, known: Sequence[str]) -> None:

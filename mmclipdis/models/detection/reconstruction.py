@@ -39,42 +39,43 @@ class Reconstruction:
     Attributes:
         mean: (D,).
         basis: (D, k), orthonormal.
-        spread: Mean squared distance from the mean, the unit of the errors.
+        unit: Mean squared error of what it was fitted to.
     """
 
     mean: Tensor
     basis: Tensor
-    spread: float
+    unit: float
 
     def errors(self, vectors: Tensor) -> Tensor:
-        """Squared distance of vectors (n, D) from what is reconstructed, in units of ``spread``."""
+        """Squared errors of vectors (n, D), in units of the mean one: 1 is what a cell has."""
         centred = vectors.double().cpu() - self.mean
         left = centred.square().sum(1) - (centred @ self.basis).square().sum(1)
-        return left.clamp(min=0) / self.spread
+        return left.clamp(min=0) / self.unit
 
 
-def best_reconstruction(moments: Moments, components: int) -> Reconstruction:
+def best_reconstruction(moments: Moments, explained: float) -> Reconstruction:
     """The auto-encoder with the least squared error on the vectors that were counted.
 
+    Args:
+        moments: Of the vectors.
+        explained: Share of their variance, below 1, that it must keep: it has as few units as do.
+
     Raises:
-        ValueError: as many components as channels, or more: every error would be 0; or vectors
-            that are all the same.
+        ValueError: nothing is left of the variance, so that every error would be 0.
     """
-    channels = len(moments.sum)
-    if not 1 <= components < channels:
-        raise ValueError(
-            f"--components {components}: the dense map has {channels} channels, and an "
-            f"auto-encoder with an error has 1 to {channels - 1}"
-        )
     mean = moments.sum / max(moments.count, 1)
     covariance = moments.squares / max(moments.count, 1) - torch.outer(mean, mean)
-    spread = float(covariance.trace())
-    if not spread > 1e-12:
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0).flip(0)  # by falling variance
+    kept = values.cumsum(0) / values.sum().clamp(min=1e-300)
+    count = int((kept < explained).sum()) + 1
+    unit = float(values[count:].sum())
+    if not unit > 1e-12 * float(mean.square().sum() + values.sum()):
         raise ValueError(
-            f"{moments.count:,} cells of the dense map are all the same: are the weights loaded?"
+            f"--explained {explained:g}: an auto-encoder that keeps as much reconstructs all of "
+            f"{moments.count:,} cells; give less, or more --fit-images"
         )
-    basis = torch.linalg.eigh(covariance).eigenvectors[:, -components:]
-    return Reconstruction(mean, basis, spread)
+    return Reconstruction(mean, vectors.flip(1)[:, :count], unit)
 
 
 def centre_features(maps: Tensor, rois: Tensor, stride: float) -> Tensor:

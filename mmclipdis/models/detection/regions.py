@@ -62,11 +62,20 @@ def pool_boxes(
     Raises:
         ValueError: RoIs that are not (n, 5).
     """
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise ValueError(f"expected RoIs (n, 5), got {tuple(rois.shape)}")
+    check_rois(rois)
     height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
     with torch.autocast(maps.device.type, enabled=False):
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
         pooled: Tensor = roi_align(maps, cells, size, sampling_ratio=-1, aligned=True)
         return pooled
+
+
+def check_rois(rois: Tensor) -> None:
+    """Refuse RoIs without the number of their image.
+
+    Raises:
+        ValueError: they are not (n, 5).
+    """
+    if rois.ndim != 2 or rois.shape[1] != 5:
+        raise ValueError(f"expected RoIs (n, 5), got {tuple(rois.shape)}")

@@ -136,6 +136,23 @@ def test_value_readout_computes_neither_queries_nor_keys(tower):
     assert sorted(ran) == [("q", 5), ("v", 5)]
 
 
+@pytest.mark.parametrize("grid", [(2, 2), (3, 5), (1, 1)])
+def test_pooled_regions_are_clips_embedding_at_a_fraction_of_its_price(tower, grid):
+    generator = torch.manual_seed(2)
+    maps = torch.randn(3, tower.width, *grid, dtype=torch.float64, generator=generator)
+    tokens = tower._pool_tokens(maps)
+    expected = tower._image_embedding(tokens, tower._project(tokens, "kv"))
+    if grid == (2, 2):
+        torch.testing.assert_close(tower.visual.attnpool(maps), expected, rtol=0, atol=1e-10)
+    read: list[int] = []
+    for part in "qkv":
+        layer = getattr(tower.visual.attnpool, f"{part}_proj")
+        layer.register_forward_hook(lambda *args: read.append(args[2].shape[:-1].numel()))
+    torch.testing.assert_close(tower.pool_regions(maps), expected, rtol=0, atol=1e-10)
+    assert read == [3]  # the queries of three regions, and no location
+    assert tower.pool_regions(maps[:0]).shape == (0, 32)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_zero_queries_make_the_embedding_the_mean_of_the_dense_tokens(tower, size):
     nn.init.zeros_(tower.visual.attnpool.q_proj.weight)

@@ -95,8 +95,12 @@ class OVDQUOViTBackbone(FrozenViT):
             ValueError: if a side is no multiple of the patch, or zero.
         """
         blocks, dense = self.encode(images, with_map=self.dense_map)
-        levels = (self.upsample(blocks[0]), blocks[1], self.pool(blocks[2]))
+        levels = self.pyramid(blocks)
         return (*levels, (dense,)) if self.dense_map else levels
+
+    def pyramid(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The three levels of the three blocks' maps ``(B, W, h, w)``."""
+        return self.upsample(blocks[0]), blocks[1], self.pool(blocks[2])
 
     @torch.no_grad()
     def query_embeddings(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
@@ -113,5 +117,5 @@ class OVDQUOViTBackbone(FrozenViT):
         return region_embeddings(maps[0], rois, self.patch_size, "after")
 
     def score_embeddings(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Embeddings by which boxes are classified in the end; those of :meth:`query_embeddings`."""
+        """Embeddings by which boxes are classified in the end: as :meth:`query_embeddings`."""
         return self.query_embeddings(maps, rois)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from mmdet.models.detectors import DINO
 from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
@@ -74,6 +76,7 @@ class OVDQUO(OpenVocabDetector, DINO):
 
     #: Of training data (:mod:`mmclipdis.models.detection.unknown_boxes`).
     takes_pseudo_boxes = True
+    _said = False  # that there are none
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class OVDQUO(OpenVocabDetector, DINO):
         """
         training_begins(self)
         check_training_names(by_asked_names(batch_data_samples), self.vocabulary)
+        self._say_once_without_unknowns(batch_data_samples)
         levels, maps = self._extract(batch_inputs)
         encoded = self._encode(levels, batch_data_samples)
         targets = make_targets(
@@ -223,6 +227,17 @@ class OVDQUO(OpenVocabDetector, DINO):
         classes, novel = self.vocabulary, self.class_text.novel
         count = 0 if classes is None else classes.num_classes
         return ~torch.tensor(novel or (False,) * count, dtype=torch.bool)
+
+    def _say_once_without_unknowns(self, samples: Sequence[Any]) -> None:
+        if not self._said and all("weights" not in sample.gt_instances for sample in samples):
+            self._said = True
+            print_log(
+                "OVDQUO is trained without pseudo boxes of unknown things (pseudo_boxes of the "
+                "training data set): a single real box a batch is denoised, and novel things are "
+                "taught as ground",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def _encode(self, levels: Maps, samples: Sequence[Any]) -> Encoded:
         """Run the deformable encoder, and choose where queries start."""

@@ -29,6 +29,8 @@ class RegionPrompt(BaseModule):
     Source: CORA (CVPR 2023), whose prompts OV-DQUO's ResNets take over.
     """
 
+    _is_init: bool  # mmengine's mark that init_weights() has run
+
     def __init__(self, path: str | Path, channels: int, size: int) -> None:
         super().__init__(init_cfg=dict(type="Pretrained", checkpoint=str(path)))
         self.weight = nn.Parameter(torch.randn(channels, size, size), requires_grad=False)
@@ -42,7 +44,8 @@ class RegionPrompt(BaseModule):
         """
         if not self._is_init:
             path = self.init_cfg["checkpoint"]
-            self.weight.data.copy_(read_region_prompt(path, tuple(self.weight.shape)))
+            # not by copy_(): a load tells random_weights that values have come
+            self.load_state_dict({"weight": read_region_prompt(path, tuple(self.weight.shape))})
             self._is_init = True
 
     def forward(self, pooled: Tensor) -> Tensor:

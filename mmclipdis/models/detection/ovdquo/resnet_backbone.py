@@ -10,14 +10,21 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.models.clip_resnet import CLIPResNet
 from mmclipdis.models.detection.frozen import FrozenCLIP
 from mmclipdis.models.detection.ovdquo.region_prompt import RegionPrompt
-from mmclipdis.models.detection.regions import pool_boxes
+from mmclipdis.models.detection.regions import check_rois, pool_boxes
 
 #: Options of the encoder that the backbone decides itself.
 _OWN_OPTIONS = (
-    *("out_indices", "trainable", "normalize", "readout", "positions", "mean_token", "norm_eval"),
+    "out_indices",
+    "trainable",
+    "norm_eval",
+    "readout",
+    "positions",
+    "normalize",
+    "mean_token",
 )
 
 #: Regions at once: those of 1000 boxes, 14 x 14 x 1024 values each, fill 800 MB.
@@ -153,10 +160,11 @@ class OVDQUOResNetBackbone(FrozenCLIP):
     def _in_chunks(
         self, maps: Tensor, rois: Tensor, stride: int, size: int, embed: Callable[[Tensor], Tensor]
     ) -> Tensor:
+        check_rois(rois)
         found = maps.new_zeros(len(rois), self.embed_dim, dtype=_full(maps).dtype)
         weight = self.encoder.tower.stem.weight
         with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
-            for start in range(0, max(len(rois), 1), CHUNK):
+            for start in range(0, len(rois), CHUNK):
                 pooled = pool_boxes(maps, rois[start : start + CHUNK], stride, size)
                 seen = pooled.flatten(1).any(dim=1, keepdim=True)
                 found[start : start + CHUNK] = embed(pooled.to(weight.dtype)) * seen
@@ -165,14 +173,13 @@ class OVDQUOResNetBackbone(FrozenCLIP):
     def _build_encoder(self, config: Mapping[str, Any]) -> CLIPResNet:
         reason = "its stages and its attention pool are read as CLIP has them"
         self._refuse_options(config, _OWN_OPTIONS, reason)
-        # the pool is that of CLIP, attention of a single query
-        kind = {"readout": "qk"} if config.get("type") == "CLIPResNet" else {}
-        encoder = MODELS.build({**config, **kind})
+        encoder = MODELS.build(dict(config))  # frozen, as no CLIPResNet trains unless it is told to
         if not isinstance(encoder, CLIPResNet):
             raise ValueError(
                 f"{self._name}.encoder is a {type(encoder).__name__}, expected a CLIPResNet; "
                 "OVDQUOViTBackbone takes a CLIPViT"
             )
+        encoder.readout = READOUTS["qk"]  # that of pool_regions(), for marks of weights
         return encoder
 
 
