@@ -39,8 +39,8 @@ from mmclipdis.clip.weights import readout_mark
 from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.engine.configs import read_config_file
-from mmclipdis.models import OVDQUO
 from mmclipdis.models.backbones import CLIPViT
+from mmclipdis.models.detection import OVDQUO
 from mmclipdis.models.detection.ovdquo.checkpoint import Renames, from_released
 from mmclipdis.models.detection.released import (
     add_marks,

@@ -89,6 +89,7 @@ class RepeatFactorSampler(Sampler):
                 f"RepeatFactorSampler: {len(dataset):,} images are fewer than the "
                 f"{self.world_size:,} processes"
             )
+        self.dataset = dataset  # batch samplers look into it, as mmdet's by aspect ratio
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.num_samples = math.ceil(len(dataset) / self.world_size)

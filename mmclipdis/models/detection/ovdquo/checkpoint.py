@@ -309,12 +309,12 @@ def _put(out: dict[str, Tensor], name: str, value: Tensor, key: str, source: str
 
 def _in_names_of_file(report: LayoutReport, assumed: Mapping[str, str | None]) -> LayoutReport:
     """The report in the names of the file, in its order, with what the user left out."""
-    found = LayoutReport()
+    found, names = LayoutReport(), report.names
     for key, name in assumed.items():
         if name is None:
             found.dropped[key] = "--drop"
         elif name in report.dropped:
             found.dropped[key] = report.dropped[name]
         else:
-            found.renamed[key] = report.renamed[name]
+            found.note(key, names[name])
     return found

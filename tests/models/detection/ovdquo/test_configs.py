@@ -18,6 +18,8 @@ from tests.paths import ROOT
 
 pytest.importorskip("mmdet")
 
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -41,12 +43,20 @@ DATA: dict[str, tuple[Any, ...]] = {
     "ov-coco": (48, 3.0, 100, 30, "annotations/OW_COCO_R2.json"),
     "ov-lvis": (100, 8.0, 300, 35, "annotations/OW_LVIS_R3.json"),
 }
+#: Those that a whole run is made of: each kind of backbone, data, sampler and metric.
+RUN = ("ovdquo_declip_vitb16_ov-coco", "ovdquo_openai_rn50x4_ov-lvis")
 CLIP_MEAN, IMAGENET_MEAN = [122.771, 116.746, 104.094], [123.675, 116.28, 103.53]
 
 
 @pytest.fixture(autouse=True)
 def mmdet_scope() -> None:
     DefaultScope.get_instance("test-ovdquo-configs", scope_name="mmdet")
+
+
+@pytest.fixture
+def _plain_dumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine lays out the config seven times a run, which takes longer than all else."""
+    monkeypatch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
 
 
 @functools.cache
@@ -250,6 +260,32 @@ def write_unknown(config: Config, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
+def test_config_takes_a_step(name: str, tmp_path: Path) -> None:
+    config = shrunk(name, tmp_path)
+    side = config.model.data_preprocessor.pad_size_divisor
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).train()
+    model.init_weights()
+    model.set_vocabulary(("cat", "dog", "bus"), ("bus",))
+    data = demo_mm_inputs(2, [[3, side, side]] * 2, num_items=[2, 2], num_classes=2)
+    losses, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode="loss"))
+    losses.backward()
+    for key, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+        assert not (parameter.requires_grad and key.startswith("backbone.encoder")), key
+
+
+@pytest.mark.parametrize("tower", ["rn50", "rn50x4", "vitb16", "vitl14-336"])
+def test_the_neck_has_the_channels_of_the_backbone(tower: str) -> None:
+    for weights in ("openai",) if "rn" in tower else ("openai", "declip"):
+        model = load(f"ovdquo_{weights}_{tower}_ov-coco").model
+        with torch.device("meta"):
+            backbone = MODELS.build(model.backbone)
+        assert model.neck.in_channels == list(backbone.level_widths)
+
+
+@pytest.mark.usefixtures("_plain_dumps")
+@pytest.mark.parametrize("name", RUN)
 def test_config_trains_and_tests(name: str, tmp_path: Path) -> None:
     config = shrunk(name, tmp_path)
     write_data(config, tmp_path)
@@ -263,18 +299,20 @@ def test_config_trains_and_tests(name: str, tmp_path: Path) -> None:
     trained |= set() if "_rn" in name else {"backbone.upsample.weight"}
     assert trained <= moved
     rates = {group["lr"] for group in runner.optim_wrapper.param_groups}
-    assert rates == {1e-4, 1e-5}
+    assert rates == ({1e-4} if "_rn" in name else {1e-4, 1e-5})
     scalars = runner.message_hub.log_scalars
     wanted = "lvis/bbox_APr" if name.endswith("lvis") else "coco/novel_ap50"
     assert f"val/{wanted}" in scalars
     assert any("dn_loss_cls" in key for key in scalars), sorted(scalars)
 
 
-@pytest.mark.parametrize("name", TRANSFER)
+@pytest.mark.usefixtures("_plain_dumps")
+@pytest.mark.parametrize("name", [name for name in TRANSFER if "declip" in name])
 def test_transfer_config_tests(name: str, tmp_path: Path) -> None:
     config = shrunk(name, tmp_path)
     write_data(config, tmp_path)
     runner = Runner.from_cfg(config)
+    runner.model.init_weights()  # mmdet leaves parts of its DINO without any values
     take_as_meant(runner.model)
     metrics = runner.test()
     assert all(np.isfinite(value) for value in metrics.values())
