@@ -98,12 +98,7 @@ def fit_weigher(
                 found[kind].append((detector.centres(dense, boxes, samples), torch.cat(boxes)))
     assert moments is not None  # a data set has an image
     reconstruction = best_reconstruction(moments, explained)
-    kinds_of = {}
-    for kind, parts in found.items():
-        none = torch.zeros(0, len(reconstruction.mean)), torch.zeros(0, 4)
-        features = torch.cat([none[0], *(part[0].cpu() for part in parts)])
-        boxes_of = torch.cat([none[1], *(part[1] for part in parts)])
-        kinds_of[kind] = reconstruction.errors(features).numpy(), areas(boxes_of)
+    kinds_of = {kind: _errors(reconstruction, parts) for kind, parts in found.items()}
     densities = fit_densities(kinds_of["things"], kinds_of["ground"])
     _say(kinds_of, len(order), densities)
     return Weigher(reconstruction, densities)
@@ -114,6 +109,16 @@ def _things(info: Any) -> Tensor:
     single = {"instances": [box for box in info["instances"] if not box["ignore_flag"]]}
     boxes = clip_boxes_to_image(known_boxes(single), (info["height"], info["width"]))
     return boxes[(boxes[:, 2:] - boxes[:, :2]).amin(1) >= 1]
+
+
+def _errors(
+    reconstruction: Reconstruction, parts: list[tuple[Tensor, Tensor]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Errors and areas of boxes, of which there are features and corners, batch by batch."""
+    features = [part[0].cpu() for part in parts] or [torch.zeros(0, len(reconstruction.mean))]
+    boxes = [part[1] for part in parts] or [torch.zeros(0, 4)]
+    errors: NDArray[np.float64] = reconstruction.errors(torch.cat(features)).numpy()
+    return errors, areas(torch.cat(boxes))
 
 
 def _say(kinds: Any, images: int, densities: LevelDensities) -> None:

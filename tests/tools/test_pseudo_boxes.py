@@ -170,7 +170,10 @@ def test_given_proposals_and_boxes_that_nobody_may_know(
     (tmp_path / "given.json").write_text(json.dumps(rows))
     limits = ("--min-area", 1, "--max-aspect", 99, "--nms-iou", 1, "--best", 1)
     arguments = ("--proposals", tmp_path / "given.json", *limits)
-    out = pseudo_boxes(words(shapes, tmp_path / "p.json", *arguments, checkpoint=False))
+    line = words(shapes, tmp_path / "p.json", *arguments, checkpoint=False)
+    for option in ("novel_in_training=True", "pseudo_boxes=earlier.json"):  # which is not there
+        line.append(f"train_dataloader.dataset.{option}")
+    out = pseudo_boxes(line)
     in_training = {note["image_id"] for note in base}
     known = {
         number: torch.tensor([corners(n["bbox"]) for n in base if n["image_id"] == number])
@@ -185,8 +188,9 @@ def test_given_proposals_and_boxes_that_nobody_may_know(
     assert sorted(map(str, found)) == sorted(map(str, expected)) and len(found) > 3
     assert {record["weight"] for record in content(out)} == {1.0}  # clipped
     printed = capsys.readouterr().out
-    assert "proposals are of images that the data do not have" in printed
-    assert f"{len(base):,} on a known box" in printed or "on a known box" in printed
+    elsewhere = sum(note["image_id"] not in in_training for note in novel) + 1
+    assert f"{elsewhere} proposals are of images that the data do not have" in printed
+    assert "on a known box" in printed
 
 
 def test_weights_by_density(shapes: Path, made: Path, tmp_path: Path, capsys) -> None:

@@ -13,7 +13,7 @@ or from any class-agnostic proposals, a json list of ``image_id``, ``bbox`` and 
         --proposals proposals.json --out data/coco/pseudo_boxes.json
 
 A run that was broken off goes on where it was when the same command is given again. Boxes of novel
-classes are never read. docs/ovdquo.md says what the filters and the two kinds of weights are.
+classes are never read. docs/datasets.md says what the filters and the two kinds of weights are.
 """
 
 from __future__ import annotations

@@ -318,10 +318,19 @@ class OVDQUO(OpenVocabDetector, DINO):
         return found["hidden_states"], found["references"]
 
     def _search(self, encoded: Encoded, maps: Maps, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, Q, 4) and scores (B, Q, K + 1)."""
+        """Boxes (B, Q, 4) and scores (B, Q, K + 1).
+
+        CLIP is only asked about boxes that are things surely enough: no score exceeds the
+        objectness, so that others stay below the threshold. On ResNets it is the dearest part.
+        """
         hidden, references = self._look(encoded, maps, sizes)
         (logits,), (boxes,) = self.bbox_head(hidden, references, last=True)
-        regions = self.backbone.score_embeddings(maps, rois_of(boxes, sizes))
-        similar = cosines(regions, self.class_text.text.embeddings()[:-1])
-        scores = class_scores(similar, self.test_cfg.temperature, logits.sigmoid().flatten())
+        objectness = logits.sigmoid().flatten()
+        kept = ~(objectness <= self.test_cfg.score_thr)  # what is not finite is looked at, too
+        text = self.class_text.text.embeddings()[:-1]
+        scores = objectness.new_zeros(len(objectness), len(text) + 1)
+        regions = self.backbone.score_embeddings(maps, rois_of(boxes, sizes)[kept])
+        scores[kept] = class_scores(
+            cosines(regions, text), self.test_cfg.temperature, objectness[kept]
+        )
         return boxes, scores.view(*boxes.shape[:2], -1)
