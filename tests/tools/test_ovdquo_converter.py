@@ -48,7 +48,7 @@ OTHERS = {
     "decoder.ref_point_head.layers.0": "transformer.decoder.ref_point_head.layers.0",
     "decoder.ref_point_head.layers.1": "transformer.decoder.ref_point_head.layers.1",
     "level_embed": "transformer.level_embed",
-    "query_embedding": "tgt_embed",
+    "query_embedding": "transformer.tgt_embed",
     "memory_trans_fc": "transformer.enc_output",
     "memory_trans_norm": "transformer.enc_output_norm",
     "bbox_head.cls_branches.1": "transformer.enc_out_class_embed",
