@@ -129,6 +129,7 @@ CONVERTERS: dict[str, Callable[[Path], Any]] = {
     "InfoCLIP": lambda old: tool("model_converters/infoclip.py").convert(old, old),
     "EVA-CLIP": lambda old: tool("model_converters/eva_clip.py").convert(old, old),
     "F-ViT": lambda old: tool("model_converters/fvit.py").convert(None, old, old),
+    "OV-DQUO": lambda old: tool("model_converters/ovdquo.py").convert(None, old, old),
     "text embeddings": lambda old: tool("model_converters/text_embeddings.py").run(
         old, "shapes-tiny", "shapes", None
     ),
