@@ -57,7 +57,8 @@ class OVDQUO(OpenVocabDetector, DINO):
         query_temperature: Of CLIP's word about the regions where queries start.
         max_classes: M, most classes of an iteration of training: those of the batch, and random
             others of the base classes. If a batch has more, boxes of a random choice of them are
-            left out; the log counts them as ``dropped_boxes``.
+            left out, as are boxes of novel classes, if there are any; the log counts them as
+            ``dropped_boxes``.
         wildcard_iou: Queries that overlap a pseudo box by more ask for the wildcard.
         dn_cfg: ``num_queries``, ``label_noise``, ``box_noise_scale`` of
             :class:`~mmclipdis.models.detection.ovdquo.denoising.TextDenoising`.
