@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.detectors import DINO
 from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
@@ -19,7 +20,11 @@ from mmclipdis.models.asked_names import by_asked_names
 from mmclipdis.models.detection.names import check_training_names
 from mmclipdis.models.detection.open_vocab import OpenVocabDetector
 from mmclipdis.models.detection.ovdquo.denoising import TextDenoising
-from mmclipdis.models.detection.ovdquo.head import checked_test_cfg
+from mmclipdis.models.detection.ovdquo.options import (
+    check_levels,
+    check_queries,
+    checked_test_cfg,
+)
 from mmclipdis.models.detection.ovdquo.queries import (
     Encoded,
     best_classes,
@@ -94,6 +99,7 @@ class OVDQUO(OpenVocabDetector, DINO):
             "with_box_refine", True
         ):
             raise ValueError("OVDQUO is two-stage and refines boxes; remove what says otherwise")
+        check_queries(query_temperature, wildcard_iou)
         # not DINO's own, which makes other denoising queries
         super(DINO, self).__init__(
             bbox_head=dict(bbox_head or {}), test_cfg=checked_test_cfg(test_cfg), **kwargs
@@ -110,10 +116,14 @@ class OVDQUO(OpenVocabDetector, DINO):
             self.text_proj = nn.Sequential(
                 nn.Linear(dim, width // 2), nn.ReLU(), nn.Linear(width // 2, width)
             )
+        check_levels(self, self.num_feature_levels)
         self._check_parts()
 
     def _init_layers(self) -> None:
         super()._init_layers()
+        for part in self.modules():
+            if isinstance(part, MultiScaleDeformableAttention):
+                part.value_proj.register_forward_hook(_in_full_precision)
         # mmdet's decoder codes each of four coordinates by 128 numbers, but expects 2 * embed_dims
         dims = self.embed_dims
         self.decoder.ref_point_head = MLP(4 * 128, dims, dims, 2)
@@ -132,16 +142,16 @@ class OVDQUO(OpenVocabDetector, DINO):
         training_begins(self)
         check_training_names(by_asked_names(batch_data_samples), self.vocabulary)
         self._say_once_without_unknowns(batch_data_samples)
-        levels, maps = self._extract(batch_inputs)
-        encoded = self._encode(levels, batch_data_samples)
+        text = self.class_text.text.embeddings()
         targets = make_targets(
             batch_data_samples,
             self._trained(),
             self.dn_query_generator.max_classes,
             batch_inputs.device,
         )
+        levels, maps = self._extract(batch_inputs)
+        encoded = self._encode(levels, batch_data_samples)
         sizes = image_sizes(batch_data_samples, batch_inputs.device)
-        text = self.class_text.text.embeddings()
         text = torch.cat([text[targets.sampled], text[-1:]])  # the wildcard is the last one
         classes, starts = None, encoded.starts
         if self.text_queries:
@@ -217,7 +227,13 @@ class OVDQUO(OpenVocabDetector, DINO):
     def _extract(self, batch_inputs: Tensor) -> tuple[Maps, Maps]:
         """Levels of the neck, and the maps that CLIP's regions are read from."""
         *levels, maps = self.backbone(batch_inputs)
-        return self.neck(tuple(levels)), maps
+        levels = self.neck(tuple(levels))
+        if len(levels) != self.num_feature_levels:
+            raise ValueError(
+                f"the neck gives {len(levels)} levels, for num_feature_levels="
+                f"{self.num_feature_levels}: set its num_outs to that"
+            )
+        return tuple(levels), maps
 
     def extract_feat(self, batch_inputs: Tensor) -> Maps:
         """Levels of the neck, for images (B, 3, H, W)."""
@@ -225,9 +241,14 @@ class OVDQUO(OpenVocabDetector, DINO):
 
     def _trained(self) -> Tensor:
         """For each class whether it may be asked for in training: no novel one may."""
-        classes, novel = self.vocabulary, self.class_text.novel
-        count = 0 if classes is None else classes.num_classes
-        return ~torch.tensor(novel or (False,) * count, dtype=torch.bool)
+        novel = self.class_text.novel
+        if novel is None:
+            raise RuntimeError(
+                "which classes are novel? No query may ask for one in training: set "
+                "metainfo=dict(novel_classes=...) on the data set (and run with VocabularyHook), "
+                "or novel_classes=... on the bbox_head (() if none is)"
+            )
+        return ~torch.tensor(novel, dtype=torch.bool)
 
     def _say_once_without_unknowns(self, samples: Sequence[Any]) -> None:
         if not self._said and all("weights" not in sample.gt_instances for sample in samples):
@@ -261,13 +282,16 @@ class OVDQUO(OpenVocabDetector, DINO):
         starts = head.reg_branches[-1](output).float() + proposals.gather(1, rows.expand(-1, -1, 4))
         return Encoded(memory, facts, logits, starts.sigmoid(), starts.detach())
 
-    def _classes_at(self, boxes: Tensor, maps: Maps, sizes: Tensor, text: Tensor) -> Tensor:
+    def _classes_at(
+        self,
+        boxes: Tensor,
+        maps: Maps,
+        sizes: Tensor,
+        text: Tensor,
+        novel: Tensor | None = None,
+        factor: float = 1.0,
+    ) -> Tensor:
         """The class (B, Q) that CLIP sees in each box (B, Q, 4), of those of ``text`` (C, D)."""
-        novel, factor = None, 1.0
-        if not self.training:
-            factor = float(self.test_cfg.get("target_class_factor", 1.0))
-            if factor != 1:
-                novel = torch.tensor(self.class_text.text.flags(), device=boxes.device)
         regions = self.backbone.query_embeddings(maps, rois_of(boxes, sizes))
         similar = cosines(regions, text)
         return best_classes(similar, self.query_temperature, novel, factor).view(boxes.shape[:2])
@@ -284,7 +308,10 @@ class OVDQUO(OpenVocabDetector, DINO):
         classes, content, starts = None, None, encoded.starts
         if self.text_queries and self.vocabulary is not None:
             text = self.class_text.text.embeddings()[:-1]
-            classes = self._classes_at(starts.sigmoid(), maps, sizes, text)
+            novel, factor = None, self.test_cfg.target_class_factor
+            if factor != 1:
+                novel = torch.tensor(self.class_text.text.flags(), device=starts.device)
+            classes = self._classes_at(starts.sigmoid(), maps, sizes, text, novel, factor)
             classes, starts = by_class(classes, starts)
             content = self._content(text)
         return self._decode(encoded, starts, content, classes)
@@ -335,3 +362,11 @@ class OVDQUO(OpenVocabDetector, DINO):
             cosines(regions, text), self.test_cfg.temperature, objectness[kept]
         )
         return boxes, scores.view(*boxes.shape[:2], -1)
+
+
+def _in_full_precision(_: nn.Module, __: Any, values: Tensor) -> Tensor:
+    """What deformable attention samples, at places that it rounds to the type of the values.
+
+    In half precision they would miss by pixels; and mmcv's op knows no bfloat16.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))

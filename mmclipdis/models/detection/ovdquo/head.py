@@ -9,7 +9,6 @@ import torch
 from mmdet.models.layers import inverse_sigmoid
 from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
-from mmengine.config import ConfigDict
 from mmengine.model import BaseModule, bias_init_with_prob, constant_init
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -28,15 +27,6 @@ from mmclipdis.models.detection.ovdquo.denoising import DenoisingQueries
 from mmclipdis.models.detection.ovdquo.matching import CostWeights, Matches, match
 from mmclipdis.models.detection.ovdquo.targets import Targets
 from mmclipdis.utils.finite import check_scores
-
-#: What ``test_cfg`` is where it says nothing; OV-COCO's, without a factor for novel classes.
-TEST_CFG: Mapping[str, Any] = {
-    "temperature": 100.0,
-    "target_class_factor": 1.0,
-    "score_thr": 0.001,
-    "nms": {"type": "nms", "iou_threshold": 0.5},
-    "max_per_img": 100,
-}
 
 
 @MODELS.register_module()
@@ -272,22 +262,6 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         cfg = self.test_cfg
         found, labels = strongest_nms(corners, scores, cfg.score_thr, cfg.nms, cfg.max_per_img)
         return InstanceData(bboxes=found[:, :-1], scores=found[:, -1], labels=labels)
-
-
-def checked_test_cfg(given: Mapping[str, Any] | None) -> ConfigDict:
-    """``test_cfg`` with the defaults for what it leaves out.
-
-    Raises:
-        ValueError: an unknown option, or a value outside its range.
-    """
-    given = dict(given or {})
-    unknown = sorted(set(given) - set(TEST_CFG))
-    if unknown:
-        raise ValueError(f"test_cfg has no option {unknown[0]!r}; it has {', '.join(TEST_CFG)}")
-    for name in ("temperature", "target_class_factor"):
-        if not given.get(name, 1) > 0:
-            raise ValueError(f"test_cfg.{name} must be positive, got {given[name]}")
-    return ConfigDict({**TEST_CFG, **given})
 
 
 def _box_mlp(width: int, hidden: int) -> nn.Sequential:

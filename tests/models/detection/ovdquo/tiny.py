@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.random_weights import take_as_meant
 from tests.paths import ROOT
 from tests.tiny import tiny_resnet_arch
@@ -22,6 +26,20 @@ from tests.tiny import tiny_resnet_arch
 CLASSES = ("apple", "kite", "fish", "wheel", "plum", "banana")
 NOVEL = ("kite", "plum")
 QUERIES, SIDE = 20, 64
+
+
+@MODELS.register_module()
+class TinyOVDQUOWords(BaseModule):
+    """Every name has an embedding of its own."""
+
+    embed_dim = 32
+
+    def embed(self, vocabulary: Vocabulary) -> Tensor:
+        rows = []
+        for name in vocabulary.queries:
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            rows.append(torch.randn(self.embed_dim, generator=generator))
+        return F.normalize(torch.stack(rows), dim=1)
 
 
 @functools.cache
@@ -52,7 +70,7 @@ def resnet_config(**options: Any) -> ConfigDict:
     )
     width = arch["vision_cfg"]["width"] * 4
     model.neck.in_channels = [2 * width, 4 * width]
-    model.bbox_head.text_encoder = dict(type="OpenCLIPTextEncoder", arch=arch, cache_dir=False)
+    model.bbox_head.text_encoder = dict(type="TinyOVDQUOWords")
     return model
 
 
