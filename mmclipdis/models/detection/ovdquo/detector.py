@@ -31,6 +31,7 @@ from mmclipdis.models.detection.ovdquo.queries import (
     by_class,
     class_scores,
     cosines,
+    full,
     overlaps_unknown,
     rois_of,
 )
@@ -269,7 +270,7 @@ class OVDQUO(OpenVocabDetector, DINO):
             memory, facts["memory_mask"], facts["spatial_shapes"]
         )
         head = self.bbox_head
-        logits = head.cls_branches[1](output)[..., 0].float()
+        logits = full(head.cls_branches[1](output)[..., 0])
         count = min(self.num_queries, logits.shape[1])
         if self.training and count < self.num_queries:
             raise ValueError(
@@ -279,7 +280,7 @@ class OVDQUO(OpenVocabDetector, DINO):
         logits, chosen = logits.topk(count, dim=1)
         rows = chosen[..., None]
         output = output.gather(1, rows.expand(-1, -1, output.shape[-1]))
-        starts = head.reg_branches[-1](output).float() + proposals.gather(1, rows.expand(-1, -1, 4))
+        starts = full(head.reg_branches[-1](output)) + proposals.gather(1, rows.expand(-1, -1, 4))
         return Encoded(memory, facts, logits, starts.sigmoid(), starts.detach())
 
     def _classes_at(
@@ -369,4 +370,4 @@ def _in_full_precision(_: nn.Module, __: Any, values: Tensor) -> Tensor:
 
     In half precision they would miss by pixels; and mmcv's op knows no bfloat16.
     """
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return full(values)

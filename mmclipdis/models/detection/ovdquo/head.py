@@ -25,6 +25,7 @@ from mmclipdis.models.detection.class_text import DetectorText, WithDetectorText
 from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.models.detection.ovdquo.denoising import DenoisingQueries
 from mmclipdis.models.detection.ovdquo.matching import CostWeights, Matches, match
+from mmclipdis.models.detection.ovdquo.queries import full
 from mmclipdis.models.detection.ovdquo.targets import Targets
 from mmclipdis.utils.finite import check_scores
 
@@ -142,10 +143,10 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         layers = range(count - 1 if last else 0, count)
         logits = torch.stack([self.cls_branches[0](hidden_states[i])[..., 0] for i in layers])
         moved = [
-            self.reg_branches[i](hidden_states[i]).float() + inverse_sigmoid(references[i].float())
+            full(self.reg_branches[i](hidden_states[i])) + inverse_sigmoid(full(references[i]))
             for i in layers
         ]
-        return logits.float(), torch.stack(moved).sigmoid()
+        return full(logits), torch.stack(moved).sigmoid()
 
     def loss(
         self,
@@ -220,7 +221,7 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         positive[place] = True
         iou, weight = torch.zeros_like(logits), torch.ones_like(logits)
         iou[place] = paired_iou(*corners).detach()
-        weight[place] = weights[target]
+        weight[place] = weights[target].to(weight)
         objectness = varifocal_objectness(logits, iou, positive, weight).sum()
         real = ~pseudo[target]
         distance = (mine - theirs)[real].abs().sum()
