@@ -336,7 +336,9 @@ def test_images_with_fewer_places_than_queries_give_fewer_boxes_and_train_not():
     assert all(len(each) for each in predict(model, small))
     model = build(config(num_queries=90)).eval()
     assert all(len(each) for each in predict(model, small))
-    line = r"84 places in the levels of images of \(32, 32\) px, for num_queries=90: train on larger"
+    line = (
+        r"84 places in the levels of images of \(32, 32\) px, for num_queries=90: train on larger"
+    )
     raises(line, losses, model.train(), batch(model, True, ((0,), ()), ((32, 32), (32, 32))))
 
 
@@ -443,7 +445,10 @@ def test_a_prediction_pools_each_box_once(monkeypatch):
         (dict(max_classes=0), "num_queries and max_classes must be positive"),
         (dict(dn_cfg=dict(label_noise=2)), "label_noise is a probability, got 2"),
         (dict(dn_cfg=dict(label_nois=0.5)), "unexpected keyword argument 'label_nois'"),
-        (dict(num_feature_levels=4), "num_feature_levels=4, but num_levels of encoder.layers.0.self_attn is 3"),
+        (
+            dict(num_feature_levels=4),
+            "num_feature_levels=4, but num_levels of encoder.layers.0.self_attn is 3",
+        ),
         (dict(backbone=dict(dense_map=False)), "dense_map=True"),
         (dict(bbox_head=dict(wildcard="fish", vocabulary=CLASSES)), "'fish'"),
     ],

@@ -70,7 +70,7 @@ def naive_matches(logits, boxes, truth, labels, classes):
     return [(q, g) for q, g in zip(rows.tolist(), columns.tolist()) if allowed[q, g]]
 
 
-def naive_layer(logits, boxes, targets, classes, counts=None):
+def naive_layer(logits, boxes, targets, classes):
     """Sums of the three losses of a layer, and numbers of real and pseudo matches."""
     objectness = distance = overlap = 0.0
     real = pseudo = 0
@@ -177,7 +177,7 @@ def test_losses_are_those_of_loops(case, asked, noisy):
         predicted, encoded, targets, classes, denoising = make(CASES[case], seed, noisy)
         classes = classes if asked else None
         found = head().loss(predicted, encoded, targets, classes, denoising, METAS)
-        expected, (real, pseudo) = naive_losses(predicted, encoded, targets, classes, denoising)
+        expected, (real, _) = naive_losses(predicted, encoded, targets, classes, denoising)
         assert found.keys() == expected.keys()
         for name, value in found.items():
             assert value.item() == pytest.approx(expected[name], rel=1e-5, abs=1e-9), (name, seed)

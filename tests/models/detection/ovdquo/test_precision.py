@@ -58,9 +58,7 @@ def test_deformable_attention_samples_float32_at_places_in_float32(monkeypatch):
         seen.append((value.dtype, places.dtype))
         return sample(value, shapes, places, weights)
 
-    monkeypatch.setattr(
-        multi_scale_deform_attn, "multi_scale_deformable_attn_pytorch", watch
-    )
+    monkeypatch.setattr(multi_scale_deform_attn, "multi_scale_deformable_attn_pytorch", watch)
     model = build().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses(model, batch(model, True))

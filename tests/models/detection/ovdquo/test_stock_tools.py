@@ -99,7 +99,9 @@ def test_a_stock_training_leaves_a_checkpoint_that_names_its_classes(
     saved = ("default_hooks.checkpoint.type=CheckpointHook", "train_cfg.type=IterBasedTrainLoop")
     tool("train.py", "--work-dir", tmp_path / "work", "--cfg-options", *short, *saved)
     model = init_detector(folder / "ovdquo.py", str(tmp_path / "work/iter_1.pth"), device="cpu")
-    assert model.vocabulary.class_names == tuple(Config.fromfile(folder / "ovdquo.py").metainfo.classes)
+    assert model.vocabulary.class_names == tuple(
+        Config.fromfile(folder / "ovdquo.py").metainfo.classes
+    )
     flags = dict(zip(model.vocabulary.class_names, model.bbox_head.novel))
     assert tuple(name for name, novel in flags.items() if novel) == NOVEL
 

@@ -67,7 +67,7 @@ def test_clip_stays_to_the_bit_and_all_else_moves(run):
 
 
 def test_the_average_is_that_of_the_weights_and_is_what_is_tested(run):
-    folder, runner, tested = run
+    folder, _, tested = run
     kept = [checkpoint(folder / "work", n) for n in range(1, 5)]
     for name in trained(run):
         average = kept[0]["ema_state_dict"][f"module.{name}"].clone()  # the raw weights
