@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.detectors import DINO
 from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
@@ -19,12 +18,9 @@ from mmclipdis.engine.random_weights import check_weights, training_begins
 from mmclipdis.models.asked_names import by_asked_names
 from mmclipdis.models.detection.names import check_training_names
 from mmclipdis.models.detection.open_vocab import OpenVocabDetector
+from mmclipdis.models.detection.ovdquo.attention import check_levels, sample_in_full_precision
 from mmclipdis.models.detection.ovdquo.denoising import TextDenoising
-from mmclipdis.models.detection.ovdquo.options import (
-    check_levels,
-    check_queries,
-    checked_test_cfg,
-)
+from mmclipdis.models.detection.ovdquo.options import check_queries, checked_test_cfg
 from mmclipdis.models.detection.ovdquo.queries import (
     Encoded,
     best_classes,
@@ -35,7 +31,11 @@ from mmclipdis.models.detection.ovdquo.queries import (
     overlaps_unknown,
     rois_of,
 )
-from mmclipdis.models.detection.ovdquo.targets import image_sizes, make_targets
+from mmclipdis.models.detection.ovdquo.targets import (
+    image_sizes,
+    make_targets,
+    trained_classes,
+)
 
 Maps = tuple[Tensor, ...]
 
@@ -122,9 +122,7 @@ class OVDQUO(OpenVocabDetector, DINO):
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        for part in self.modules():
-            if isinstance(part, MultiScaleDeformableAttention):
-                part.value_proj.register_forward_hook(_in_full_precision)
+        sample_in_full_precision(self)
         # mmdet's decoder codes each of four coordinates by 128 numbers, but expects 2 * embed_dims
         dims = self.embed_dims
         self.decoder.ref_point_head = MLP(4 * 128, dims, dims, 2)
@@ -146,7 +144,7 @@ class OVDQUO(OpenVocabDetector, DINO):
         text = self.class_text.text.embeddings()
         targets = make_targets(
             batch_data_samples,
-            self._trained(),
+            trained_classes(self.class_text.novel),
             self.dn_query_generator.max_classes,
             batch_inputs.device,
         )
@@ -239,17 +237,6 @@ class OVDQUO(OpenVocabDetector, DINO):
     def extract_feat(self, batch_inputs: Tensor) -> Maps:
         """Levels of the neck, for images (B, 3, H, W)."""
         return self._extract(batch_inputs)[0]
-
-    def _trained(self) -> Tensor:
-        """For each class whether it may be asked for in training: no novel one may."""
-        novel = self.class_text.novel
-        if novel is None:
-            raise RuntimeError(
-                "which classes are novel? No query may ask for one in training: set "
-                "metainfo=dict(novel_classes=...) on the data set (and run with VocabularyHook), "
-                "or novel_classes=... on the bbox_head (() if none is)"
-            )
-        return ~torch.tensor(novel, dtype=torch.bool)
 
     def _say_once_without_unknowns(self, samples: Sequence[Any]) -> None:
         if not self._said and all("weights" not in sample.gt_instances for sample in samples):
@@ -363,11 +350,3 @@ class OVDQUO(OpenVocabDetector, DINO):
             cosines(regions, text), self.test_cfg.temperature, objectness[kept]
         )
         return boxes, scores.view(*boxes.shape[:2], -1)
-
-
-def _in_full_precision(_: nn.Module, __: Any, values: Tensor) -> Tensor:
-    """What deformable attention samples, at places that it rounds to the type of the values.
-
-    In half precision they would miss by pixels; and mmcv's op knows no bfloat16.
-    """
-    return full(values)

@@ -8,9 +8,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any
 
-from mmcv.ops import MultiScaleDeformableAttention
 from mmengine.config import ConfigDict
-from torch import nn
 
 #: What ``test_cfg`` is where it says nothing; OV-COCO's, without a factor for novel classes.
 TEST_CFG: Mapping[str, Any] = {
@@ -64,17 +62,3 @@ def check_queries(query_temperature: float, wildcard_iou: float) -> None:
         raise ValueError(f"query_temperature must be a positive number, got {query_temperature!r}")
     if not (isinstance(wildcard_iou, Real) and 0 <= wildcard_iou <= 1):
         raise ValueError(f"wildcard_iou is an IoU, in [0, 1], got {wildcard_iou!r}")
-
-
-def check_levels(detector: nn.Module, levels: int) -> None:
-    """Check that a detector's deformable attention has so many levels.
-
-    Raises:
-        ValueError: it has others.
-    """
-    for name, part in detector.named_modules():
-        if isinstance(part, MultiScaleDeformableAttention) and part.num_levels != levels:
-            raise ValueError(
-                f"num_feature_levels={levels}, but num_levels of {name} is {part.num_levels}: both "
-                "must be the number of the neck's levels"
-            )

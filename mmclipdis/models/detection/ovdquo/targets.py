@@ -93,6 +93,21 @@ def make_targets(
     return targets
 
 
+def trained_classes(novel: Sequence[bool] | None) -> Tensor:
+    """For each class whether it may be learned, ``(K,)``: novel ones may not.
+
+    Raises:
+        RuntimeError: nobody has said which classes are novel.
+    """
+    if novel is None:
+        raise RuntimeError(
+            "which classes are novel? No query may ask for one in training: set "
+            "metainfo=dict(novel_classes=...) on the data set (and run with VocabularyHook), or "
+            "novel_classes=... on the bbox_head (() if none is)"
+        )
+    return ~torch.tensor(novel, dtype=torch.bool)
+
+
 def sample_classes(labels: Tensor, trained: Tensor, most: int) -> Tensor:
     """The classes of an iteration, ascending: those of the batch, filled up with random others.
 

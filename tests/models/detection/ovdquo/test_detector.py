@@ -292,7 +292,6 @@ def test_a_data_set_tells_names_and_what_is_novel():
     model.dataset_meta = meta
     assert model.vocabulary.class_names == CLASSES
     assert model.bbox_head.novel == tuple(name in NOVEL for name in CLASSES)
-    assert model._trained().tolist() == [name not in NOVEL for name in CLASSES]
     named = build(config(bbox_head=dict(vocabulary=CLASSES, novel_classes=("fish",))), told=False)
     named.dataset_meta = meta
     assert model.follow_dataset and not named.follow_dataset
@@ -356,6 +355,45 @@ def test_more_classes_than_an_iteration_has_are_dropped_and_logged():
     assert logged["dropped_boxes"] == 2
     assert total.item() == pytest.approx(sum(float(v) for k, v in logged.items() if "loss_" in k))
     assert not total.isnan()
+
+
+def test_padding_counts_as_places_and_breaks_nothing():
+    # of 336 places in the second picture 26 are no padding, whose boxes are infinite logits
+    model = build(config(num_queries=150)).train()
+    data = batch(model, True, ((0, -1), (2,)), ((64, 64), (16, 18)))
+    found = losses(model, data)
+    sum(found.values()).backward()
+    assert all(value.isfinite() for value in found.values())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert all(len(each) for each in predict(model.eval(), data))
+
+
+def test_pictures_smaller_than_the_last_level_are_searched():
+    cfg = config()
+    cfg.data_preprocessor.pad_size_divisor = 1
+    model = build(cfg).eval()
+    small = batch(model, False, ((),), ((8, 8),))  # one patch: 4 + 1 + 1 places
+    assert 0 < len(predict(model, small)[0]) <= 6 * len(CLASSES)
+    raises("30 x 40 px.*pad_size_divisor", predict, model, batch(model, False, ((),), ((30, 40),)))
+
+
+@pytest.mark.parametrize("part", ["neck.convs.0.conv.weight", "bbox_head.reg_branches.0.0.weight"])
+def test_weights_that_are_not_finite_end_in_a_line(part):
+    model = build()
+    with torch.no_grad():
+        model.get_parameter(part).fill_(float("nan"))
+    raises(r"0\.png", predict, model.eval(), batch(model, False))
+    raises(r"0\.png.*predictions are not finite", losses, model.train(), batch(model, True))
+
+
+def test_live_changes_of_the_options_are_read():
+    model = build().eval()
+    data = batch(model, False)
+    assert len(predict(model, data)[0]) > 3
+    model.test_cfg.max_per_img = 3
+    model.test_cfg.temperature = 100.0
+    model.test_cfg.score_thr = 0.0
+    assert len(predict(model, data)[0]) == 3
 
 
 def test_a_label_that_is_no_class_of_the_model_is_named():

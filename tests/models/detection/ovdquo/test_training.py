@@ -115,7 +115,7 @@ def test_pseudo_boxes_are_trained_on_and_what_is_dropped_is_logged(run, tmp_path
     batch = next(iter(runner.train_dataloader))
     labels = torch.cat([sample.gt_instances.labels for sample in batch["data_samples"]])
     assert (labels == -1).any() and (labels >= 0).any()
-    logs = [json.loads(line) for path in folder.glob("work/*/vis_data/*.json")
+    logs = [json.loads(line) for path in folder.glob("work/*/vis_data/scalars.json")
             for line in path.read_text().splitlines()]  # fmt: skip
     shown = [log for log in logs if "loss" in log]
     assert len(shown) == 4
