@@ -81,10 +81,11 @@ def build(cfg: ConfigDict | None = None, told: bool = True) -> Any:
     """The detector, with random numbers in place of what training has to find."""
     DefaultScope.get_instance("tests-ovdquo", scope_name="mmdet")
     cfg = cfg or config()
-    if repr(cfg) not in _BUILT:  # a copy takes a tenth of the time, but for that of a tokenizer
-        _BUILT[repr(cfg)] = _build(cfg)
-    words = _BUILT[repr(cfg)].bbox_head.text.encoder
-    model = copy.deepcopy(_BUILT[repr(cfg)], {id(words): words})
+    key = repr(cfg)  # a build changes it
+    if key not in _BUILT:  # a copy takes a tenth of the time, but for that of a tokenizer
+        _BUILT[key] = _build(cfg)
+    words = _BUILT[key].bbox_head.text.encoder
+    model = copy.deepcopy(_BUILT[key], {id(words): words})
     take_as_meant(model)
     if told:
         model.set_vocabulary(CLASSES, NOVEL)
