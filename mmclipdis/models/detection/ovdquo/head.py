@@ -87,9 +87,9 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         self.cost_weights = CostWeights(*cost_weights)
         self.test_cfg: Any = test_cfg
         #: 0: the layers of the decoder; 1: the encoder.
-        self.cls_branches = nn.ModuleList(nn.Linear(embed_dims, 1) for _ in range(2))
+        self.cls_branches: Any = nn.ModuleList(nn.Linear(embed_dims, 1) for _ in range(2))
         #: One a layer of the decoder, then the encoder's.
-        self.reg_branches = nn.ModuleList(
+        self.reg_branches: Any = nn.ModuleList(
             _box_mlp(embed_dims, num_reg_fcs) for _ in range(num_pred_layer)
         )
         self.text = DetectorText(

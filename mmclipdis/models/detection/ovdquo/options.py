@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from math import inf
-from numbers import Integral, Real
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -33,18 +32,16 @@ def checked_test_cfg(given: Mapping[str, Any] | None) -> ConfigDict:
             end = f"do you mean {close[0]!r}?" if close else f"it has {', '.join(TEST_CFG)}"
             raise ValueError(f"test_cfg has no option {name!r}; {end}")
     cfg = ConfigDict({**TEST_CFG, **given})
-    for name, kind, wanted in (
-        ("temperature", Real, "a positive number"),
-        ("target_class_factor", Real, "a positive number"),
-        ("score_thr", Real, "a number"),
-        ("max_per_img", Integral, "a whole number"),
-    ):
-        value = cfg[name]
-        if not isinstance(value, kind) or (wanted.startswith("a pos") and not 0 < value < inf):
-            raise ValueError(f"test_cfg.{name} must be {wanted}, got {value!r}")
+    for name in ("temperature", "target_class_factor"):
+        if not _is_positive(cfg[name]):
+            raise ValueError(f"test_cfg.{name} must be a positive number, got {cfg[name]!r}")
+    if not isinstance(cfg.score_thr, (int, float)):
+        raise ValueError(f"test_cfg.score_thr must be a number, got {cfg.score_thr!r}")
+    if not isinstance(cfg.max_per_img, int):
+        raise ValueError(f"test_cfg.max_per_img must be a whole number, got {cfg.max_per_img!r}")
     nms = cfg.nms
     known = isinstance(nms, Mapping) and nms.get("type", "nms") in ("nms", "soft_nms")
-    if nms is not None and not (known and isinstance(nms.get("iou_threshold"), Real)):
+    if nms is not None and not (known and isinstance(nms.get("iou_threshold"), (int, float))):
         raise ValueError(
             "test_cfg.nms must be as dict(type='nms', iou_threshold=0.5), of type 'nms' or "
             f"'soft_nms', or None, got {nms!r}"
@@ -58,7 +55,11 @@ def check_queries(query_temperature: float, wildcard_iou: float) -> None:
     Raises:
         ValueError: a value outside its range.
     """
-    if not (isinstance(query_temperature, Real) and 0 < query_temperature < inf):
+    if not _is_positive(query_temperature):
         raise ValueError(f"query_temperature must be a positive number, got {query_temperature!r}")
-    if not (isinstance(wildcard_iou, Real) and 0 <= wildcard_iou <= 1):
+    if not (isinstance(wildcard_iou, (int, float)) and 0 <= wildcard_iou <= 1):
         raise ValueError(f"wildcard_iou is an IoU, in [0, 1], got {wildcard_iou!r}")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < inf
