@@ -160,7 +160,7 @@ class DetectorText(ClassText):
         if self.base is None:
             warnings.warn(
                 f"nothing says which of the {self.classes.num_classes} classes had boxes in "
-                "training, so that all count as novel and CLIP's score weighs beta for each: give "
+                "training, so that all count as novel, for which CLIP's word weighs more: give "
                 "metainfo=dict(novel_classes=...) on the data set, a checkpoint that has it in its "
                 "dataset_meta, or novel_classes=... on the box head (() if none is)",
                 stacklevel=2,

@@ -13,7 +13,7 @@ FIRST = 10
 
 
 def strongest_nms(
-    boxes: Tensor, scores: Tensor, score_thr: float, nms: Mapping[str, Any], max_num: int
+    boxes: Tensor, scores: Tensor, score_thr: float, nms: Mapping[str, Any] | None, max_num: int
 ) -> tuple[Tensor, Tensor]:
     """What mmdet's ``multiclass_nms`` finds, without repeating every box for every class.
 
@@ -25,7 +25,7 @@ def strongest_nms(
         boxes: ``(n, 4)``, one a proposal, for all classes; pixels.
         scores: ``(n, K + 1)``; the background's column is last and not read.
         score_thr: Only scores above it count.
-        nms: As in ``mmcv.ops.batched_nms``; also soft-NMS.
+        nms: As in ``mmcv.ops.batched_nms``; also soft-NMS. None: nothing is suppressed.
         max_num: Most detections; all of them if it is not positive.
 
     Returns:
@@ -47,12 +47,12 @@ def strongest_nms(
 
 
 def _nms(
-    boxes: Tensor, scores: Tensor, chosen: Tensor, nms: Mapping[str, Any], max_num: int
+    boxes: Tensor, scores: Tensor, chosen: Tensor, nms: Mapping[str, Any] | None, max_num: int
 ) -> tuple[Tensor, Tensor]:
     """NMS of the ``chosen`` (n, K) pairs of box and class."""
     rows, labels = chosen.nonzero(as_tuple=True)
     if len(rows) == 0:
         return boxes.new_zeros(0, 5), labels
-    found, keep = batched_nms(boxes[rows], scores[rows, labels], labels, dict(nms))
+    found, keep = batched_nms(boxes[rows], scores[rows, labels], labels, nms and dict(nms))
     end = max_num if max_num > 0 else len(keep)
     return found[:end], labels[keep[:end]]

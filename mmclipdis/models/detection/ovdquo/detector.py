@@ -18,18 +18,24 @@ from mmclipdis.engine.random_weights import check_weights, training_begins
 from mmclipdis.models.asked_names import by_asked_names
 from mmclipdis.models.detection.names import check_training_names
 from mmclipdis.models.detection.open_vocab import OpenVocabDetector
+from mmclipdis.models.detection.ovdquo.attention import check_levels, sample_in_full_precision
 from mmclipdis.models.detection.ovdquo.denoising import TextDenoising
-from mmclipdis.models.detection.ovdquo.head import checked_test_cfg
+from mmclipdis.models.detection.ovdquo.options import check_queries, checked_test_cfg
 from mmclipdis.models.detection.ovdquo.queries import (
     Encoded,
     best_classes,
     by_class,
     class_scores,
     cosines,
+    full,
     overlaps_unknown,
     rois_of,
 )
-from mmclipdis.models.detection.ovdquo.targets import image_sizes, make_targets
+from mmclipdis.models.detection.ovdquo.targets import (
+    image_sizes,
+    make_targets,
+    trained_classes,
+)
 
 Maps = tuple[Tensor, ...]
 
@@ -57,7 +63,8 @@ class OVDQUO(OpenVocabDetector, DINO):
         query_temperature: Of CLIP's word about the regions where queries start.
         max_classes: M, most classes of an iteration of training: those of the batch, and random
             others of the base classes. If a batch has more, boxes of a random choice of them are
-            left out; the log counts them as ``dropped_boxes``.
+            left out, as are boxes of novel classes, if there are any; the log counts them as
+            ``dropped_boxes``.
         wildcard_iou: Queries that overlap a pseudo box by more ask for the wildcard.
         dn_cfg: ``num_queries``, ``label_noise``, ``box_noise_scale`` of
             :class:`~mmclipdis.models.detection.ovdquo.denoising.TextDenoising`.
@@ -93,6 +100,7 @@ class OVDQUO(OpenVocabDetector, DINO):
             "with_box_refine", True
         ):
             raise ValueError("OVDQUO is two-stage and refines boxes; remove what says otherwise")
+        check_queries(query_temperature, wildcard_iou)
         # not DINO's own, which makes other denoising queries
         super(DINO, self).__init__(
             bbox_head=dict(bbox_head or {}), test_cfg=checked_test_cfg(test_cfg), **kwargs
@@ -109,10 +117,12 @@ class OVDQUO(OpenVocabDetector, DINO):
             self.text_proj = nn.Sequential(
                 nn.Linear(dim, width // 2), nn.ReLU(), nn.Linear(width // 2, width)
             )
+        check_levels(self, self.num_feature_levels)
         self._check_parts()
 
     def _init_layers(self) -> None:
         super()._init_layers()
+        sample_in_full_precision(self)
         # mmdet's decoder codes each of four coordinates by 128 numbers, but expects 2 * embed_dims
         dims = self.embed_dims
         self.decoder.ref_point_head = MLP(4 * 128, dims, dims, 2)
@@ -131,16 +141,16 @@ class OVDQUO(OpenVocabDetector, DINO):
         training_begins(self)
         check_training_names(by_asked_names(batch_data_samples), self.vocabulary)
         self._say_once_without_unknowns(batch_data_samples)
-        levels, maps = self._extract(batch_inputs)
-        encoded = self._encode(levels, batch_data_samples)
+        text = self.class_text.text.embeddings()
         targets = make_targets(
             batch_data_samples,
-            self._trained(),
+            trained_classes(self.class_text.novel),
             self.dn_query_generator.max_classes,
             batch_inputs.device,
         )
+        levels, maps = self._extract(batch_inputs)
+        encoded = self._encode(levels, batch_data_samples)
         sizes = image_sizes(batch_data_samples, batch_inputs.device)
-        text = self.class_text.text.embeddings()
         text = torch.cat([text[targets.sampled], text[-1:]])  # the wildcard is the last one
         classes, starts = None, encoded.starts
         if self.text_queries:
@@ -216,17 +226,17 @@ class OVDQUO(OpenVocabDetector, DINO):
     def _extract(self, batch_inputs: Tensor) -> tuple[Maps, Maps]:
         """Levels of the neck, and the maps that CLIP's regions are read from."""
         *levels, maps = self.backbone(batch_inputs)
-        return self.neck(tuple(levels)), maps
+        levels = self.neck(tuple(levels))
+        if len(levels) != self.num_feature_levels:
+            raise ValueError(
+                f"the neck gives {len(levels)} levels, for num_feature_levels="
+                f"{self.num_feature_levels}: set its num_outs to that"
+            )
+        return tuple(levels), maps
 
     def extract_feat(self, batch_inputs: Tensor) -> Maps:
         """Levels of the neck, for images (B, 3, H, W)."""
         return self._extract(batch_inputs)[0]
-
-    def _trained(self) -> Tensor:
-        """For each class whether it may be asked for in training: no novel one may."""
-        classes, novel = self.vocabulary, self.class_text.novel
-        count = 0 if classes is None else classes.num_classes
-        return ~torch.tensor(novel or (False,) * count, dtype=torch.bool)
 
     def _say_once_without_unknowns(self, samples: Sequence[Any]) -> None:
         if not self._said and all("weights" not in sample.gt_instances for sample in samples):
@@ -247,7 +257,7 @@ class OVDQUO(OpenVocabDetector, DINO):
             memory, facts["memory_mask"], facts["spatial_shapes"]
         )
         head = self.bbox_head
-        logits = head.cls_branches[1](output)[..., 0].float()
+        logits = full(head.cls_branches[1](output)[..., 0])
         count = min(self.num_queries, logits.shape[1])
         if self.training and count < self.num_queries:
             raise ValueError(
@@ -257,16 +267,19 @@ class OVDQUO(OpenVocabDetector, DINO):
         logits, chosen = logits.topk(count, dim=1)
         rows = chosen[..., None]
         output = output.gather(1, rows.expand(-1, -1, output.shape[-1]))
-        starts = head.reg_branches[-1](output).float() + proposals.gather(1, rows.expand(-1, -1, 4))
+        starts = full(head.reg_branches[-1](output)) + proposals.gather(1, rows.expand(-1, -1, 4))
         return Encoded(memory, facts, logits, starts.sigmoid(), starts.detach())
 
-    def _classes_at(self, boxes: Tensor, maps: Maps, sizes: Tensor, text: Tensor) -> Tensor:
+    def _classes_at(
+        self,
+        boxes: Tensor,
+        maps: Maps,
+        sizes: Tensor,
+        text: Tensor,
+        novel: Tensor | None = None,
+        factor: float = 1.0,
+    ) -> Tensor:
         """The class (B, Q) that CLIP sees in each box (B, Q, 4), of those of ``text`` (C, D)."""
-        novel, factor = None, 1.0
-        if not self.training:
-            factor = float(self.test_cfg.get("target_class_factor", 1.0))
-            if factor != 1:
-                novel = torch.tensor(self.class_text.text.flags(), device=boxes.device)
         regions = self.backbone.query_embeddings(maps, rois_of(boxes, sizes))
         similar = cosines(regions, text)
         return best_classes(similar, self.query_temperature, novel, factor).view(boxes.shape[:2])
@@ -283,7 +296,10 @@ class OVDQUO(OpenVocabDetector, DINO):
         classes, content, starts = None, None, encoded.starts
         if self.text_queries and self.vocabulary is not None:
             text = self.class_text.text.embeddings()[:-1]
-            classes = self._classes_at(starts.sigmoid(), maps, sizes, text)
+            novel, factor = None, self.test_cfg.target_class_factor
+            if factor != 1:
+                novel = torch.tensor(self.class_text.text.flags(), device=starts.device)
+            classes = self._classes_at(starts.sigmoid(), maps, sizes, text, novel, factor)
             classes, starts = by_class(classes, starts)
             content = self._content(text)
         return self._decode(encoded, starts, content, classes)

@@ -9,7 +9,6 @@ import torch
 from mmdet.models.layers import inverse_sigmoid
 from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
-from mmengine.config import ConfigDict
 from mmengine.model import BaseModule, bias_init_with_prob, constant_init
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -26,17 +25,9 @@ from mmclipdis.models.detection.class_text import DetectorText, WithDetectorText
 from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.models.detection.ovdquo.denoising import DenoisingQueries
 from mmclipdis.models.detection.ovdquo.matching import CostWeights, Matches, match
+from mmclipdis.models.detection.ovdquo.queries import full
 from mmclipdis.models.detection.ovdquo.targets import Targets
 from mmclipdis.utils.finite import check_scores
-
-#: What ``test_cfg`` is where it says nothing; OV-COCO's, without a factor for novel classes.
-TEST_CFG: Mapping[str, Any] = {
-    "temperature": 100.0,
-    "target_class_factor": 1.0,
-    "score_thr": 0.001,
-    "nms": {"type": "nms", "iou_threshold": 0.5},
-    "max_per_img": 100,
-}
 
 
 @MODELS.register_module()
@@ -96,9 +87,9 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         self.cost_weights = CostWeights(*cost_weights)
         self.test_cfg: Any = test_cfg
         #: 0: the layers of the decoder; 1: the encoder.
-        self.cls_branches = nn.ModuleList(nn.Linear(embed_dims, 1) for _ in range(2))
+        self.cls_branches: Any = nn.ModuleList(nn.Linear(embed_dims, 1) for _ in range(2))
         #: One a layer of the decoder, then the encoder's.
-        self.reg_branches = nn.ModuleList(
+        self.reg_branches: Any = nn.ModuleList(
             _box_mlp(embed_dims, num_reg_fcs) for _ in range(num_pred_layer)
         )
         self.text = DetectorText(
@@ -152,10 +143,10 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         layers = range(count - 1 if last else 0, count)
         logits = torch.stack([self.cls_branches[0](hidden_states[i])[..., 0] for i in layers])
         moved = [
-            self.reg_branches[i](hidden_states[i]).float() + inverse_sigmoid(references[i].float())
+            full(self.reg_branches[i](hidden_states[i])) + inverse_sigmoid(full(references[i]))
             for i in layers
         ]
-        return logits.float(), torch.stack(moved).sigmoid()
+        return full(logits), torch.stack(moved).sigmoid()
 
     def loss(
         self,
@@ -230,7 +221,7 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         positive[place] = True
         iou, weight = torch.zeros_like(logits), torch.ones_like(logits)
         iou[place] = paired_iou(*corners).detach()
-        weight[place] = weights[target]
+        weight[place] = weights[target].to(weight)
         objectness = varifocal_objectness(logits, iou, positive, weight).sum()
         real = ~pseudo[target]
         distance = (mine - theirs)[real].abs().sum()
@@ -272,22 +263,6 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         cfg = self.test_cfg
         found, labels = strongest_nms(corners, scores, cfg.score_thr, cfg.nms, cfg.max_per_img)
         return InstanceData(bboxes=found[:, :-1], scores=found[:, -1], labels=labels)
-
-
-def checked_test_cfg(given: Mapping[str, Any] | None) -> ConfigDict:
-    """``test_cfg`` with the defaults for what it leaves out.
-
-    Raises:
-        ValueError: an unknown option, or a value outside its range.
-    """
-    given = dict(given or {})
-    unknown = sorted(set(given) - set(TEST_CFG))
-    if unknown:
-        raise ValueError(f"test_cfg has no option {unknown[0]!r}; it has {', '.join(TEST_CFG)}")
-    for name in ("temperature", "target_class_factor"):
-        if not given.get(name, 1) > 0:
-            raise ValueError(f"test_cfg.{name} must be positive, got {given[name]}")
-    return ConfigDict({**TEST_CFG, **given})
 
 
 def _box_mlp(width: int, hidden: int) -> nn.Sequential:

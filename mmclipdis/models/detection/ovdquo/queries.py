@@ -124,4 +124,10 @@ def by_class(classes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
 def cosines(regions: Tensor, text: Tensor) -> Tensor:
     """``(n, C)`` of unit vectors ``(n, D)`` and ``(C, D)``, in float32 under autocast, too."""
     with torch.autocast(regions.device.type, enabled=False):
-        return regions.float() @ text.float().T
+        regions = full(regions)
+        return regions @ text.to(regions).T
+
+
+def full(values: Tensor) -> Tensor:
+    """Half types in float32, others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

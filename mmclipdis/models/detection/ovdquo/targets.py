@@ -28,7 +28,8 @@ class Targets:
             (of an unknown thing), whose class is the wildcard.
         weights: Per image ``(G,)``: how sure a box is that of a thing; 1 for real ones.
         sampled: ``(M,)``, the classes of this iteration, places in the vocabulary.
-        dropped: How many real boxes are left out since their class is none of these.
+        dropped: How many real boxes are left out since their class is none of these: novel, or one
+            more than an iteration may have.
     """
 
     boxes: list[Tensor]
@@ -62,7 +63,8 @@ def make_targets(
     Args:
         samples: With ``gt_instances``: ``bboxes`` (G, 4), x0, y0, x1, y1 in pixels; ``labels``
             (G,), -1 for a pseudo box; perhaps ``weights`` (G,).
-        trained: ``(K,)`` bool: the classes that may be asked for beside those of the batch.
+        trained: ``(K,)`` bool: the classes that may be learned. Boxes of novel ones, which no data
+            set should give, are left out.
         most: Most classes an iteration (:func:`sample_classes`).
         device: Of the targets.
 
@@ -91,18 +93,34 @@ def make_targets(
     return targets
 
 
+def trained_classes(novel: Sequence[bool] | None) -> Tensor:
+    """For each class whether it may be learned, ``(K,)``: novel ones may not.
+
+    Raises:
+        RuntimeError: nobody has said which classes are novel.
+    """
+    if novel is None:
+        raise RuntimeError(
+            "which classes are novel? No query may ask for one in training: set "
+            "metainfo=dict(novel_classes=...) on the data set (and run with VocabularyHook), or "
+            "novel_classes=... on the bbox_head (() if none is)"
+        )
+    return ~torch.tensor(novel, dtype=torch.bool)
+
+
 def sample_classes(labels: Tensor, trained: Tensor, most: int) -> Tensor:
     """The classes of an iteration, ascending: those of the batch, filled up with random others.
 
     Args:
         labels: ``(G,)`` of all boxes of the batch; below zero those that have no class.
-        trained: ``(K,)`` bool, what may be filled up with.
+        trained: ``(K,)`` bool: False for novel classes, which are never among them.
         most: How many at most. If the batch has more, a random choice of them is left out.
 
     Returns:
         ``(M,)`` places in the vocabulary.
     """
     present = labels[labels >= 0].unique()
+    present = present[trained[present]]
     if len(present) < most:
         others = trained.clone()
         others[present] = False
