@@ -74,6 +74,7 @@ def pseudo_boxes(args: argparse.Namespace) -> Path:
     """The file of boxes of unknown things: proposals of an F-ViT that knows base classes alone."""
     out: Path = args.work_dir.absolute() / "pseudo_boxes.json"
     if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
         folder: Path = args.fvit / "fvit_0"
         options = [*roots(args.data, "train"), *data(args, "val")]
         experiments.train("fvit", folder, options, 0)

@@ -255,6 +255,29 @@ def test_detections_that_differ_from_mmdets_are_not_timed(load, monkeypatch):
         module.speed_rows(model, torch.randn(1, 3, 64, 64), (3,), 1, time.perf_counter)
 
 
+def test_the_parts_of_ov_dquo_are_measured(load):
+    module = load("ovdquo")
+    model = module.build(Config.fromfile(str(CONFIGS / "shapes" / "ovdquo.py")))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        rows, claims = module.speed_rows(model, image, (3, 200), 1, time.perf_counter)
+    names = [row["name"].removeprefix("OV-DQUO 64 px, ") for row in rows]
+    assert names[:3] == ["whole", "tower", "levels and neck"] and len(names) == 6 + 2
+    assert rows[1]["metrics"]["share_of_tower"] == 1
+    assert all(claim.target.startswith("≤") for claim in claims)
+    (row,) = module.memory_rows(model, image)
+    assert 1 < row["metrics"]["peak_mb"] < 500
+
+
+def test_both_forms_of_deformable_attention_are_alike(load, monkeypatch):
+    module = load("ovdquo")
+    rows = module.attention_rows(64, 1, time.perf_counter)
+    assert rows[0]["metrics"]["ratio"] == 1
+    monkeypatch.setattr(module, "gathered_attention", lambda value, *_: value.flatten(2) + 1)
+    with pytest.raises(RuntimeError, match="two forms of deformable attention differ"):
+        module.attention_rows(64, 1, time.perf_counter)
+
+
 def tiny_catseg():
     model = Config.fromfile(str(CONFIGS / "_base_" / "models" / "catseg_vitb16.py")).model
     shrink_model(model, 8)
