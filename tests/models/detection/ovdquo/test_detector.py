@@ -15,6 +15,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
 from mmclipdis.models.detection.ovdquo import detector as ovdquo_detector
+from mmclipdis.models.detection.ovdquo.queries import rois_of
+from mmclipdis.models.detection.ovdquo.targets import image_sizes
 from tests.faults.endings import raises
 from tests.models.detection.ovdquo.tiny import (
     CLASSES,
@@ -39,7 +41,7 @@ BATCHES = {
 CONFIGS = {
     "vit": config,
     "resnet": resnet_config,
-    "learned_queries": lambda: config(text_queries=False),
+    "learned_queries": lambda **options: config(text_queries=False, **options),
 }
 
 
@@ -347,6 +349,17 @@ def test_a_neck_with_other_levels_is_refused():
            batch(model, True))  # fmt: skip
 
 
+def test_that_nothing_unknown_is_learned_is_said_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(ovdquo_detector, "print_log", lambda text, **_: said.append(text))
+    model = build().train()
+    losses(model, batch(model, True, ((0,), ())))  # weights: a file of pseudo boxes is in use
+    assert said == []
+    for _ in range(2):
+        losses(model, batch(model, True, ((0,), ()), weights=False))
+    assert len(said) == 1 and "without pseudo boxes" in said[0]
+
+
 def test_more_classes_than_an_iteration_has_are_dropped_and_logged():
     model = build(config(max_classes=2)).train()
     found = model(**batch(model, True, ((0, 2, 3), (5, -1))), mode="loss")
@@ -462,13 +475,30 @@ def test_tower_and_text_are_encoded_once(training, monkeypatch):
     assert len(texts) == 1
 
 
-def test_a_prediction_pools_each_box_once(monkeypatch):
-    model = build().eval()
-    scored = watched(monkeypatch, model.backbone, "score_embeddings")
-    queried = watched(monkeypatch, model.backbone, "query_embeddings")
-    predict(model, batch(model, False))
-    assert len(scored) == 1 and len(scored[0][0][1]) == 2 * QUERIES
-    assert len(queried) == 2  # of a ViT they are the same
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_detections_are_clips_words_about_the_last_boxes(kind, monkeypatch):
+    model = build(CONFIGS[kind](test_cfg=dict(temperature=200.0))).eval()
+    data = batch(model, False)
+    with torch.no_grad():
+        logits, boxes = (each[-1] for each in model(**copy.deepcopy(data), mode="tensor"))
+        # above the objectness of some queries
+        threshold = model.test_cfg.score_thr = float(logits.sigmoid().flatten().sort().values[3])
+        *_, maps = model.backbone(data["inputs"])
+        sizes = image_sizes(data["data_samples"], torch.device("cpu"))
+        regions = model.backbone.score_embeddings(maps, rois_of(boxes, sizes))
+        similar = regions @ model.bbox_head.text.embeddings()[:-1].T
+        powers = (200.0 * similar.double()).exp()
+        shares = (powers / (1 + powers.sum(1, keepdim=True))).view(2, QUERIES, -1)
+        scores = F.pad(shares.float() * logits.sigmoid()[..., None], (0, 1))
+    pooled = watched(monkeypatch, model.backbone, "score_embeddings")
+    found = predict(model, data)
+    for image, sample in enumerate(data["data_samples"]):
+        expected = model.bbox_head.detections(boxes[image], scores[image], sample.metainfo, True)
+        assert len(expected)
+        close(found[image], expected)
+    # once, and not those that cannot pass the threshold
+    ((_, asked), _), sure = pooled[0], int((logits.sigmoid() > threshold).sum())
+    assert len(pooled) == 1 and len(asked) == sure < 2 * QUERIES
 
 
 @pytest.mark.parametrize(
