@@ -288,6 +288,22 @@ def test_samples_are_searched_for_what_they_name():
     close(predict(model, data)[0], found[0])
 
 
+def test_a_file_of_embeddings_has_the_wildcard_last(tmp_path):
+    rows = build().bbox_head.text.embeddings().clone()
+    torch.save(rows, tmp_path / "text.pt")
+    head = dict(text_encoder=None, text_embeddings=str(tmp_path / "text.pt"), vocabulary=CLASSES)
+    model = build(config(bbox_head=dict(novel_classes=NOVEL, **head)), told=False)
+    model.load_state_dict(build().state_dict())
+    torch.testing.assert_close(model.bbox_head.text.embeddings(), rows)
+    data = batch(model, False)
+    close(predict(model.eval(), data)[0], predict(build().eval(), data)[0])
+    assert sum(losses(model.train(), batch(model, True)).values()).isfinite()
+    line = "of the detector's 6 rows for 5 classes the last row is that of 'object'"
+    raises(line, model.set_vocabulary, CLASSES[:5], ())
+    data["data_samples"][0].set_metainfo(dict(text=["fish"]))
+    raises("no text encoder reads the names", predict, model.eval(), data)
+
+
 def test_a_data_set_tells_names_and_what_is_novel():
     model = build(told=False)
     meta = dict(classes=CLASSES, novel_classes=NOVEL)
