@@ -37,8 +37,9 @@ METRICS = {
     "AP50_novel": "coco/novel_ap50",
     "AP50_all": "coco/bbox_mAP_50",
 }
-#: Things of this world are smaller than COCO's: 30 x 30 pixels are not small.
-FILTERS = ["--min-area", "150", "--best", "0.5"]
+#: Things of this world are smaller than COCO's, and most proposals that are left by MEPU's filters
+#: are parts of base things.
+FILTERS = ["--min-area", "150", "--known-iou", "0.05", "--best", "1"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
