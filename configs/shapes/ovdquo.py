@@ -5,8 +5,9 @@
 # own mean and std; the tiny CLIP's class texts are twice as far apart as CLIP's, and the
 # temperatures are lower accordingly, those of fvit.py.
 # Unknown things are taught by a file of pseudo boxes, made of the proposals of fvit.py:
-#   python tools/dataset_converters/pseudo_boxes.py configs/shapes/fvit.py work_dirs/fvit/iter_700.pth
-#       --out data/shapes/annotations/pseudo_boxes.json --min-area 150 --known-iou 0.05 --best 1
+#   python tools/dataset_converters/pseudo_boxes.py configs/shapes/fvit.py
+#       work_dirs/fvit/iter_700.pth --out data/shapes/annotations/pseudo_boxes.json
+#       --min-area 150 --known-iou 0.05 --best 1
 #   python tools/train.py configs/shapes/ovdquo.py
 #       --cfg-options train_dataloader.dataset.pseudo_boxes=annotations/pseudo_boxes.json
 # Measured by tools/shapes_ovdquo.py: results/shapes_ovdquo.json.
