@@ -16,7 +16,7 @@ from mmclipdis.clip.text.templates import Templates, TemplateSet, get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.random_weights import before_use, watch_weights
 from mmclipdis.models.text_encoder import build_vocabulary
-from mmclipdis.models.unsaved import leave_out_of_checkpoints
+from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 
 class TextEmbeddings(BaseModule):
@@ -54,7 +54,7 @@ class TextEmbeddings(BaseModule):
             self._embeddings = None
 
 
-class ClassText(TextEmbeddings):
+class ClassText(SharesUnsaved, TextEmbeddings):
     """One constant text embedding a class and prompt set, from a text encoder or from a file.
 
     The embeddings follow the vocabulary and the weights of the text encoder, and are not saved.

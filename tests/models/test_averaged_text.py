@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -74,3 +75,45 @@ def test_embeddings_move_with_the_model(make: Any) -> None:
     model.to("meta")
     assert model.text.embeddings().is_meta
     assert not any("embeddings" in name for name in model.state_dict())
+
+
+@MODELS.register_module()
+class ScaledText(LengthText):
+    """As ``LengthText``, times a weight that is loaded when the runner has made its copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def embed(self, vocabulary: Vocabulary) -> Tensor:
+        return super().embed(vocabulary) * self.scale
+
+
+@pytest.mark.parametrize("buffers", [True, False])
+def test_other_names_in_an_evaluation_are_read_with_the_weights_that_were_loaded(
+    buffers: bool,
+) -> None:
+    """Checkpoints and averages leave that text encoder out; the copy is made before they load."""
+    model = Model(ClassText(dict(type="ScaledText"), saved=False))
+    hook = EMAHook(momentum=0.5, update_buffers=buffers)
+    hook.src_model = model
+    hook.ema_model = ExponentialMovingAverage(model, momentum=0.5, update_buffers=buffers)
+    model.text.encoder.scale.data.fill_(7)
+    hook.ema_model.update_parameters(model)
+    model.text.set_vocabulary(["cat"])
+    hook._swap_ema_parameters()
+    model.text.set_vocabulary(["cat", "kitten"])
+    assert model.text.embeddings()[:, 0].tolist() == [21, 42]
+    hook._swap_ema_parameters()
+    assert model.text.encoder.scale.item() == 7
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_copy_has_names_of_its_own(saved: bool) -> None:
+    text = ClassText(dict(type="ScaledText"), saved=saved)
+    text.set_vocabulary(["cat"])
+    other = copy.deepcopy(text)
+    other.set_vocabulary(["a", "bb"])
+    assert text.vocabulary is not None and text.vocabulary.num_classes == 1
+    assert (other.encoder.scale is text.encoder.scale) == (not saved)
+    assert other.encoder is not text.encoder

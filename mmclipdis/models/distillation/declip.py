@@ -14,13 +14,13 @@ from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.engine import random_weights
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
-from mmclipdis.models.unsaved import leave_out_of_checkpoints
+from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 CONTEXT_FROM = ("attention", "map")
 
 
 @MODELS.register_module()
-class DeCLIP(BaseModel):
+class DeCLIP(SharesUnsaved, BaseModel):
     r"""Distillation with decoupled content and context.
 
     .. math:: L = w_1\,(1 - \overline{\cos(f^s, f^t)})

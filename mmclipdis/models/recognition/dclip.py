@@ -16,7 +16,7 @@ from mmclipdis.models.class_text import ClassText, WithClassText, check_same_cli
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.pooling import POOLINGS, spatial_logits
 from mmclipdis.models.recognition.samples import attach, targets
-from mmclipdis.models.unsaved import leave_out_of_checkpoints
+from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 #: The losses as published; the weights belong to sums over labels and over entries of a matrix.
 ASL = {"type": "AsymmetricLoss", "loss_weight": 0.05}
@@ -24,7 +24,7 @@ MFI = {"type": "MFILoss", "loss_weight": 7e-5}
 
 
 @MODELS.register_module()
-class DCLIP(WithClassText, BaseModel):
+class DCLIP(SharesUnsaved, WithClassText, BaseModel):
     r"""Multi-label recognition with disentangled CLIP features.
 
     Every token of the image and both prompts of every class (one denies it, one affirms it) are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 
@@ -400,3 +401,16 @@ def test_a_pickled_model_gives_the_same_and_saves_its_projectors_only(kind):
     images, _ = batch()
     assert torch.equal(copied(images), model(images))
     assert set(copied.state_dict()) == set(model.state_dict())
+
+
+@KINDS
+def test_a_copy_shares_the_weights_that_checkpoints_leave_out(kind):
+    """``EMAHook`` copies before weights are loaded, and exchanges parameters in evaluation."""
+    model = of_kind(kind)
+    copied = copy.deepcopy(model)
+    for name in ("encoder", "text"):
+        own, other = getattr(model, name), getattr(copied, name)
+        assert own is not other
+        assert all(a is b for a, b in zip(own.parameters(), other.parameters(), strict=True))
+    pairs = zip(model.projectors.parameters(), copied.projectors.parameters(), strict=True)
+    assert not any(a is b for a, b in pairs)
