@@ -17,7 +17,14 @@ from pathlib import Path
 
 from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
-from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
+from mmclipdis.apis.experiments import (
+    Metrics,
+    boxes,
+    declip_student,
+    evaluate,
+    length,
+    roots,
+)
 from mmclipdis.apis.run import find_checkpoint
 from mmclipdis.utils.places import RESULTS
 
@@ -66,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in args.seeds:
         for name, (training, score, more) in ROWS.items():
             folder = train(args, training, seed)
-            options = [f"model.test_cfg.rcnn.score={score}", *more, *data(args, "test")]
+            options = [f"model.test_cfg.rcnn.score={score}", *more, *boxes(args.data, "test")]
             test = folder / name.replace(" ", "_")
             found = evaluate(TRAININGS[training][0], test, options, find_checkpoint(str(folder)))
             rows[name].append({ours: 100 * found[theirs] for ours, theirs in METRICS.items()})
@@ -77,26 +84,12 @@ def train(args: argparse.Namespace, training: str, seed: int) -> Path:
     """Train a detector on the boxes of base classes; its work folder."""
     folder: Path = args.work_dir / f"{training}_{seed}"
     config, more = TRAININGS[training]
-    options = [*roots(args.data, "train"), *data(args, "val"), *length(args.iters), *more]
+    options = [*roots(args.data, "train"), *boxes(args.data, "val"), *length(args.iters), *more]
     if config == "fvit_declip":
-        student = distil(args, seed)
+        student = declip_student(args.students, args.data, args.iters, seed)
         options.append(f"model.backbone.encoder.init_cfg.checkpoint={student}")
     experiments.train(config, folder, options, seed)
     return folder
-
-
-def distil(args: argparse.Namespace, seed: int) -> str:
-    """The student of this seed, trained as tools/shapes_declip.py does; its checkpoint."""
-    folder = args.students / f"DeCLIP_{seed}"
-    options = [*roots(args.data, "train", "val"), *length(args.iters)]
-    experiments.train("declip_distill", folder, options, seed)
-    return find_checkpoint(str(folder))
-
-
-def data(args: argparse.Namespace, loader: str) -> list[str]:
-    """The options that name the data of validation or test."""
-    ann_file = args.data / "annotations" / "instances_val.json"
-    return [*roots(args.data, loader), f"{loader}_evaluator.ann_file={ann_file}"]
 
 
 if __name__ == "__main__":

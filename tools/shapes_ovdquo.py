@@ -20,7 +20,14 @@ from pathlib import Path
 
 from mmclipdis.apis import experiments
 from mmclipdis.apis.cli import run
-from mmclipdis.apis.experiments import Metrics, evaluate, length, roots
+from mmclipdis.apis.experiments import (
+    Metrics,
+    boxes,
+    declip_student,
+    evaluate,
+    length,
+    roots,
+)
 from mmclipdis.apis.run import find_checkpoint
 from mmclipdis.utils.places import RESULTS
 
@@ -59,11 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, (config, pseudo, more) in ROWS.items():
             folder: Path = args.work_dir / f"{name.replace(' ', '_')}_{seed}"
             if config == "ovdquo_declip":
-                more = [*more, f"model.backbone.encoder.init_cfg.checkpoint={distil(args, seed)}"]
+                student = declip_student(args.students, args.data, args.iters, seed)
+                more = [*more, f"model.backbone.encoder.init_cfg.checkpoint={student}"]
             file = [f"train_dataloader.dataset.pseudo_boxes={unknowns}"] if pseudo else []
-            options = [*roots(args.data, "train"), *data(args, "val"), *length(args.iters)]
+            options = [*roots(args.data, "train"), *boxes(args.data, "val"), *length(args.iters)]
             experiments.train(config, folder, [*options, *file, *more], seed)
-            test = [*data(args, "test"), *more]
+            test = [*boxes(args.data, "test"), *more]
             found = evaluate(config, folder / "test", test, find_checkpoint(str(folder)))
             rows[name].append({ours: 100 * found[theirs] for ours, theirs in METRICS.items()})
     fvit = json.loads((RESULTS / "shapes_fvit.json").read_text())["rows"]
@@ -77,7 +85,7 @@ def pseudo_boxes(args: argparse.Namespace) -> Path:
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         folder: Path = args.fvit / "fvit_0"
-        options = [*roots(args.data, "train"), *data(args, "val")]
+        options = [*roots(args.data, "train"), *boxes(args.data, "val")]
         experiments.train("fvit", folder, options, 0)
         experiments.command(
             "tools/dataset_converters/pseudo_boxes.py",
@@ -86,19 +94,6 @@ def pseudo_boxes(args: argparse.Namespace) -> Path:
             *("--out", out, *FILTERS, "--cfg-options", *roots(args.data, "train")),
         )
     return out
-
-
-def distil(args: argparse.Namespace, seed: int) -> str:
-    """The student of this seed, trained as tools/shapes_declip.py does; its checkpoint."""
-    folder = args.students / f"DeCLIP_{seed}"
-    experiments.train("declip_distill", folder, roots(args.data, "train", "val"), seed)
-    return find_checkpoint(str(folder))
-
-
-def data(args: argparse.Namespace, loader: str) -> list[str]:
-    """The options that name the data of validation or test."""
-    ann_file = args.data / "annotations" / "instances_val.json"
-    return [*roots(args.data, loader), f"{loader}_evaluator.ann_file={ann_file}"]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmclipdis.apis.run import test
+from mmclipdis.apis.run import find_checkpoint, test
 from mmclipdis.engine.results import ROOT, write_results
 from mmclipdis.utils.whole_files import write_text
 
@@ -97,6 +97,23 @@ def _read(path: Path) -> Any:
 def roots(data: Path, *loaders: str) -> list[str]:
     """Options that name the data of these loaders (``train``, ``val``, ``test``)."""
     return [f"{loader}_dataloader.dataset.data_root={data}" for loader in loaders]
+
+
+def boxes(data: Path, loader: str) -> list[str]:
+    """Options that name the boxes of validation or test (``val``, ``test``)."""
+    ann_file = data / "annotations" / "instances_val.json"
+    return [*roots(data, loader), f"{loader}_evaluator.ann_file={ann_file}"]
+
+
+def declip_student(folder: Path, data: Path, iters: int | None, seed: int) -> str:
+    """DeCLIP's student of a seed in ``folder``, trained as tools/shapes_declip.py does.
+
+    Returns:
+        Its checkpoint.
+    """
+    folder = folder / f"DeCLIP_{seed}"
+    train("declip_distill", folder, [*roots(data, "train", "val"), *length(iters)], seed)
+    return find_checkpoint(str(folder))
 
 
 def length(iters: int | None) -> list[str]:

@@ -30,6 +30,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmclipdis.clip.weights.loading import model_config
 from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.engine.results import ROOT
 from mmclipdis.models.detection.ovdquo.queries import class_scores, cosines, rois_of
@@ -49,7 +50,7 @@ def build(config: Config) -> Any:
     model.backbone.encoder.pop("init_cfg", None)
     head = model.bbox_head
     head.text_encoder = None
-    dim = MODELS.build(model.backbone).embed_dim
+    dim = model_config(model.backbone.encoder.arch)["embed_dim"]
     with tempfile.TemporaryDirectory() as folder:
         head.text_embeddings = str(Path(folder) / "text.pt")
         torch.save(torch.randn(2, dim), head.text_embeddings)
