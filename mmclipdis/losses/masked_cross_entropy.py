@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmclipdis.losses.reductions import Reduction, check_reduction
+from mmclipdis.utils.precision import at_least_fp32
 
 #: Columns that weigh less take no part in the softmax.
 MASKED_BELOW = 1e-5
@@ -50,7 +51,7 @@ def masked_cross_entropy(
     """
     _check(logits, labels, class_weight, avg_factor, reduction)
     # autocast has no half type for any of the operations below
-    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    z = at_least_fp32(logits)
     weight = class_weight.to(z)
     trained = weight >= MASKED_BELOW
     z = z.masked_fill(~trained, -torch.inf)

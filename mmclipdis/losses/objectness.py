@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmclipdis.utils.precision import at_least_fp32
+
 #: Added to every denominator, for normalised boxes: one of 10 x 10 in 1000 x 1000 pixels has an
 #: area of 1e-4, so that it is seen in the third digit of a small box's overlap.
 EPS = 1e-6
@@ -51,7 +53,7 @@ def varifocal_objectness(
         ValueError: Shapes that differ.
     """
     _check(logits, positive, iou=iou, weight=weight)
-    z = _at_least_fp32(logits)  # autocast has no half type for any of the operations below
+    z = at_least_fp32(logits)  # autocast has no half type for any of the operations below
     # chosen before anything is computed: what stands at negative queries may be anything
     q = torch.where(positive, iou.detach().to(z), 0.0)
     found = q * F.binary_cross_entropy_with_logits(z, q, reduction="none") * _root(weight, positive)
@@ -88,7 +90,7 @@ def focal_denoising(
         ValueError: Shapes that differ.
     """
     _check(logits, positive, weight=weight)
-    z = _at_least_fp32(logits)  # as above
+    z = at_least_fp32(logits)  # as above
     right = torch.where(positive, z, -z)  # the logit of what the query is
     share = torch.where(positive, alpha * _root(weight, positive), 1 - alpha)
     return share * (-right).sigmoid().pow(gamma) * F.softplus(-right)
@@ -127,8 +129,8 @@ def paired_giou(boxes: Tensor, others: Tensor) -> Tensor:
 
 def _areas(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Areas of the intersection, the union and the box around both."""
-    x0, y0, x1, y1 = _at_least_fp32(boxes).unbind(-1)
-    left, top, right, bottom = _at_least_fp32(others).unbind(-1)
+    x0, y0, x1, y1 = at_least_fp32(boxes).unbind(-1)
+    left, top, right, bottom = at_least_fp32(others).unbind(-1)
     width = (torch.min(x1, right) - torch.max(x0, left)).clamp(min=0)
     height = (torch.min(y1, bottom) - torch.max(y0, top)).clamp(min=0)
     intersection = width * height
@@ -143,11 +145,7 @@ def _root(weight: Tensor | None, positive: Tensor) -> Tensor | float:
     """Square roots of the weights of positive queries."""
     if weight is None:
         return 1.0
-    return _at_least_fp32(torch.where(positive, weight.detach(), 1.0)).sqrt()
-
-
-def _at_least_fp32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return at_least_fp32(torch.where(positive, weight.detach(), 1.0)).sqrt()
 
 
 def _check(logits: Tensor, positive: Tensor, **others: Tensor | None) -> None:

@@ -102,12 +102,7 @@ class ClassText(SharesUnsaved, TextEmbeddings):
             watch_weights(self.encoder)
         if self.encoder is not None and any(p.requires_grad for p in self.encoder.parameters()):
             raise ValueError("class embeddings are constants: give the text_encoder trainable=()")
-        found = getattr(self.encoder, "embed_dim", None)
-        if embed_dim is not None and found is not None and found != embed_dim:
-            raise ValueError(
-                f"the image encoder has {embed_dim} channels, the text encoder {found}: both must "
-                "be of one CLIP"
-            )
+        _check_channels(embed_dim, getattr(self.encoder, "embed_dim", None))
         self.embed_dim = embed_dim
         self.prompt_sets = _read_prompt_sets(prompt_sets)
         if self.prompt_sets and text_embeddings is not None:
@@ -124,6 +119,18 @@ class ClassText(SharesUnsaved, TextEmbeddings):
             leave_out_of_checkpoints(self, ("encoder",))
         if not self.follow_dataset:
             self.set_vocabulary(vocabulary)
+
+    def expect_channels(self, embed_dim: int) -> None:
+        """Say what D is, for a model that knows it once its parts are built.
+
+        Raises:
+            ValueError: the text has another D.
+        """
+        found = getattr(self.encoder, "embed_dim", None)
+        if self._are_given and self._embeddings is not None:
+            found = self._embeddings.shape[1]
+        _check_channels(embed_dim, found)
+        self.embed_dim = embed_dim
 
     def set_vocabulary(self, vocabulary: Any) -> None:
         """Change the classes.
@@ -208,6 +215,14 @@ class WithClassText:
     def set_vocabulary(self, vocabulary: Any) -> None:
         """Change the classes of the live model; see ``ClassText.set_vocabulary``."""
         self.class_text.set_vocabulary(vocabulary)
+
+
+def _check_channels(image: int | None, text: int | None) -> None:
+    if None not in (image, text) and image != text:
+        raise ValueError(
+            f"the image encoder has {image} channels, the text encoder {text}: both must be of one "
+            "CLIP"
+        )
 
 
 def check_same_clip(arch: Any, text_encoder: Any) -> None:

@@ -37,6 +37,7 @@ from mmclipdis.clip.towers.attention import finish_block, split_heads
 from mmclipdis.clip.towers.blocks import has_plain_attention, project
 from mmclipdis.clip.towers.build import build_text_transformer
 from mmclipdis.clip.weights.loading import Arch, model_config
+from mmclipdis.utils.precision import at_least_fp32
 
 #: Tokens of this text tell tokenizers apart (case, white space, numbers, rare words).
 _PROBE = "A Photo of  a fire-hydrant's 2 ÜBER crtscreens, isn't it?"
@@ -318,7 +319,7 @@ def _encode_unit(tower: TextTower, sentences: list[str], batch_size: int, progre
     with tqdm(total=len(sentences), desc="text embeddings", disable=hidden, leave=False) as bar:
         for batch in torch.split(order, batch_size):
             out = tower.encode(tokens[batch, : int(lengths[batch].max())])
-            out = F.normalize(out.to(torch.promote_types(out.dtype, torch.float32)), dim=1)
+            out = F.normalize(at_least_fp32(out), dim=1)
             if unit is None:
                 unit = out.new_empty(len(sentences), out.shape[1])
             unit[batch.to(out.device)] = out

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmclipdis.utils.precision import at_least_fp32
+
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -35,7 +37,7 @@ def mean_off_diagonal(features: Tensor) -> Tensor:
         ValueError: if there are fewer than two rows, or no rows but another shape.
     """
     count = _check_rows(features)
-    unit = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+    unit = F.normalize(at_least_fp32(features), dim=1)
     # The diagonal is M, but for rounding and rows of zeros.
     total, diagonal = unit.sum(dim=0).square().sum(), unit.square().sum()
     return (total - diagonal) / (count * (count - 1))

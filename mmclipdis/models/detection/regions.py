@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from mmclipdis.utils.precision import at_least_fp32
+
 Normalize = Literal["before", "after"]
 
 
@@ -40,7 +42,7 @@ def region_embeddings(
     if normalize not in ("before", "after"):
         raise ValueError(f"normalize must be 'before' or 'after', got {normalize!r}")
     with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        maps = at_least_fp32(maps)
         if normalize == "before":
             maps = F.normalize(maps, dim=1)
         pooled = pool_boxes(maps, rois, stride, 1)
@@ -65,7 +67,7 @@ def pool_boxes(
     check_rois(rois)
     height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
     with torch.autocast(maps.device.type, enabled=False):
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        maps = at_least_fp32(maps)
         cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
         pooled: Tensor = roi_align(maps, cells, size, sampling_ratio=-1, aligned=True)
         return pooled

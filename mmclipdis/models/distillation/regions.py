@@ -21,6 +21,7 @@ from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.distillation.preprocessor import CLIP_MEAN, CLIP_STD
 from mmclipdis.utils.finite import check_scores
+from mmclipdis.utils.precision import at_least_fp32
 
 #: RoIAlign of boxes, mean over masks (both of the dense map), CLIP's embedding of a crop.
 KINDS = ("rois", "maskpool", "crops")
@@ -37,7 +38,7 @@ def roi_features(maps: Tensor, boxes: Tensor) -> Tensor:
     Returns:
         (M, D), not normalised, float32 (or float64); differentiable with respect to ``maps``.
     """
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    maps = at_least_fp32(maps)
     height, width = maps.shape[-2:]
     cells = boxes.new_tensor([1, width, height, width, height], dtype=maps.dtype)
     rois = boxes.to(maps.dtype) * cells
@@ -64,7 +65,7 @@ def mask_features(maps: Tensor, masks: Tensor, index: Tensor) -> Tensor:
             f"masks of {tuple(masks.shape[1:])} cells for a map of {tuple(maps.shape[2:])}: "
             "LetterboxRegions.patch_size must be the encoder's"
         )
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    maps = at_least_fp32(maps)
     weights = masks.to(maps.dtype).flatten(1)
     # the place of every mask within its image, so that all images are one batched product
     belongs = F.one_hot(index, len(maps))  # (M, B)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmclipdis.models.detection.fvit.fusion import fuse_scores
 from mmclipdis.models.detection.regions import region_embeddings
+from mmclipdis.utils.precision import at_least_fp32
 
 SCORES = ("fused", "vlm", "detector")
 OPTIONS = ("score", "alpha", "beta", "vlm_temperature", "detect_temperature", "objectness")
@@ -168,9 +169,7 @@ def _fp32(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
     mmcv's compiled RoIAlign reads such memory as if it were in the usual order.
     """
-    return tuple(
-        level.to(torch.promote_types(level.dtype, torch.float32)).contiguous() for level in levels
-    )
+    return tuple(at_least_fp32(level).contiguous() for level in levels)
 
 
 def check_test_cfg(cfg: Mapping[str, Any]) -> None:

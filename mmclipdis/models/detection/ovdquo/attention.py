@@ -8,7 +8,7 @@ from typing import Any
 from mmcv.ops import MultiScaleDeformableAttention
 from torch import Tensor, nn
 
-from mmclipdis.models.detection.ovdquo.queries import full
+from mmclipdis.utils.precision import at_least_fp32
 
 
 def sample_in_full_precision(detector: nn.Module) -> None:
@@ -42,4 +42,4 @@ def _attention(detector: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _full_output(_: nn.Module, __: Any, values: Tensor) -> Tensor:
-    return full(values)
+    return at_least_fp32(values)

@@ -13,7 +13,7 @@ from mmdet.models.layers import CdnQueryGenerator
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmclipdis.models.detection.ovdquo.matching import PSEUDO
+from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,6 @@ class DenoisingQueries:
     valid: Tensor
     weight: Tensor
     groups: int
-
-    @property
-    def meta(self) -> dict[str, int]:
-        """``dn_meta`` of mmdet's heads."""
-        return dict(num_denoising_queries=self.content.shape[1], num_denoising_groups=self.groups)
 
 
 class TextDenoising(CdnQueryGenerator):
@@ -140,7 +135,7 @@ class TextDenoising(CdnQueryGenerator):
         if weights is None:
             weights = [torch.ones_like(each[:, 0]) for each in boxes]
         source = _padded(labels, chosen)
-        source = torch.where(source == PSEUDO, wildcard, source)
+        source = torch.where(source == UNKNOWN, wildcard, source)
         valid = _padded([torch.ones_like(each, dtype=torch.bool) for each in labels], chosen)
         noisy = self._noisy_labels(source.repeat(1, 2 * groups), wildcard)
         valid = valid.repeat(1, 2 * groups)
@@ -193,7 +188,7 @@ def _padded(values: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
 
 def _sources(labels: Sequence[Tensor], wildcard: int) -> list[Tensor]:
     """Numbers of the boxes of each image that queries are made from."""
-    pseudo = [((each == PSEUDO) | (each == wildcard)).nonzero()[:, 0] for each in labels]
+    pseudo = [((each == UNKNOWN) | (each == wildcard)).nonzero()[:, 0] for each in labels]
     if any(map(len, pseudo)):
         return pseudo
     first = next((image for image, each in enumerate(labels) if len(each)), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from mmdet.models.detectors import DINO
 from mmdet.models.layers import MLP
 from mmdet.registry import MODELS
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
@@ -27,15 +25,16 @@ from mmclipdis.models.detection.ovdquo.queries import (
     by_class,
     class_scores,
     cosines,
-    full,
     overlaps_unknown,
     rois_of,
 )
 from mmclipdis.models.detection.ovdquo.targets import (
     image_sizes,
     make_targets,
+    said_without_unknowns,
     trained_classes,
 )
+from mmclipdis.utils.precision import at_least_fp32
 
 Maps = tuple[Tensor, ...]
 
@@ -105,7 +104,7 @@ class OVDQUO(OpenVocabDetector, DINO):
         super(DINO, self).__init__(
             bbox_head=dict(bbox_head or {}), test_cfg=checked_test_cfg(test_cfg), **kwargs
         )
-        self.class_text.expect_channels(self.backbone.embed_dim)
+        self.class_text.text.expect_channels(self.backbone.embed_dim)
         self.text_queries = text_queries
         self.query_temperature = query_temperature
         self.wildcard_iou = wildcard_iou
@@ -122,6 +121,7 @@ class OVDQUO(OpenVocabDetector, DINO):
 
     def _init_layers(self) -> None:
         super()._init_layers()
+        nn.init.normal_(self.level_embed)  # mmdet leaves what was in the memory
         sample_in_full_precision(self)
         # mmdet's decoder codes each of four coordinates by 128 numbers, but expects 2 * embed_dims
         dims = self.embed_dims
@@ -140,7 +140,7 @@ class OVDQUO(OpenVocabDetector, DINO):
         """
         training_begins(self)
         check_training_names(by_asked_names(batch_data_samples), self.vocabulary)
-        self._say_once_without_unknowns(batch_data_samples)
+        self._said = self._said or said_without_unknowns(batch_data_samples)
         text = self.class_text.text.embeddings()
         targets = make_targets(
             batch_data_samples,
@@ -238,17 +238,6 @@ class OVDQUO(OpenVocabDetector, DINO):
         """Levels of the neck, for images (B, 3, H, W)."""
         return self._extract(batch_inputs)[0]
 
-    def _say_once_without_unknowns(self, samples: Sequence[Any]) -> None:
-        if not self._said and all("weights" not in sample.gt_instances for sample in samples):
-            self._said = True
-            print_log(
-                "OVDQUO is trained without pseudo boxes of unknown things (pseudo_boxes of the "
-                "training data set): a single real box a batch is denoised, and novel things are "
-                "taught as ground",
-                logger="current",
-                level=logging.WARNING,
-            )
-
     def _encode(self, levels: Maps, samples: Sequence[Any]) -> Encoded:
         """Run the deformable encoder, and choose where queries start."""
         given, facts = self.pre_transformer(levels, samples)
@@ -257,7 +246,7 @@ class OVDQUO(OpenVocabDetector, DINO):
             memory, facts["memory_mask"], facts["spatial_shapes"]
         )
         head = self.bbox_head
-        logits = full(head.cls_branches[1](output)[..., 0])
+        logits = at_least_fp32(head.cls_branches[1](output)[..., 0])
         count = min(self.num_queries, logits.shape[1])
         if self.training and count < self.num_queries:
             raise ValueError(
@@ -267,7 +256,8 @@ class OVDQUO(OpenVocabDetector, DINO):
         logits, chosen = logits.topk(count, dim=1)
         rows = chosen[..., None]
         output = output.gather(1, rows.expand(-1, -1, output.shape[-1]))
-        starts = full(head.reg_branches[-1](output)) + proposals.gather(1, rows.expand(-1, -1, 4))
+        moves = at_least_fp32(head.reg_branches[-1](output))
+        starts = moves + proposals.gather(1, rows.expand(-1, -1, 4))
         return Encoded(memory, facts, logits, starts.sigmoid(), starts.detach())
 
     def _classes_at(

@@ -25,9 +25,10 @@ from mmclipdis.models.detection.class_text import DetectorText, WithDetectorText
 from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.models.detection.ovdquo.denoising import DenoisingQueries
 from mmclipdis.models.detection.ovdquo.matching import CostWeights, Matches, match
-from mmclipdis.models.detection.ovdquo.queries import full
 from mmclipdis.models.detection.ovdquo.targets import Targets
 from mmclipdis.utils.finite import check_scores
+from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
 @MODELS.register_module()
@@ -101,22 +102,6 @@ class OVDQUOHead(WithDetectorText, BaseModule):
             novel_classes=novel_classes,
         )
 
-    def expect_channels(self, channels: int) -> None:
-        """Say how many channels CLIP's regions have, which the text must have, too.
-
-        Raises:
-            ValueError: it has others.
-        """
-        found = getattr(self.text.encoder, "embed_dim", None)
-        if self.text.encoder is None and self.text.vocabulary is not None:
-            found = self.text.embeddings().shape[1]
-        if found not in (None, channels):
-            raise ValueError(
-                f"the image encoder has {channels} channels, the text {found}: both must be of one "
-                "CLIP"
-            )
-        self.text.embed_dim = channels
-
     def init_weights(self) -> None:
         """As DINO: every query is a thing with probability 0.01, and no box is moved."""
         super().init_weights()
@@ -142,11 +127,10 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         count = len(hidden_states)
         layers = range(count - 1 if last else 0, count)
         logits = torch.stack([self.cls_branches[0](hidden_states[i])[..., 0] for i in layers])
-        moved = [
-            full(self.reg_branches[i](hidden_states[i])) + inverse_sigmoid(full(references[i]))
-            for i in layers
-        ]
-        return full(logits), torch.stack(moved).sigmoid()
+        moves = torch.stack([self.reg_branches[i](hidden_states[i]) for i in layers])
+        starts = at_least_fp32(torch.stack([references[i] for i in layers]))
+        boxes = (at_least_fp32(moves) + inverse_sigmoid(starts)).sigmoid()
+        return at_least_fp32(logits), boxes
 
     def loss(
         self,
@@ -183,10 +167,11 @@ class OVDQUOHead(WithDetectorText, BaseModule):
             metas,
         )
         free = match(*encoded, targets.pairs, None, None, self.cost_weights, metas)
-        flat = (torch.cat(targets.boxes), torch.cat(targets.weights), torch.cat(targets.labels) < 0)
+        unknown = torch.cat(targets.labels) == UNKNOWN
+        flat = (torch.cat(targets.boxes), torch.cat(targets.weights), unknown)
         last = len(logits) - 1
         counted = found.target[found.layer == last]
-        counts = torch.stack([(~flat[2][counted]).sum(), flat[2][counted].sum()]).float()
+        counts = torch.stack([(~unknown[counted]).sum(), unknown[counted].sum()]).float()
         real, pseudo = reduce_mean(counts).unbind()
         divisors = (real + pseudo).clamp(min=1), real.clamp(min=1)
         losses = self._losses(encoded[0][None], encoded[1][None], free, flat, divisors, 0)

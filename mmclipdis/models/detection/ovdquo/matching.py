@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmclipdis.losses.objectness import paired_giou
+from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 #: What a pair that must not be costs. Others: at most 2 * 7 + 5 * 4 + 2.
 FORBIDDEN = 99.0
-#: Label of a pseudo box.
-PSEUDO = -1
 
 
 class CostWeights(NamedTuple):
@@ -97,8 +97,7 @@ def match(
         _check_finite(z, b, None, metas)
         return Matches(*(logits.new_zeros(0, dtype=torch.long) for _ in Matches._fields))
     # autocast has no half type for any of the operations below
-    precision = torch.promote_types(z.dtype, torch.float32)
-    z, b = z.to(precision), b.to(precision)
+    z, b = at_least_fp32(z), at_least_fp32(b)
     g = pad_sequence([target[0].to(b) for target in targets], batch_first=True)  # (B, G, 4)
     _check_finite(z, b, g, metas)
     cost, giou = _costs(z, b, g, weights)
@@ -138,7 +137,7 @@ def _allowed(
     """Which pairs (L, B, Q, G) are of one class, of boxes that a query of that class touches."""
     labels = pad_sequence([each.to(query_classes) for each in classes], batch_first=True)
     if wildcard is not None:
-        labels = torch.where(labels == PSEUDO, wildcard, labels)
+        labels = torch.where(labels == UNKNOWN, wildcard, labels)
     same = query_classes[:, :, None] == labels[:, None, :]
     touched = (same & (giou > 0)).any(2, keepdim=True)
     return same & touched

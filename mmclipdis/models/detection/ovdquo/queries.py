@@ -6,6 +6,7 @@ Source: OV-DQUO (AAAI 2025).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
-from mmclipdis.models.detection.ovdquo.matching import PSEUDO
 from mmclipdis.models.detection.ovdquo.targets import Targets
+from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
 @dataclass
@@ -62,8 +64,8 @@ def best_classes(
         factor: Of the probability of novel classes, in testing (OV-COCO 3, OV-LVIS 8).
     """
     logits = temperature * similarities
-    if novel is not None and factor != 1:
-        logits = logits + novel * torch.tensor(factor, device=logits.device).log()
+    if novel is not None:
+        logits = logits + novel * math.log(factor)
     return logits.argmax(dim=1)
 
 
@@ -75,7 +77,7 @@ def overlaps_unknown(boxes: Tensor, targets: Targets, threshold: float) -> Tenso
         targets: Of the batch.
         threshold: 0.5 in the official code.
     """
-    unknown = [boxes[labels == PSEUDO] for boxes, labels in targets.pairs]
+    unknown = [boxes[labels == UNKNOWN] for boxes, labels in targets.pairs]
     counts = torch.tensor([len(found) for found in unknown], device=boxes.device)
     if not int(counts.sum()):
         return torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
@@ -124,10 +126,5 @@ def by_class(classes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
 def cosines(regions: Tensor, text: Tensor) -> Tensor:
     """``(n, C)`` of unit vectors ``(n, D)`` and ``(C, D)``, in float32 under autocast, too."""
     with torch.autocast(regions.device.type, enabled=False):
-        regions = full(regions)
+        regions = at_least_fp32(regions)
         return regions @ text.to(regions).T
-
-
-def full(values: Tensor) -> Tensor:
-    """Half types in float32, others as they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -15,6 +15,7 @@ from mmclipdis.models.clip_resnet import CLIPResNet
 from mmclipdis.models.detection.frozen import FrozenCLIP
 from mmclipdis.models.detection.ovdquo.region_prompt import RegionPrompt
 from mmclipdis.models.detection.regions import check_rois, pool_boxes
+from mmclipdis.utils.precision import at_least_fp32
 
 #: Options of the encoder that the backbone decides itself.
 _OWN_OPTIONS = (
@@ -120,7 +121,7 @@ class OVDQUOResNetBackbone(FrozenCLIP):
         if not self.dense_map:
             return tower.forward_stages(images, (1, 2))  # type: ignore[no-any-return]
         c3, c4, c5 = tower.forward_stages(images, (1, 2, 3))
-        return c3, c4, (_full(c4), _full(c5))
+        return c3, c4, (at_least_fp32(c4), at_least_fp32(c5))
 
     def query_embeddings(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
         """Embeddings by which queries get their class, ``(n, D)`` unit vectors, fp32.
@@ -154,14 +155,14 @@ class OVDQUOResNetBackbone(FrozenCLIP):
         if prompt is not None:
             features = prompt(features)
         embeddings: Tensor = self.encoder.tower.pool_regions(features)
-        return F.normalize(_full(embeddings), dim=1)
+        return F.normalize(at_least_fp32(embeddings), dim=1)
 
     @torch.no_grad()
     def _in_chunks(
         self, maps: Tensor, rois: Tensor, stride: int, size: int, embed: Callable[[Tensor], Tensor]
     ) -> Tensor:
         check_rois(rois)
-        found = maps.new_zeros(len(rois), self.embed_dim, dtype=_full(maps).dtype)
+        found = maps.new_zeros(len(rois), self.embed_dim, dtype=at_least_fp32(maps).dtype)
         weight = self.encoder.tower.stem.weight
         with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
             for start in range(0, len(rois), CHUNK):
@@ -181,10 +182,6 @@ class OVDQUOResNetBackbone(FrozenCLIP):
             )
         encoder.readout = READOUTS["qk"]  # that of pool_regions(), for marks of weights
         return encoder
-
-
-def _full(maps: Tensor) -> Tensor:
-    return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def _refuse_lost_prompt(

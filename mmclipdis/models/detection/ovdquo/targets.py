@@ -7,15 +7,17 @@ Source: OV-DQUO (AAAI 2025).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from mmclipdis.models.detection.ovdquo.matching import PSEUDO
+from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
 @dataclass
@@ -78,7 +80,7 @@ def make_targets(
     left_out = -2
     place = torch.full((len(trained) + 1,), left_out, device=device)
     place[sampled] = torch.arange(len(sampled), device=device)
-    place[PSEUDO] = PSEUDO  # the last one
+    place[UNKNOWN] = UNKNOWN  # the last one
     sizes = image_sizes(samples, device)
     targets = Targets([], [], [], sampled)
     for found, label, size in zip(truth, labels, sizes, strict=True):
@@ -89,7 +91,7 @@ def make_targets(
         targets.boxes.append((box_convert(boxes, "xyxy", "cxcywh") / size)[kept])
         targets.labels.append(places[kept])
         targets.weights.append(weights.to(sizes)[kept])
-        targets.dropped += int((~kept).sum())
+        targets.dropped += len(label) - len(targets.labels[-1])
     return targets
 
 
@@ -139,9 +141,22 @@ def _shuffled(count: int) -> Tensor:
 
 def _check_labels(labels: Sequence[Tensor], count: int) -> None:
     every = torch.cat(list(labels))
-    wrong = every[(every < PSEUDO) | (every >= count)]
+    wrong = every[(every < UNKNOWN) | (every >= count)]
     if len(wrong):
         raise ValueError(
             f"a box has label {int(wrong[0])}, and the vocabulary has {count} classes: the data "
             "set's classes must be those of the model (pseudo boxes have label -1)"
         )
+
+
+def said_without_unknowns(samples: Sequence[Any]) -> bool:
+    """Warn that a training has no pseudo boxes; whether there was reason to."""
+    if any("weights" in sample.gt_instances for sample in samples):
+        return False
+    print_log(
+        "OVDQUO is trained without pseudo boxes of unknown things (pseudo_boxes of the training "
+        "data set): a single real box a batch is denoised, and novel things are taught as ground",
+        logger="current",
+        level=logging.WARNING,
+    )
+    return True

@@ -62,9 +62,6 @@ def test_golden_number_of_groups(counts, groups):
     made = denoising()(*batch(*([-1] * count for count in counts)), texts())
     assert made.groups == groups
     assert made.content.shape[1] == 2 * groups * max(counts)
-    assert made.meta == dict(
-        num_denoising_queries=2 * groups * max(counts), num_denoising_groups=groups
-    )
     assert made.valid.sum(1).tolist() == [2 * groups * count for count in counts]
     assert made.positive.sum(1).tolist() == [groups * count for count in counts]
 

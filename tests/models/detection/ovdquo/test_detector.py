@@ -14,6 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
 from mmclipdis.models.detection.ovdquo import detector as ovdquo_detector
+from mmclipdis.models.detection.ovdquo import targets as ovdquo_targets
 from tests.faults.endings import raises
 from tests.models.detection.ovdquo.tiny import (
     CLASSES,
@@ -241,13 +242,26 @@ def test_a_neck_with_other_levels_is_refused():
 
 def test_that_nothing_unknown_is_learned_is_said_once(monkeypatch):
     said = []
-    monkeypatch.setattr(ovdquo_detector, "print_log", lambda text, **_: said.append(text))
+    monkeypatch.setattr(ovdquo_targets, "print_log", lambda text, **_: said.append(text))
     model = build().train()
     losses(model, batch(model, True, ((0,), ())))  # weights: a file of pseudo boxes is in use
     assert said == []
     for _ in range(2):
         losses(model, batch(model, True, ((0,), ()), weights=False))
     assert len(said) == 1 and "without pseudo boxes" in said[0]
+
+
+def test_levels_are_drawn_where_nobody_calls_init_weights():
+    """mmdet's DINO leaves ``level_embed`` as the memory was."""
+    build()  # the scope of mmdet
+    assert 0.3 < MODELS.build(config()).level_embed.std() < 3
+
+
+def test_text_of_another_clip_is_refused(tmp_path):
+    torch.save(torch.randn(2, 7), tmp_path / "text.pt")
+    head = dict(text_encoder=None, text_embeddings=str(tmp_path / "text.pt"), vocabulary=["a"])
+    line = "channels, the text encoder 7: both must be of one CLIP"
+    raises(line, build, config(bbox_head=head), False)
 
 
 def test_more_classes_than_an_iteration_has_are_dropped_and_logged():
