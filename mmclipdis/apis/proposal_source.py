@@ -14,6 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.ops import clip_boxes_to_image
 from tqdm import tqdm
 
 from mmclipdis.apis.segment import build_model
@@ -77,14 +78,22 @@ class Detector:
         device: Where to compute; None for a GPU if there is one.
         proposes: Whether its proposals are asked for.
         has_map: Whether the dense map is.
+        classes: Names that a detector with text needs before its second stage moves proposals;
+            None leaves them where the RPN has put them.
 
     Raises:
-        FileNotFoundError, ValueError: as ``build_model``; a model without an RPN, or without the
-            dense map of a frozen CLIP.
+        FileNotFoundError, ValueError: as ``build_model``; a model without an RPN, without the
+            dense map of a frozen CLIP, or whose second stage has boxes of its own for each class.
     """
 
     def __init__(
-        self, config: Config, checkpoint: str, device: str | None, proposes: bool, has_map: bool
+        self,
+        config: Config,
+        checkpoint: str,
+        device: str | None,
+        proposes: bool,
+        has_map: bool,
+        classes: Sequence[str] | None = None,
     ) -> None:
         place = usable_device(device)
         self.model = build_model(config, checkpoint).to(place).eval()
@@ -95,6 +104,16 @@ class Detector:
                 f"{name} has no region proposal network: give the config and checkpoint of a "
                 "two-stage detector such as FViT, or --proposals FILE"
             )
+        self.refines = classes is not None
+        if classes is not None:
+            head = getattr(getattr(self.model, "roi_head", None), "bbox_head", None)
+            if not getattr(head, "reg_class_agnostic", False):
+                raise ValueError(
+                    f"--refine moves proposals by the boxes of a second stage that knows no "
+                    f"classes (reg_class_agnostic=True), which {name} has not: leave it out"
+                )
+            if hasattr(self.model, "set_vocabulary"):
+                self.model.set_vocabulary(list(classes))
         backbone = getattr(self.model, "backbone", None)
         self.has_map = isinstance(backbone, FrozenViT) and getattr(backbone, "dense_map", True)
         if has_map and not self.has_map:
@@ -116,8 +135,31 @@ class Detector:
             return [], dense, samples
         if getattr(self.model, "neck", None) is not None:
             levels = self.model.neck(levels)
-        found = self.model.rpn_head.predict(levels, samples, rescale=True)
-        return [(one.bboxes.cpu(), one.scores.cpu()) for one in found], dense, samples
+        found = self.model.rpn_head.predict(levels, samples, rescale=not self.refines)
+        boxes = [one.bboxes for one in found]
+        if self.refines:
+            boxes = self._refined(tuple(levels), boxes, samples)
+        scores = [one.scores.cpu() for one in found]
+        return list(zip([each.cpu() for each in boxes], scores, strict=True)), dense, samples
+
+    def _refined(
+        self, levels: tuple[Tensor, ...], boxes: Sequence[Tensor], samples: Sequence[Any]
+    ) -> list[Tensor]:
+        """Boxes in pixels of the photos, of proposals in pixels of the input."""
+        from mmdet.structures.bbox import bbox2roi
+
+        rois = bbox2roi(list(boxes))
+        if not len(rois):
+            return list(boxes)
+        head = self.model.roi_head
+        moves = head._bbox_forward(levels, rois)["bbox_pred"]
+        moved = head.bbox_head.bbox_coder.decode(rois[:, 1:], moves)
+        return [
+            clip_boxes_to_image(
+                each / each.new_tensor(sample.scale_factor).repeat(2), sample.ori_shape[:2]
+            )
+            for each, sample in zip(moved.split(list(map(len, boxes))), samples, strict=True)
+        ]
 
     def centres(self, dense: Tensor, boxes: Sequence[Tensor], samples: Sequence[Any]) -> Tensor:
         """Features (n, D) of the middles of boxes (px of the photos) of all images of a batch."""

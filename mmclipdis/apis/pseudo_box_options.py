@@ -29,6 +29,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
             "no CHECKPOINT: the detector's proposals are taken, or its dense map is read. Without "
             "one give --proposals FILE and --weight objectness"
         )
+    if args.refine and args.proposals is not None:
+        raise UserInputError("--refine moves a detector's proposals, not those of --proposals FILE")
     if args.checkpoint is not None and not needed:
         raise UserInputError(
             "CHECKPOINT is not read with --proposals FILE and --weight objectness: leave one out"
@@ -73,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     add("checkpoint", nargs="?", help="of that model, a two-stage detector such as FViT")
     add("--out", type=Path, required=True, help="json to write")
     add("--proposals", type=Path, help="take them from a json list of image_id, bbox and score")
+    add(
+        "--refine",
+        action="store_true",
+        help="move proposals by the detector's second stage, "
+        "whose boxes must not depend on classes, as F-ViT's; their scores stay the RPN's",
+    )
     add("--weight", choices=("objectness", "density"), default="objectness", help="the proposal's "
         "score, or how unlike ground its place is: f_fg / (f_fg + f_bg) at the error of an "
         "auto-encoder of the frozen CLIP's dense map (default: %(default)s)")  # fmt: skip

@@ -83,7 +83,8 @@ def _records(
     detector, weigher = None, None
     if listed is None or args.weight == "density":
         density = args.weight == "density"
-        detector = Detector(config, args.checkpoint, args.device, listed is None, density)
+        classes = dataset.metainfo["classes"] if args.refine else None
+        detector = Detector(config, args.checkpoint, args.device, listed is None, density, classes)
         if density:
             weigher = fit_weigher(
                 detector, dataset, args.fit_images, args.explained, args.seed, *_loading(args)
@@ -187,7 +188,11 @@ def _options(args: argparse.Namespace, config: Config, filters: ProposalFilters)
         status = os.stat(path) if path and os.path.exists(path) else None
         found[name] = [path and str(path), status and [status.st_size, status.st_mtime_ns]]
     found |= {name: value for name, value in asdict(filters).items() if name != "best"}
-    names = ("weight", *(("explained", "fit_images", "seed") if args.weight == "density" else ()))
+    names = (
+        "weight",
+        "refine",
+        *(("explained", "fit_images", "seed") if args.weight == "density" else ()),
+    )
     return found | {name: getattr(args, name) for name in names}
 
 

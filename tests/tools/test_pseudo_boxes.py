@@ -10,13 +10,15 @@ import pytest
 import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torchvision.ops import box_iou
 
 import mmclipdis  # noqa: F401  (registers)
 from mmclipdis.apis.part_file import PartFile
-from mmclipdis.apis.proposal_source import Detector
+from mmclipdis.apis.proposal_source import Detector, training_data
 from mmclipdis.apis.pseudo_boxes import pseudo_boxes
+from mmclipdis.apis.segment import build_model
 from mmclipdis.datasets.detection.pseudo_boxes import read_pseudo_boxes
 from mmclipdis.shapes.coco import Settings, write_dataset
 from mmclipdis.shapes.world import NOVEL
@@ -108,6 +110,68 @@ def test_batches_and_single_images_give_the_same(shapes: Path, made: Path, tmp_p
     for one, other in zip(alone, found):
         assert one["weight"] == pytest.approx(other["weight"], abs=1e-4)
         assert one["bbox"] == pytest.approx(other["bbox"], abs=0.05)
+
+
+@torch.no_grad()
+def test_the_second_stage_moves_proposals(shapes: Path) -> None:
+    config = Config.fromfile(CONFIG)
+    config.train_dataloader.dataset.data_root = f"{shapes}/"
+    dataset = training_data(config)
+    photos = [dataset[place] for place in range(2)]
+    for photo in photos:  # the input is twice the photo
+        photo["data_samples"].set_metainfo({"scale_factor": (2.0, 2.0), "ori_shape": (80, 80)})
+    still = Detector(config, str(shapes / "fvit.pth"), "cpu", True, False)
+    moving = Detector(
+        config, str(shapes / "fvit.pth"), "cpu", True, False, dataset.metainfo["classes"]
+    )
+    head = moving.model.roi_head.bbox_head
+    torch.nn.init.normal_(head.fc_reg.weight, std=0.3)  # untrained it moves nothing
+    deltas = []
+    head.fc_reg.register_forward_hook(lambda module, given, out: deltas.append(out))
+    before = still.look(pseudo_collate(photos))[0]
+    after = moving.look(pseudo_collate(photos))[0]
+    moves = torch.cat(deltas).split([len(boxes) for boxes, _ in before])
+    for (boxes, scores), (moved, same), delta in zip(before, after, moves, strict=True):
+        assert torch.equal(scores, same) and len(boxes) > 10
+        x0, y0, x1, y1 = (2 * boxes).T  # pixels of the input
+        dx, dy, dw, dh = (delta * torch.tensor([0.1, 0.1, 0.2, 0.2])).T
+        x, y = (x0 + x1) / 2 + dx * (x1 - x0), (y0 + y1) / 2 + dy * (y1 - y0)
+        width, height = (x1 - x0) * dw.exp(), (y1 - y0) * dh.exp()
+        sides = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        expected = (torch.stack(sides, dim=1) / 2).clamp(0, 80)
+        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-3)
+        assert (boxes - moved).abs().max() > 1
+
+
+def test_refined_proposals_make_another_file(
+    shapes: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    refined = Detector._refined
+
+    def refine(self: Detector, *given: Any) -> Any:
+        asked.append(len(given[1]))
+        return refined(self, *given)
+
+    monkeypatch.setattr(Detector, "_refined", refine)
+    out = tmp_path / "p.json"
+    pseudo_boxes(words(shapes, out, "--refine"))
+    assert sum(asked) == len({note["image_id"] for note in notes(shapes, novel=False)})
+    with pytest.raises(FileExistsError):
+        pseudo_boxes(words(shapes, out))
+
+
+def test_a_second_stage_with_boxes_for_each_class_moves_none(
+    shapes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*given: Any) -> Any:
+        model = build_model(*given)
+        model.roi_head.bbox_head.reg_class_agnostic = False
+        return model
+
+    monkeypatch.setattr("mmclipdis.apis.proposal_source.build_model", build)
+    line = r"a second stage that knows no classes \(reg_class_agnostic=True\), which FViT has not"
+    ends_in(line, pseudo_boxes, words(shapes, tmp_path / "p.json", "--refine"), capsys)
 
 
 def test_a_broken_run_goes_on(
@@ -210,6 +274,7 @@ def test_weights_by_density(shapes: Path, made: Path, tmp_path: Path, capsys) ->
         (("--proposals", "x.json", "--weight", "density"), False, "no CHECKPOINT"),
         (("--proposals", "x.json"), True, "CHECKPOINT is not read with --proposals"),
         (("--proposals", "x.json"), False, "no annotation file 'x.json'; name a file of prop"),
+        (("--proposals", "x.json", "--refine"), False, "--refine moves a detector's proposals"),
         (("--device", "cuda:77"), True, "device 'cuda:77' cannot be used here"),
     ],
 )
