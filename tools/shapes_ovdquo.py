@@ -46,7 +46,7 @@ METRICS = {
 }
 #: Things of this world are smaller than COCO's, and most proposals that are left by MEPU's filters
 #: are parts of base things.
-FILTERS = ["--min-area", "150", "--known-iou", "0.05", "--best", "1"]
+FILTERS = ["--min-area", "150", "--known-iou", "0.05", "--best", "1", "--refine"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from mmclipdis.models.detection.frozen_vit import FrozenViT
 from mmclipdis.models.detection.regions import region_embeddings
+
+#: Patches a location of the three levels.
+LEVEL_STRIDES = ((0.5, 1, 2), (1, 2, 4))
 
 
 @MODELS.register_module()
@@ -27,7 +31,8 @@ class OVDQUOViTBackbone(FrozenViT):
 
     ``P`` is the patch in pixels; ConvT is ``ConvTranspose2d(W, W, 2, stride=2)``, the one part that
     is trained (in the published models at a tenth of the detector's rate). One pass of the encoder
-    gives all of it. The encoder has no gradients and stays in evaluation mode.
+    gives all of it. The encoder has no gradients and stays in evaluation mode. These are the
+    published levels, of 8, 16 and 32 pixels on a B/16; ``level_strides`` gives others.
 
     Args:
         encoder: Config of a :class:`~mmclipdis.models.backbones.CLIPViT` or one of its presets,
@@ -43,6 +48,9 @@ class OVDQUOViTBackbone(FrozenViT):
             are pooled. ``'after'``: only what was pooled is (as DeCLIP distils).
         dense_map: Whether :meth:`forward` returns the dense map, too. False for stock detectors,
             whose necks take the levels alone.
+        level_strides: Patches a location of each level: ``(0.5, 1, 2)`` as published, or, for small
+            patches, ``(1, 2, 4)``, where level 1 is pooled, too, and nothing is trained. A query
+            starts with a box of 0.05, 0.1 or 0.2 of the image by its level.
 
     Input of :meth:`forward`: ``(B, 3, H, W)`` RGB with a mean and std taken off (OV-DQUO: those of
     ImageNet, though CLIP was trained with its own), square or not; both sides multiples of ``P``.
@@ -63,18 +71,24 @@ class OVDQUOViTBackbone(FrozenViT):
         level2: str = "readout",
         normalize: str = "before",
         dense_map: bool = True,
+        level_strides: Sequence[float] = (0.5, 1, 2),
     ) -> None:
         super().__init__(encoder, out_indices, level2, normalize, num_levels=3)
+        if tuple(level_strides) not in LEVEL_STRIDES:
+            raise ValueError(
+                f"{self._name}.level_strides must be one of "
+                f"{', '.join(map(str, LEVEL_STRIDES))}, got {level_strides!r}"
+            )
         self.dense_map = dense_map
-        self.upsample = nn.ConvTranspose2d(self.width, self.width, kernel_size=2, stride=2)
-        # ceil_mode changes nothing on an even grid, and loses no row of an odd one.
-        self.pool = nn.MaxPool2d(2, stride=2, ceil_mode=True)
+        self.level_strides = tuple(level_strides)
+        if 0.5 in self.level_strides:
+            self.upsample = nn.ConvTranspose2d(self.width, self.width, kernel_size=2, stride=2)
         self.train(self.training)  # all but the encoder
 
     @property
     def strides(self) -> tuple[float, ...]:
         """Pixels a location of the three levels; (7, 14, 28) for patch 14."""
-        return self.patch_size / 2, float(self.patch_size), 2.0 * self.patch_size
+        return tuple(self.patch_size * stride for stride in self.level_strides)
 
     @property
     def level_widths(self) -> tuple[int, ...]:
@@ -88,8 +102,9 @@ class OVDQUOViTBackbone(FrozenViT):
             images: ``(B, 3, H, W)``; ``h x w`` are its patches.
 
         Returns:
-            Maps ``(B, W, 2h, 2w)``, ``(B, W, h, w)`` and ``(B, W, h/2, w/2)`` (rounded up), and
-            then, with ``dense_map``, a tuple of one map ``(B, D, h, w)`` in the joint space, fp32.
+            Maps ``(B, W, 2h, 2w)``, ``(B, W, h, w)`` and ``(B, W, h/2, w/2)`` (rounded up; by
+            ``level_strides``), and then, with ``dense_map``, a tuple of one map ``(B, D, h, w)`` in
+            the joint space, fp32.
 
         Raises:
             ValueError: if a side is no multiple of the patch, or zero.
@@ -100,7 +115,14 @@ class OVDQUOViTBackbone(FrozenViT):
 
     def pyramid(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The three levels of the three blocks' maps ``(B, W, h, w)``."""
-        return self.upsample(blocks[0]), blocks[1], self.pool(blocks[2])
+        first, second, third = map(self._resized, blocks, self.level_strides)
+        return first, second, third
+
+    def _resized(self, block: Tensor, stride: float) -> Tensor:
+        if stride < 1:
+            return self.upsample(block)  # type: ignore[no-any-return]
+        # ceil_mode changes nothing on an even grid, and loses no row of an odd one
+        return max_pool2d(block, int(stride), ceil_mode=True) if stride > 1 else block
 
     @torch.no_grad()
     def query_embeddings(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:

@@ -82,6 +82,29 @@ def test_levels_and_map_are_the_formulas_on_any_grid(size, level2, training):
     torch.testing.assert_close(maps, (as_map(unit, grid),), **TOLERANCE)
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 64), (40, 24), (8, 8)])
+@torch.no_grad()
+def test_levels_of_small_patches_are_pooled_and_nothing_is_trained(height, width):
+    usual, coarse = build(), build(level_strides=(1, 2, 4))
+    coarse.load_state_dict(usual.state_dict(), strict=False)
+    images = photos(height, width)
+    blocks, dense = usual.encode(images, with_map=True)
+    *levels, maps = coarse(images)
+    wanted = [blocks[0], largest(blocks[1]), largest(largest(blocks[2]))]
+    for level, expected in zip(levels, wanted, strict=True):
+        torch.testing.assert_close(level, expected, **TOLERANCE)
+    torch.testing.assert_close(maps, (dense,), **TOLERANCE)
+    assert coarse.strides == (8, 16, 32)
+    assert not [name for name, value in coarse.named_parameters() if value.requires_grad]
+
+
+@pytest.mark.parametrize("strides", [(1, 1, 2), (0.5, 1), (2, 4, 8)])
+def test_other_levels_are_refused(strides):
+    line = r"OVDQUOViTBackbone.level_strides must be one of \(0.5, 1, 2\), \(1, 2, 4\), got"
+    with pytest.raises(ValueError, match=line):
+        build(level_strides=strides)
+
+
 @pytest.mark.parametrize("arch", sorted(ARCHS))
 @pytest.mark.parametrize(
     ("kind", "readout"), [("CLIPViT", "maskclip"), ("DeCLIPViT", "declip"), ("SCLIPViT", "sclip")]
