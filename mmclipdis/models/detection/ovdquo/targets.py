@@ -149,14 +149,13 @@ def _check_labels(labels: Sequence[Tensor], count: int) -> None:
         )
 
 
-def said_without_unknowns(samples: Sequence[Any]) -> bool:
-    """Warn that a training has no pseudo boxes; whether there was reason to."""
-    if any("weights" in sample.gt_instances for sample in samples):
-        return False
-    print_log(
-        "OVDQUO is trained without pseudo boxes of unknown things (pseudo_boxes of the training "
-        "data set): a single real box a batch is denoised, and novel things are taught as ground",
-        logger="current",
-        level=logging.WARNING,
-    )
-    return True
+def warn_without_unknowns(samples: Sequence[Any]) -> None:
+    """Warn if these images, with which a training begins, are of data without pseudo boxes."""
+    if not any("weights" in sample.gt_instances for sample in samples):
+        print_log(
+            "OVDQUO begins with images of a data set without pseudo boxes of unknown things "
+            "(pseudo_boxes of the training data set): in such a batch a single real box is "
+            "denoised, and novel things are taught as ground",
+            logger="current",
+            level=logging.WARNING,
+        )
