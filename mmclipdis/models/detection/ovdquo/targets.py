@@ -71,7 +71,7 @@ def make_targets(
         device: Of the targets.
 
     Raises:
-        ValueError: a label that is no class.
+        ValueError: a label that is no class, or a weight outside 0..1.
     """
     truth = [sample.gt_instances for sample in samples]
     labels = [found.labels.to(device) for found in truth]
@@ -92,6 +92,7 @@ def make_targets(
         targets.labels.append(places[kept])
         targets.weights.append(weights.to(sizes)[kept])
         targets.dropped += len(label) - len(targets.labels[-1])
+    _check_weights(torch.cat(targets.weights))
     return targets
 
 
@@ -99,13 +100,18 @@ def trained_classes(novel: Sequence[bool] | None) -> Tensor:
     """For each class whether it may be learned, ``(K,)``: novel ones may not.
 
     Raises:
-        RuntimeError: nobody has said which classes are novel.
+        RuntimeError: nobody has said which classes are novel, or all of them are.
     """
     if novel is None:
         raise RuntimeError(
             "which classes are novel? No query may ask for one in training: set "
             "metainfo=dict(novel_classes=...) on the data set (and run with VocabularyHook), or "
             "novel_classes=... on the bbox_head (() if none is)"
+        )
+    if all(novel):
+        raise RuntimeError(
+            f"all {len(novel)} classes are novel, so that none may be learned: leave those with "
+            "boxes in training out of novel_classes of the bbox_head or of the data set's metainfo"
         )
     return ~torch.tensor(novel, dtype=torch.bool)
 
@@ -146,6 +152,16 @@ def _check_labels(labels: Sequence[Tensor], count: int) -> None:
         raise ValueError(
             f"a box has label {int(wrong[0])}, and the vocabulary has {count} classes: the data "
             "set's classes must be those of the model (pseudo boxes have label -1)"
+        )
+
+
+def _check_weights(weights: Tensor) -> None:
+    wrong = weights[~((weights >= 0) & (weights <= 1))]  # NaN, too
+    if len(wrong):
+        raise ValueError(
+            f"a box has the weight {float(wrong[0])} ({len(wrong):,} of {len(weights):,} of the "
+            "batch), and weights say from 0 to 1 how surely it is a thing: mend gt_instances.weights"
+            " of the data set"
         )
 
 
