@@ -160,8 +160,8 @@ def _check_weights(weights: Tensor) -> None:
     if len(wrong):
         raise ValueError(
             f"a box has the weight {float(wrong[0])} ({len(wrong):,} of {len(weights):,} of the "
-            "batch), and weights say from 0 to 1 how surely it is a thing: mend gt_instances.weights"
-            " of the data set"
+            "batch), and weights say from 0 to 1 how surely it is a thing: mend "
+            "gt_instances.weights of the data set"
         )
 
 
