@@ -106,9 +106,7 @@ def check_denoising(num_queries: int, label_noise: float, box_noise_scale: float
     if not (_is_whole(num_queries) and num_queries > 0):
         raise ValueError(f"dn_cfg.num_queries must be a whole number above 0, got {num_queries!r}")
     if not (_is_number(label_noise) and 0 <= label_noise <= 1):
-        raise ValueError(
-            f"dn_cfg.label_noise is a probability, a number from 0 to 1, got {label_noise!r}"
-        )
+        raise ValueError(f"dn_cfg.label_noise is a probability, got {label_noise!r}")
     if not _is_positive(box_noise_scale):
         raise ValueError(f"dn_cfg.box_noise_scale must be positive, got {box_noise_scale!r}")
 
