@@ -23,6 +23,7 @@ from mmclipdis.models.detection.reconstruction import centre_features
 from mmclipdis.utils.coco_boxes import is_box
 from mmclipdis.utils.coco_json import read_json, short
 from mmclipdis.utils.device import usable_device
+from mmclipdis.utils.finite import check_scores
 
 #: Boxes (n, 4), x0, y0, x1, y1 in pixels of the photo, and scores (n,).
 Proposals = tuple[Tensor, Tensor]
@@ -136,6 +137,8 @@ class Detector:
         if getattr(self.model, "neck", None) is not None:
             levels = self.model.neck(levels)
         found = self.model.rpn_head.predict(levels, samples, rescale=not self.refines)
+        for one, sample in zip(found, samples, strict=True):
+            check_scores(one.scores, sample)
         boxes = [one.bboxes for one in found]
         if self.refines:
             boxes = self._refined(tuple(levels), boxes, samples)
@@ -203,13 +206,14 @@ def batches_of(
 
 
 def read_proposals(
-    path: str | Path, known: Mapping[Any, tuple[int, int]]
+    path: str | Path, known: Mapping[Any, tuple[int, int]], weigh: bool = False
 ) -> tuple[dict[Any, Proposals], int]:
     """Proposals of a file like COCO's results: records with ``image_id``, ``bbox`` and ``score``.
 
     Args:
         path: Of a json list; boxes are x, y, width, height in pixels, other keys are not read.
         known: Height and width of the images of the data, by id.
+        weigh: Whether the scores are to be weights, which are in 0..1.
 
     Returns:
         Proposals by image id, clipped to the image, and the number of those of other images.
@@ -237,6 +241,11 @@ def read_proposals(
             raise ValueError(
                 f"{path}: record {place} has the bbox {short(box)} and the score {short(score)}; "
                 "a box is x, y, width, height, and all are finite numbers"
+            )
+        if weigh and not 0 <= score <= 1:
+            raise ValueError(
+                f"{path}: record {place} has the score {short(score)}, and scores become weights, "
+                "which are from 0 to 1: make probabilities of them, or take --weight density"
             )
         size = known.get(record["image_id"]) if record["image_id"].__hash__ else None
         if size is None:

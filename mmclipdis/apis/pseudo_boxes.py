@@ -77,7 +77,8 @@ def _records(
     if args.proposals is not None:
         every = (dataset.get_data_info(index) for index in range(len(dataset)))
         sizes = {info["img_id"]: (info["height"], info["width"]) for info in every}
-        listed, others = read_proposals(args.proposals, sizes)
+        weigh = args.weight == "objectness"
+        listed, others = read_proposals(args.proposals, sizes, weigh)
         if others:
             print(f"{args.proposals}: {others:,} proposals are of images that the data do not have")
     detector, weigher = None, None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG
-from mmclipdis.datasets.detection.pseudo_boxes import MARK, unpack
+from mmclipdis.datasets.detection.pseudo_boxes import MARK, is_coded, unpack
 from mmclipdis.models.asked_names import TEXT_KEYS
 
 
@@ -36,7 +36,8 @@ if HAS_MMDET:
         def transform(self, results: dict[str, Any]) -> dict[str, Any]:
             """As the stock step; with pseudo boxes ``gt_instances`` has ``weights``."""
             packed = super().transform(results)
-            if results.get(MARK):
+            # an image without the mark may have been joined with one that has it
+            if results.get(MARK) or is_coded(packed["data_samples"]):
                 unpack(packed["data_samples"])
             return packed
 

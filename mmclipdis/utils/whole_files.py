@@ -105,12 +105,15 @@ def refuse_existing(target: str | Path, overwrite: bool) -> None:
     Raises:
         FileExistsError: ``target`` is there and ``overwrite`` is false, or it ships with an
             installed package, which is never written into.
+        IsADirectoryError: it is a folder, which no file replaces.
     """
     if not IN_CLONE and Path(target).resolve().is_relative_to(PACKAGE):
         raise FileExistsError(
             f"{str(target)!r} came with the installed package and is left as it is; name another "
             "file, or run the tool in a clone of the repository"
         )
+    if os.path.isdir(target) and not os.path.islink(target):
+        raise IsADirectoryError(f"{str(target)!r} is a folder; name a file in it")
     if os.path.lexists(target) and not overwrite:
         raise FileExistsError(
             f"{str(target)!r} exists and is left as it is; name another file, or give --overwrite"

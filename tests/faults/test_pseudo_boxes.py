@@ -181,6 +181,14 @@ def test_files_of_proposals(tmp_path: Path, content: Any, line: str) -> None:
     raises(line, read_proposals, path, {1: (80, 100)})
 
 
+def test_scores_that_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps([PROPOSAL, {**PROPOSAL, "score": 87.5}]))
+    line = r"record 1 has the score 87.5, and scores become weights, .* or take --weight density"
+    raises(line, read_proposals, path, {1: (80, 100)}, True)
+    assert read_proposals(path, {1: (80, 100)})[0][1][1].tolist() == [0.5, 87.5]
+
+
 @pytest.mark.parametrize(
     ("data", "line"),
     [

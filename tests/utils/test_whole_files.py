@@ -16,7 +16,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from mmclipdis.utils import whole_files
-from mmclipdis.utils.whole_files import whole_file, write_bytes, write_picture, write_text
+from mmclipdis.utils.whole_files import (
+    refuse_existing,
+    whole_file,
+    write_bytes,
+    write_picture,
+    write_text,
+)
 
 OLD = b"old content"
 
@@ -286,6 +292,9 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(IsADirectoryError, match=r"/folder'"):
         write_bytes(folder, b"new")
+    for overwrite in (False, True):  # a tool says so before it computes anything
+        with pytest.raises(IsADirectoryError, match=r"/folder' is a folder; name a file in it"):
+            refuse_existing(folder, overwrite)
     os.mkfifo(pipe)
     with pytest.raises(OSError, match=r"Not a regular file, cannot be replaced: '.*/pipe'"):
         write_bytes(pipe, b"new")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mmclipdis.engine.data_check import steps_of
 from mmclipdis.utils.coco_boxes import is_box
 from mmclipdis.utils.coco_json import read_json, short
-from mmclipdis.utils.unknown_boxes import label_of, labels_and_weights
+from mmclipdis.utils.unknown_boxes import UNKNOWN, label_of, labels_and_weights
 
 Floats = NDArray[np.float64]
 #: Says, in an item of a data list, that pseudo boxes belong to these data.
@@ -138,12 +138,15 @@ def merge_pseudo_boxes(images: Sequence[dict[str, Any]], path: str, ann_file: st
     by_id: dict[Any, dict[str, Any]] = {image["img_id"]: image for image in images}
     _check_same_data(ids, by_id, path, ann_file)
     merged = Merged()
+    taken: set[tuple[Any, ...]] = set()
     touched = set()
     for image in images:
         image[MARK] = True
     for place, (number, box, weight) in enumerate(zip(ids, boxes.tolist(), weights.tolist())):
         owner = by_id.get(number)
         clipped, why = _clipped(box, owner)
+        if not why and (number, *clipped) in taken:
+            why = "are boxes that an earlier record has"
         if owner is None or why:
             merged.dropped[why] += 1
             merged.first.setdefault(why, f"record {place}, image {short(number)}")
@@ -151,6 +154,7 @@ def merge_pseudo_boxes(images: Sequence[dict[str, Any]], path: str, ann_file: st
         owner["instances"].append(
             {"ignore_flag": 0, "bbox": clipped, "bbox_label": label_of(weight)}
         )
+        taken.add((number, *clipped))
         touched.add(number)
         merged.boxes += 1
     merged.images = len(touched)
@@ -207,6 +211,15 @@ def check_pipeline(steps: Any) -> None:
                 f"pseudo boxes have neither class nor mask, which {type(step).__name__} needs: "
                 "take it out of train_pipeline, or leave pseudo_boxes out"
             )
+
+
+def is_coded(sample: Any) -> bool:
+    """Whether a data sample has labels of pseudo boxes as they are in a pipeline.
+
+    One with the weight 0 alone looks as what a model gets, and is told by :data:`MARK` only.
+    """
+    boxes = sample.gt_instances
+    return "labels" in boxes and bool((boxes.labels < UNKNOWN).any())
 
 
 def unpack(sample: Any) -> None:

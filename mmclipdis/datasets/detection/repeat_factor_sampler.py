@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from mmengine.dataset import RepeatDataset
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch import Tensor
@@ -42,6 +43,8 @@ def _classes(dataset: Any) -> list[list[int]]:
         return [dataset.get_cat_ids(index) for index in range(len(dataset))]
     if hasattr(dataset, "datasets"):  # ConcatDataset
         return [classes for part in dataset.datasets for classes in _classes(part)]
+    if isinstance(dataset, RepeatDataset):
+        return _classes(dataset.dataset) * dataset.times
     if hasattr(dataset, "dataset") and len(dataset.dataset) == len(dataset):  # MultiImageMixDataset
         return _classes(dataset.dataset)
     raise TypeError(

@@ -12,11 +12,12 @@ import pytest
 import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.models.detectors import BaseDetector
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.registry import init_default_scope
 from PIL import Image
 
 import mmclipdis  # noqa: F401  (registers)
+from mmclipdis.datasets import RepeatFactorSampler
 from mmclipdis.datasets.detection.pseudo_boxes import MARK
 from mmclipdis.engine.data_check import check_boxes
 from mmclipdis.utils.unknown_boxes import label_of, labels_and_weights
@@ -185,6 +186,33 @@ def test_weights_of_joined_images(tmp_path: Path, mix: str) -> None:
     assert max(seen) >= 2, "no picture held boxes of two images"
 
 
+def test_images_without_the_mark_are_joined_with_others(tmp_path: Path) -> None:
+    with_boxes = {**world(tmp_path, [record(1, [50, 40, 30, 20], 0.25)]), "pipeline": LOAD}
+    others = {**with_boxes, "pseudo_boxes": None}
+    joined = DATASETS.build({"type": "ConcatDataset", "datasets": [others, with_boxes]})
+    pack = TRANSFORMS.build(PACK)
+    main, more = joined[0], joined[3]
+    assert MARK not in main
+    # as Mosaic and MixUp do with the labels of the images that they draw
+    for key in ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags"):
+        cat = main[key].cat if key == "gt_bboxes" else np.concatenate
+        main[key] = cat([main[key], more[key]])
+    boxes = pack(main)["data_samples"].gt_instances
+    assert boxes.labels.tolist() == [2, 2, -1]
+    assert boxes.weights.tolist() == [1.0, 1.0, 0.25]
+
+
+def test_a_box_that_is_there_twice_counts_once(tmp_path: Path, monkeypatch) -> None:
+    said: list[str] = []
+    place = "mmclipdis.datasets.detection.coco.print_log"
+    monkeypatch.setattr(place, lambda text, **_: said.append(text))
+    twice = [record(1, [50, 40, 30, 20], 0.25), record(1, [50, 40, 30, 20], 0.5)]
+    dataset = DATASETS.build(world(tmp_path, [*twice, record(2, [50, 40, 30, 20])]))
+    assert dataset[0]["data_samples"].gt_instances.weights.tolist() == [1.0, 0.25]
+    assert dataset[1]["data_samples"].gt_instances.labels.tolist() == [2, -1]
+    assert any("1 do not count: they are boxes that an earlier record has" in s for s in said)
+
+
 def test_mmdet_own_class_packs_as_well(tmp_path: Path) -> None:
     config = {**world(tmp_path, [record(1, [50, 40, 30, 20], 0.25)])}
     config["pipeline"] = [*LOAD, {"type": PackDetInputs}]
@@ -203,7 +231,9 @@ def test_unknown_boxes_count_for_no_class(tmp_path: Path) -> None:
     balanced = DATASETS.build(
         {"type": "ClassBalancedDataset", "dataset": config, "oversample_thr": 1e-3}
     )
-    assert len(balanced) == 3
+    repeated = DATASETS.build({"type": "RepeatDataset", "dataset": config, "times": 4})
+    for wrapped, images in ((balanced, 3), (repeated, 12)):
+        assert RepeatFactorSampler(wrapped, 1.0).weights.tolist() == [1.0] * images
     for item in items:
         item["instances"] = [box for box in item["instances"] if box["bbox_label"] < 0]
     with pytest.raises(ValueError, match="has a box to learn from"):

@@ -13,6 +13,7 @@ from mmdet.models.layers import CdnQueryGenerator
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmclipdis.models.detection.ovdquo.options import check_denoising
 from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
@@ -75,14 +76,7 @@ class TextDenoising(CdnQueryGenerator):
         label_noise: float = 0.25,
         box_noise_scale: float = 1.0,
     ) -> None:
-        if min(num_queries, max_classes) < 1:
-            raise ValueError(
-                f"num_queries and max_classes must be positive, got {num_queries} and {max_classes}"
-            )
-        if not 0 <= label_noise <= 1:
-            raise ValueError(f"label_noise is a probability, got {label_noise}")
-        if not box_noise_scale > 0:
-            raise ValueError(f"box_noise_scale must be positive, got {box_noise_scale}")
+        check_denoising(num_queries, label_noise, box_noise_scale)
         super().__init__(
             num_classes=max_classes + 1,
             embed_dims=embed_dims,

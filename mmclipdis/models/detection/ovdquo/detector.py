@@ -18,7 +18,7 @@ from mmclipdis.models.detection.names import check_training_names
 from mmclipdis.models.detection.open_vocab import OpenVocabDetector
 from mmclipdis.models.detection.ovdquo.attention import check_levels, sample_in_full_precision
 from mmclipdis.models.detection.ovdquo.denoising import TextDenoising
-from mmclipdis.models.detection.ovdquo.options import check_queries, checked_test_cfg
+from mmclipdis.models.detection.ovdquo.options import check_model, checked_test_cfg
 from mmclipdis.models.detection.ovdquo.queries import (
     Encoded,
     best_classes,
@@ -31,8 +31,8 @@ from mmclipdis.models.detection.ovdquo.queries import (
 from mmclipdis.models.detection.ovdquo.targets import (
     image_sizes,
     make_targets,
-    said_without_unknowns,
     trained_classes,
+    warn_without_unknowns,
 )
 from mmclipdis.utils.precision import at_least_fp32
 
@@ -82,7 +82,7 @@ class OVDQUO(OpenVocabDetector, DINO):
 
     #: Of training data (:mod:`mmclipdis.models.detection.unknown_boxes`).
     takes_pseudo_boxes = True
-    _said = False  # that there are none
+    _said = False  # whether training begins with pseudo boxes has been looked at
 
     def __init__(
         self,
@@ -99,7 +99,14 @@ class OVDQUO(OpenVocabDetector, DINO):
             "with_box_refine", True
         ):
             raise ValueError("OVDQUO is two-stage and refines boxes; remove what says otherwise")
-        check_queries(query_temperature, wildcard_iou)
+        check_model(
+            text_queries,
+            query_temperature,
+            max_classes,
+            wildcard_iou,
+            kwargs.get("num_queries", 100),
+            dict(kwargs.get("decoder") or {}).get("return_intermediate", True),
+        )
         # not DINO's own, which makes other denoising queries
         super(DINO, self).__init__(
             bbox_head=dict(bbox_head or {}), test_cfg=checked_test_cfg(test_cfg), **kwargs
@@ -115,6 +122,11 @@ class OVDQUO(OpenVocabDetector, DINO):
             dim, width = self.backbone.embed_dim, self.embed_dims
             self.text_proj = nn.Sequential(
                 nn.Linear(dim, width // 2), nn.ReLU(), nn.Linear(width // 2, width)
+            )
+        if self.bbox_head.embed_dims != self.embed_dims:
+            raise ValueError(
+                f"embed_dims={self.bbox_head.embed_dims} of the bbox_head, but queries have "
+                f"{self.embed_dims} channels: set it to that"
             )
         check_levels(self, self.num_feature_levels)
         self._check_parts()
@@ -140,7 +152,9 @@ class OVDQUO(OpenVocabDetector, DINO):
         """
         training_begins(self)
         check_training_names(by_asked_names(batch_data_samples), self.vocabulary)
-        self._said = self._said or said_without_unknowns(batch_data_samples)
+        if not self._said:  # later batches of joined data sets may be without
+            self._said = True
+            warn_without_unknowns(batch_data_samples)
         text = self.class_text.text.embeddings()
         targets = make_targets(
             batch_data_samples,
@@ -150,6 +164,11 @@ class OVDQUO(OpenVocabDetector, DINO):
         )
         levels, maps = self._extract(batch_inputs)
         encoded = self._encode(levels, batch_data_samples)
+        if (count := encoded.logits.shape[1]) < self.num_queries:
+            raise ValueError(
+                f"{count} places in the levels of images of {tuple(batch_inputs.shape[-2:])} px, "
+                f"for num_queries={self.num_queries}: train on larger images, or with fewer queries"
+            )
         sizes = image_sizes(batch_data_samples, batch_inputs.device)
         text = torch.cat([text[targets.sampled], text[-1:]])  # the wildcard is the last one
         classes, starts = None, encoded.starts
@@ -247,13 +266,7 @@ class OVDQUO(OpenVocabDetector, DINO):
         )
         head = self.bbox_head
         logits = at_least_fp32(head.cls_branches[1](output)[..., 0])
-        count = min(self.num_queries, logits.shape[1])
-        if self.training and count < self.num_queries:
-            raise ValueError(
-                f"{count} places in the levels of images of {samples[0].batch_input_shape} px, for "
-                f"num_queries={self.num_queries}: train on larger images, or with fewer queries"
-            )
-        logits, chosen = logits.topk(count, dim=1)
+        logits, chosen = logits.topk(min(self.num_queries, logits.shape[1]), dim=1)
         rows = chosen[..., None]
         output = output.gather(1, rows.expand(-1, -1, output.shape[-1]))
         moves = at_least_fp32(head.reg_branches[-1](output))

@@ -24,7 +24,7 @@ from mmclipdis.losses.objectness import (
 from mmclipdis.models.detection.class_text import DetectorText, WithDetectorText
 from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.models.detection.ovdquo.denoising import DenoisingQueries
-from mmclipdis.models.detection.ovdquo.matching import CostWeights, Matches, match
+from mmclipdis.models.detection.ovdquo.matching import Matches, checked_costs, checked_shares, match
 from mmclipdis.models.detection.ovdquo.targets import Targets
 from mmclipdis.utils.finite import check_scores
 from mmclipdis.utils.precision import at_least_fp32
@@ -84,8 +84,10 @@ class OVDQUOHead(WithDetectorText, BaseModule):
                 "are loss_weights and cost_weights of the bbox_head; remove it"
             )
         self.embed_dims = embed_dims
-        self.loss_weights = CostWeights(*loss_weights)
-        self.cost_weights = CostWeights(*cost_weights)
+        if not isinstance(num_reg_fcs, int) or num_reg_fcs < 0:
+            raise ValueError(f"num_reg_fcs must be a whole number from 0 on, got {num_reg_fcs!r}")
+        self.loss_weights = checked_shares("loss_weights", loss_weights)
+        self.cost_weights = checked_costs(cost_weights)
         self.test_cfg: Any = test_cfg
         #: 0: the layers of the decoder; 1: the encoder.
         self.cls_branches: Any = nn.ModuleList(nn.Linear(embed_dims, 1) for _ in range(2))
@@ -129,7 +131,8 @@ class OVDQUOHead(WithDetectorText, BaseModule):
         logits = torch.stack([self.cls_branches[0](hidden_states[i])[..., 0] for i in layers])
         moves = torch.stack([self.reg_branches[i](hidden_states[i]) for i in layers])
         starts = at_least_fp32(torch.stack([references[i] for i in layers]))
-        boxes = (at_least_fp32(moves) + inverse_sigmoid(starts)).sigmoid()
+        # as the decoder and denoising queries begin: mmdet's own head lets boxes be smaller
+        boxes = (at_least_fp32(moves) + inverse_sigmoid(starts, eps=1e-3)).sigmoid()
         return at_least_fp32(logits), boxes
 
     def loss(

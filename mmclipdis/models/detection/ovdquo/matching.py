@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def match(
     Source: OV-DQUO (AAAI 2025). GIoU has 1e-6 added to its denominators there, unlike mmdet's cost.
     """
     _check_shapes(logits, boxes, targets, query_classes)
-    weights = _checked(CostWeights(*weights))
+    weights = checked_costs(weights)
     layered = logits.ndim == 3
     z, b = (logits, boxes) if layered else (logits[None], boxes[None])
     counts = [len(target[0]) for target in targets]
@@ -107,13 +108,32 @@ def match(
     return _assign(cost.cpu().numpy(), counts, query_classes is not None, logits.device)
 
 
-def _checked(weights: CostWeights) -> CostWeights:
-    """The weights, if no pair that is allowed can cost as much as one that is not."""
-    most = 7 * weights.objectness + 4 * weights.l1 + weights.giou
-    if min(weights) < 0 or most >= FORBIDDEN:
+def checked_shares(name: str, given: Any) -> CostWeights:
+    """Weights of objectness, L1 and GIoU, as an option has them.
+
+    Raises:
+        ValueError: they are not three finite numbers from 0 on.
+    """
+    values = tuple(given) if isinstance(given, (list, tuple)) else ()
+    numbers = (isinstance(each, (int, float)) and 0 <= each < math.inf for each in values)
+    if len(values) != 3 or not all(numbers):
         raise ValueError(
-            f"weights of the cost of a match {tuple(weights)}: none may be negative, and 7 * "
-            f"objectness + 4 * l1 + giou must stay below {FORBIDDEN:g}, what a forbidden pair costs"
+            f"{name} must be three numbers from 0 on, of objectness, L1 and GIoU, got {given!r}"
+        )
+    return CostWeights(*values)
+
+
+def checked_costs(given: Any) -> CostWeights:
+    """Weights of the cost of a pair, by which any that is allowed costs less than one that is not.
+
+    Raises:
+        ValueError: as :func:`checked_shares`, or they are too high.
+    """
+    weights = checked_shares("cost_weights", given)
+    if 7 * weights.objectness + 4 * weights.l1 + weights.giou >= FORBIDDEN:
+        raise ValueError(
+            f"cost_weights {tuple(weights)}: 7 * objectness + 4 * l1 + giou must stay below "
+            f"{FORBIDDEN:g}, what a forbidden pair costs"
         )
     return weights
 

@@ -71,7 +71,7 @@ def make_targets(
         device: Of the targets.
 
     Raises:
-        ValueError: a label that is no class.
+        ValueError: a label that is no class, or a weight outside 0..1.
     """
     truth = [sample.gt_instances for sample in samples]
     labels = [found.labels.to(device) for found in truth]
@@ -92,6 +92,7 @@ def make_targets(
         targets.labels.append(places[kept])
         targets.weights.append(weights.to(sizes)[kept])
         targets.dropped += len(label) - len(targets.labels[-1])
+    _check_weights(torch.cat(targets.weights))
     return targets
 
 
@@ -99,13 +100,18 @@ def trained_classes(novel: Sequence[bool] | None) -> Tensor:
     """For each class whether it may be learned, ``(K,)``: novel ones may not.
 
     Raises:
-        RuntimeError: nobody has said which classes are novel.
+        RuntimeError: nobody has said which classes are novel, or all of them are.
     """
     if novel is None:
         raise RuntimeError(
             "which classes are novel? No query may ask for one in training: set "
             "metainfo=dict(novel_classes=...) on the data set (and run with VocabularyHook), or "
             "novel_classes=... on the bbox_head (() if none is)"
+        )
+    if all(novel):
+        raise RuntimeError(
+            f"all {len(novel)} classes are novel, so that none may be learned: leave those with "
+            "boxes in training out of novel_classes of the bbox_head or of the data set's metainfo"
         )
     return ~torch.tensor(novel, dtype=torch.bool)
 
@@ -149,14 +155,23 @@ def _check_labels(labels: Sequence[Tensor], count: int) -> None:
         )
 
 
-def said_without_unknowns(samples: Sequence[Any]) -> bool:
-    """Warn that a training has no pseudo boxes; whether there was reason to."""
-    if any("weights" in sample.gt_instances for sample in samples):
-        return False
-    print_log(
-        "OVDQUO is trained without pseudo boxes of unknown things (pseudo_boxes of the training "
-        "data set): a single real box a batch is denoised, and novel things are taught as ground",
-        logger="current",
-        level=logging.WARNING,
-    )
-    return True
+def _check_weights(weights: Tensor) -> None:
+    wrong = weights[~((weights >= 0) & (weights <= 1))]  # NaN, too
+    if len(wrong):
+        raise ValueError(
+            f"a box has the weight {float(wrong[0])} ({len(wrong):,} of {len(weights):,} of the "
+            "batch), and weights say from 0 to 1 how surely it is a thing: mend "
+            "gt_instances.weights of the data set"
+        )
+
+
+def warn_without_unknowns(samples: Sequence[Any]) -> None:
+    """Warn if these images, with which a training begins, are of data without pseudo boxes."""
+    if not any("weights" in sample.gt_instances for sample in samples):
+        print_log(
+            "OVDQUO begins with images of a data set without pseudo boxes of unknown things "
+            "(pseudo_boxes of the training data set): in such a batch a single real box is "
+            "denoised, and novel things are taught as ground",
+            logger="current",
+            level=logging.WARNING,
+        )

@@ -293,7 +293,10 @@ def test_the_table_has_a_row_a_class_and_one_of_the_wildcard_under_the_name_of_m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(num_queries=0), "num_queries and max_classes must be positive"),
+        (dict(num_queries=0), "dn_cfg.num_queries must be a whole number above 0, got 0"),
+        (dict(num_queries=50.0), "dn_cfg.num_queries must be a whole number above 0, got 50.0"),
+        (dict(label_noise=None), "dn_cfg.label_noise is a probability, got None"),
+        (dict(box_noise_scale=float("inf")), "dn_cfg.box_noise_scale must be positive, got inf"),
         (dict(label_noise=1.5), "label_noise is a probability"),
         (dict(label_noise=-0.1), "label_noise is a probability"),
         (dict(box_noise_scale=0.0), "box_noise_scale must be positive"),

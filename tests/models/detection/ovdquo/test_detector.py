@@ -244,11 +244,18 @@ def test_that_nothing_unknown_is_learned_is_said_once(monkeypatch):
     said = []
     monkeypatch.setattr(ovdquo_targets, "print_log", lambda text, **_: said.append(text))
     model = build().train()
-    losses(model, batch(model, True, ((0,), ())))  # weights: a file of pseudo boxes is in use
-    assert said == []
     for _ in range(2):
         losses(model, batch(model, True, ((0,), ()), weights=False))
     assert len(said) == 1 and "without pseudo boxes" in said[0]
+
+
+def test_joined_data_sets_of_which_one_has_pseudo_boxes_are_no_fault(monkeypatch):
+    said = []
+    monkeypatch.setattr(ovdquo_targets, "print_log", lambda text, **_: said.append(text))
+    model = build().train()
+    losses(model, batch(model, True, ((0,), ())))  # weights: a file of pseudo boxes is in use
+    losses(model, batch(model, True, ((0,), ()), weights=False))
+    assert said == []
 
 
 def test_levels_are_drawn_where_nobody_calls_init_weights():
@@ -336,7 +343,13 @@ def test_tower_and_text_are_encoded_once(training, monkeypatch):
         (dict(test_cfg=dict(rcnn=dict())), "test_cfg has no option 'rcnn'"),
         (dict(query_temperature=0), "query_temperature must be a positive number, got 0"),
         (dict(wildcard_iou=1.5), r"wildcard_iou is an IoU, in \[0, 1\], got 1.5"),
-        (dict(max_classes=0), "num_queries and max_classes must be positive"),
+        (dict(wildcard_iou=True), "wildcard_iou is an IoU"),
+        (dict(max_classes=0), "max_classes must be a whole number above 0, got 0"),
+        (dict(max_classes=None), "max_classes must be a whole number above 0, got None"),
+        (dict(num_queries=0), "num_queries must be a whole number above 0, got 0"),
+        (dict(text_queries="no"), "text_queries is True or False, got 'no'"),
+        (dict(decoder=dict(return_intermediate=False)), "set return_intermediate=True on"),
+        (dict(bbox_head=dict(embed_dims=32)), "embed_dims=32 of the bbox_head, but .* have 64 "),
         (dict(dn_cfg=dict(label_noise=2)), "label_noise is a probability, got 2"),
         (dict(dn_cfg=dict(label_nois=0.5)), "unexpected keyword argument 'label_nois'"),
         (

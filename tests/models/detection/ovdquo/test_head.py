@@ -11,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 pytest.importorskip("mmdet")
 
+from mmdet.models.layers import inverse_sigmoid
+
 from mmclipdis.models.detection.ovdquo.denoising import DenoisingQueries
 from mmclipdis.models.detection.ovdquo.head import OVDQUOHead
 from mmclipdis.models.detection.ovdquo.options import TEST_CFG, checked_test_cfg
@@ -365,7 +367,16 @@ def test_what_is_not_finite_is_named_by_its_image():
         (dict(temperature="100"), "test_cfg.temperature must be a positive number, got '100'"),
         (dict(target_class_factor=-3), "test_cfg.target_class_factor must be a positive"),
         (dict(temperature=float("nan")), "test_cfg.temperature must be a positive number"),
-        (dict(score_thr=None), "test_cfg.score_thr must be a number, got None"),
+        (dict(score_thr=None), "test_cfg.score_thr must be a number below 1, .*, got None"),
+        (dict(score_thr=5), "test_cfg.score_thr must be a number below 1, the highest .*, got 5"),
+        (dict(score_thr=float("nan")), "test_cfg.score_thr must be a number below 1, .*, got nan"),
+        (dict(temperature=True), "test_cfg.temperature must be a positive number, got True"),
+        (dict(nms=dict(type="nms", iou_threshold=50)), "an IoU from 0 to 1, or None, got"),
+        (
+            dict(nms=dict(type="nms", iou_threshold=0.5, iou_thr=0.3)),
+            "test_cfg.nms has 'iou_thr', which is no option of 'nms': besides iou_threshold it has",
+        ),
+        (dict(nms=dict(type="nms", iou_threshold=0.5, sigma=1)), "'sigma', .* no option of 'nms'"),
         (dict(max_per_img=1.5), "test_cfg.max_per_img must be a whole number, got 1.5"),
         (dict(max_per_img=None), "test_cfg.max_per_img must be a whole number, got None"),
         (dict(nms=0.5), r"test_cfg.nms must be as dict\(type='nms', .*\), .*, or None, got 0\.5"),
@@ -389,3 +400,31 @@ def test_options_of_training_are_refused():
     raises(line, head, train_cfg=dict(assigner=dict(type="HungarianAssigner")))
     raises("two-stage", head, share_pred_layer=True)
     raises("two-stage", head, as_two_stage=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (dict(loss_weights=(2, 5)), r"loss_weights must be three numbers .*, got \(2, 5\)"),
+        (dict(loss_weights=(2, 5, -2)), r"loss_weights must be three numbers from 0 on"),
+        (dict(cost_weights=2.0), "cost_weights must be three numbers .*, got 2.0"),
+        (dict(cost_weights=(2, 30, 2)), "cost_weights .* must stay below 99"),
+        (dict(num_reg_fcs=-1), "num_reg_fcs must be a whole number from 0 on, got -1"),
+    ],
+)
+def test_bad_options_end_in_a_line(options, line):
+    raises(line, head, **options)
+
+
+def test_boxes_begin_where_the_decoder_says():
+    # a narrow box moves from 1/1000 of the photo, in every layer, as what denoising is taught
+    model = head()
+    edges = torch.tensor([0.0, 1e-5, 0.5, 1.0]).expand(1, 3, 4)
+    layers = len(model.reg_branches) - 1
+    for branch in model.reg_branches:
+        torch.nn.init.zeros_(branch[-1].weight)
+        torch.nn.init.zeros_(branch[-1].bias)
+    _, boxes = model(torch.zeros(layers, 1, 3, model.embed_dims), [edges] * layers)
+    expected = inverse_sigmoid(edges, eps=1e-3).sigmoid()
+    torch.testing.assert_close(boxes, expected.expand(layers, -1, -1, -1))
+    assert boxes.min() > 9e-4

@@ -329,9 +329,16 @@ def test_annotations_that_are_not_finite_name_the_image():
     assert message.startswith("images/c.jpg: ")
 
 
-@pytest.mark.parametrize("weights", [(2, 30, 2), (2, 5, -1), (100, 0, 0)])
+@pytest.mark.parametrize("weights", [(2, 30, 2), (100, 0, 0)])
 def test_weights_that_make_forbidden_pairs_cheap(weights):
     raises("must stay below 99", match, *random_batch(0), WILDCARD, weights)
+
+
+@pytest.mark.parametrize(
+    "weights", [(2, 5, -1), (2, 5), (2, 5, 2, 1), (2, math.nan, 2), 2.0, "abc"]
+)
+def test_weights_that_are_not_three_numbers(weights):
+    raises("cost_weights must be three numbers from 0 on", match, *random_batch(0), 4, weights)
 
 
 def test_shapes_that_do_not_fit():

@@ -13,7 +13,12 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
-from mmclipdis.models.detection.ovdquo.targets import image_sizes, make_targets, sample_classes
+from mmclipdis.models.detection.ovdquo.targets import (
+    image_sizes,
+    make_targets,
+    sample_classes,
+    trained_classes,
+)
 from tests.faults.endings import raises
 
 CPU = torch.device("cpu")
@@ -124,6 +129,18 @@ def test_a_batch_without_boxes_has_empty_targets():
 def test_a_label_that_is_no_class_is_named(label):
     line = f"a box has label {label}, and the vocabulary has 3 classes: .* those of the model"
     raises(line, make_targets, [sample([0, label])], torch.ones(3, dtype=torch.bool), 3, CPU)
+
+
+@pytest.mark.parametrize("weight", [-0.5, 1.5, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_named(weight):
+    some = sample([0, -1], weights=torch.tensor([1.0, weight]))
+    line = rf"a box has the weight {weight} \(1 of 2 of the batch\), and weights say from 0 to 1"
+    raises(line, make_targets, [some], torch.ones(3, dtype=torch.bool), 3, CPU)
+
+
+def test_without_a_base_class_there_is_nothing_to_learn():
+    assert trained_classes([True, False]).tolist() == [False, True]
+    raises("all 2 classes are novel, so that none may be learned", trained_classes, [True, True])
 
 
 def test_sizes_are_those_of_the_photos_without_padding():
