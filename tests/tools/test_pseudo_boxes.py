@@ -229,7 +229,7 @@ def test_given_proposals_and_boxes_that_nobody_may_know(
 ) -> None:
     # All annotations as proposals: those of base classes are known, those of novel ones are not.
     novel, base = notes(shapes, novel=True), notes(shapes, novel=False)
-    rows = [{"image_id": n["image_id"], "bbox": n["bbox"], "score": 1.5} for n in (*novel, *base)]
+    rows = [{"image_id": n["image_id"], "bbox": n["bbox"], "score": 1} for n in (*novel, *base)]
     rows.append({"image_id": 10_000, "bbox": [1, 2, 30, 40], "score": 1})
     (tmp_path / "given.json").write_text(json.dumps(rows))
     limits = ("--min-area", 1, "--max-aspect", 99, "--nms-iou", 1, "--best", 1)
@@ -250,7 +250,7 @@ def test_given_proposals_and_boxes_that_nobody_may_know(
             expected.append((note["image_id"], note["bbox"]))
     found = [(record["image_id"], record["bbox"]) for record in content(out)]
     assert sorted(map(str, found)) == sorted(map(str, expected)) and len(found) > 3
-    assert {record["weight"] for record in content(out)} == {1.0}  # clipped
+    assert {record["weight"] for record in content(out)} == {1.0}
     printed = capsys.readouterr().out
     elsewhere = sum(note["image_id"] not in in_training for note in novel) + 1
     assert f"{elsewhere} proposals are of images that the data do not have" in printed
