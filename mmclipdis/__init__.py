@@ -3,12 +3,15 @@
 Importing the package registers its modules; in a config that is one line::
 
     custom_imports = dict(imports=['mmclipdis'], allow_failed_imports=False)
+
+And it has the three functions for photos and words, :func:`mmclipdis.segment`, ``detect``, ``tag``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from mmclipdis.version import __version__
 
@@ -37,3 +40,12 @@ if not _doctor_is_asked():
     from mmclipdis import datasets, engine, evaluation, models, visualization
 
     __all__ += ["datasets", "engine", "evaluation", "models", "visualization"]
+
+
+def __getattr__(name: str) -> Any:
+    """``segment``, ``detect`` and ``tag`` of :mod:`mmclipdis.apis`, imported when first used."""
+    if name not in ("detect", "segment", "tag"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mmclipdis import apis
+
+    return getattr(apis, name)
