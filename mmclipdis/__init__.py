@@ -12,7 +12,6 @@ In Python photos and words are enough (:mod:`mmclipdis.apis`)::
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from mmclipdis.version import __version__
 if TYPE_CHECKING:
     from mmclipdis import datasets, engine, evaluation, models, visualization
     from mmclipdis.apis import detect, segment, tag
+    from mmclipdis.apis.zoo import ModelInfo
 
 __all__ = [
     "__version__",
@@ -43,9 +43,11 @@ _LAZY = ("detect", "segment", "tag")
 class _Models(ModuleType):
     """``mmclipdis.models``: the package of models, which lists what there is when it is called."""
 
-    def __call__(self, task: str | None = None) -> list[Any]:
+    def __call__(self, task: str | None = None) -> list[ModelInfo]:
         """The models that have a name; see :func:`mmclipdis.apis.zoo.models`."""
-        return list(importlib.import_module("mmclipdis.apis.zoo").models(task))
+        from mmclipdis.apis.zoo import models
+
+        return models(task)
 
 
 def register() -> None:
@@ -84,9 +86,11 @@ def _is_command() -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module("mmclipdis.apis"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mmclipdis import apis
+
+    return getattr(apis, name)
 
 
 def __dir__() -> list[str]:

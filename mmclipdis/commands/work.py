@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,12 @@ def _results(
     job: Job, inferencer: Any, done: dict[str, str], counts: Counts
 ) -> Iterator[tuple[str, Any]]:
     """What each photo is called, with its result, or with why there is none."""
-    from mmclipdis.apis.inferencers.photos import Failure, photos_of
+    from mmclipdis.apis.inferencers.photos import Failure
 
     names: deque[str] = deque()
 
     def to_do() -> Iterator[Any]:
-        for source in photos_of(job.sources):
+        for source in _sources(job.sources):
             if source.name in done:
                 counts.before += 1
             else:
@@ -148,6 +149,24 @@ def _results(
     )
     for result in results:
         yield names.popleft(), result.message if isinstance(result, Failure) else result
+
+
+def _sources(texts: tuple[str, ...]) -> Iterator[Any]:
+    """Photos that are not read yet; what cannot be opened, such as a video, fails when it is."""
+    from mmclipdis.apis.inferencers.photos import Source, photos_of
+
+    def fail(error: Exception) -> Any:
+        raise error
+
+    for text in texts:
+        photos = photos_of(text)
+        while True:
+            try:
+                yield next(photos)
+            except StopIteration:
+                break
+            except (OSError, ValueError) as error:  # the rest of a folder follows
+                yield Source(text, partial(fail, error))
 
 
 def _print(job: Job, photo: str, result: Any, columns: list[str]) -> None:
