@@ -71,6 +71,7 @@ REQUIRES = [
     "torchvision>=0.21",
     "open_clip_torch>=3.0,<4",
     "timm>=1.0.17",
+    "click>=8.1",
     "numpy>=1.26",
     "opencv-python>=4.8",
     "packaging",
@@ -131,7 +132,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=["mmclipdis", "mmclipdis.*"]),
-    py_modules=["mmclipdis_startup"],
+    py_modules=["mmclipdis_command", "mmclipdis_startup"],
     cmdclass={"build_py": BuildWithMim, "sdist": SourceWithLinks},
     package_data={
         "mmclipdis": ["py.typed"],
@@ -140,6 +141,6 @@ setup(
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["mmclipdis = mmclipdis.doctor.__main__:command"]},
+    entry_points={"console_scripts": ["mmclipdis = mmclipdis_command:command"]},
     zip_safe=False,
 )

@@ -20,7 +20,8 @@ FLOORS = (
     ("datasets",),
     ("apis", "doctor"),
     ("export",),
-    ("commands", "web"),
+    ("web",),
+    ("commands",),
     ("tools",),
 )
 #: Packages that know torch, open_clip and timm, but no mm package.

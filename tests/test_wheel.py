@@ -72,7 +72,7 @@ def test_the_wheel_holds_what_mm_looks_for_and_no_tests(installed: Path) -> None
     assert not any(path.is_symlink() for path in installed.rglob("*"))
     top = {path.name for path in installed.iterdir()}
     assert {n for n in top if not n.endswith(".dist-info")} == {
-        "mmclipdis", "mmclipdis.pth", "mmclipdis_startup.py"
+        "mmclipdis", "mmclipdis.pth", "mmclipdis_command.py", "mmclipdis_startup.py"
     }  # fmt: skip
     for name in ("py.typed", "clip/model_configs/shapes-tiny.safetensors", "clip/text/class_files"):
         assert (installed / "mmclipdis" / name).exists()

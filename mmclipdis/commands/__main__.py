@@ -16,7 +16,6 @@ from mmclipdis.commands.models import models
 from mmclipdis.commands.photos import detect, segment, tag
 from mmclipdis.commands.training import test, train
 from mmclipdis.commands.web import web
-from mmclipdis.compat.environment import IncompatibleEnvironmentError
 from mmclipdis.version import __version__
 
 #: Of mistakes on the command line, as :data:`mmclipdis.apis.cli.EXIT_CODE`.
@@ -35,7 +34,16 @@ Example:
 """
 
 
+class Ordered(click.Group):
+    """Lists its subcommands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands."""
+        return list(self.commands)
+
+
 @click.group(
+    cls=Ordered,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
     epilog=EPILOG,
@@ -49,9 +57,9 @@ def mmclipdis(context: click.Context) -> None:
         context.exit(MISTAKE)
 
 
-for _command in (
-    *(segment, detect, tag, models, web, train, test, convert, export, doctor, completion),
-):
+for _command in (segment, detect, tag, models, web, export):
+    mmclipdis.add_command(_command)
+for _command in (train, test, convert, doctor, completion):
     mmclipdis.add_command(_command)
 
 
@@ -70,7 +78,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:  # what click makes of Ctrl-C
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except IncompatibleEnvironmentError as error:
+    except ImportError as error:  # by its name: its module is not worth importing for --help
+        if type(error).__name__ != "IncompatibleEnvironmentError":
+            raise
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
     except SystemExit as stop:

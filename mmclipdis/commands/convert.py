@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from mmclipdis.commands.training import PASSED_ON
-from mmclipdis.utils.places import PACKAGE
+from mmclipdis.utils.places import PACKAGE, ROOT
 
-TOOLS = PACKAGE / ".mim" / "tools"
+TOOLS = ROOT / "tools"
 FOLDERS = ("model_converters", "dataset_converters")
 EPILOG = """\b
 Examples:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
-from mmclipdis.doctor.__main__ import DESCRIPTION, report
-
 EPILOG = """\b
 Example:
   mmclipdis doctor --json > report.json
 """
 
 
-@click.command(
-    help=DESCRIPTION, short_help="What is installed, and what is wrong.", epilog=EPILOG
-)
+@click.command(short_help="Tell what is installed, and what is wrong.", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")
 def doctor(as_json: bool) -> int:
-    """See :mod:`mmclipdis.doctor`."""
+    """Tell what is installed, which mm packages, ops, caches, weights and data sets are found.
+
+    And each known trouble with its remedy. Exit code 1 if a trouble stops mmclipdis.
+    """
+    from mmclipdis.doctor.__main__ import report
+
     return report(as_json)

@@ -7,9 +7,6 @@ import json
 
 import click
 
-from mmclipdis.apis.zoo import as_table
-from mmclipdis.apis.zoo import models as list_models
-
 EPILOG = """\b
 Examples:
   mmclipdis models --task segment
@@ -26,9 +23,11 @@ def models(task: str | None, as_json: bool) -> None:
     Their names are for --model. Those that need no download come with the package, and are tiny:
     they know the shapes of the examples and little else.
     """
-    found = list_models(task)
+    from mmclipdis.apis import zoo
+
+    found = zoo.models(task)
     if not as_json:
-        click.echo(as_table(found))
+        click.echo(zoo.as_table(found))
         return
     listed = [{**dataclasses.asdict(info), "offline": info.offline} for info in found]
     click.echo(json.dumps(listed, indent=2, default=str))

@@ -217,9 +217,9 @@ def _check_model(model: str | None, task: str) -> bool:
     """
     if model is None:
         return True
-    from mmclipdis.apis.zoo.resolving import named
+    from mmclipdis.apis.zoo.resolving import look_up
 
     try:
-        return named(model, task) is not None
+        return look_up(model, task)[2] is not None
     except (ValueError, FileNotFoundError) as error:
         raise Mistake(str(error)) from error

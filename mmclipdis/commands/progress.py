@@ -48,10 +48,10 @@ class Progress:
         header = {"mmclipdis": __version__, **options}
         try:
             found, finished = self._read()
-            if found is not None and resume:
+            if self.done and resume and found is not None:
                 _check_same(self.path, found, header)
                 return
-            if found is not None and not finished and self.done and not overwrite:
+            if self.done and not finished and not overwrite:
                 raise Mistake(
                     f"{folder} holds a run that was not finished ({len(self.done)} photos): "
                     "--resume goes on with it, --overwrite begins again"
@@ -80,7 +80,10 @@ class Progress:
         self._write({"finished": True})
 
     def close(self) -> None:
-        """Let another run have the folder."""
+        """Let another run have the folder; a run that came to no photo leaves no file."""
+        self._file.seek(0)
+        if len(self._file.readlines(2)) < 2:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def entries(self) -> Iterator[dict[str, Any]]:
