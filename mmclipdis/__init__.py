@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from types import ModuleType
+from typing import Any
 
 from mmclipdis.version import __version__
 
@@ -26,6 +28,16 @@ def _doctor_is_asked() -> bool:
     return command == "mmclipdis" and words[1:2] == ["doctor"]
 
 
+class _Models(ModuleType):
+    """The package ``mmclipdis.models``, which called lists the models of the zoo."""
+
+    def __call__(self, task: str | None = None) -> list[Any]:
+        """The models that take photos and words; see :func:`mmclipdis.apis.zoo.models`."""
+        from mmclipdis.apis.zoo import models as listed
+
+        return listed(task)
+
+
 __all__ = ["__version__"]
 
 if not _doctor_is_asked():
@@ -36,4 +48,5 @@ if not _doctor_is_asked():
     # compat must come first
     from mmclipdis import datasets, engine, evaluation, models, visualization
 
+    models.__class__ = _Models
     __all__ += ["datasets", "engine", "evaluation", "models", "visualization"]

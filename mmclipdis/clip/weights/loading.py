@@ -103,6 +103,15 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
     return ClipCheckpoint(found.state, quick_gelu, str(source), readout, found.report)
 
 
+def fetch_weights(arch: Arch, source: str | Path) -> Path:
+    """The file of weights: the one that is given, or that of a tag, downloaded if need be.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_clip_checkpoint`.
+    """
+    return _locate(arch, str(source))[0]
+
+
 def load_image_tower(
     tower: nn.Module, arch: Arch, source: str | Path, readout: AnyReadout | None = None
 ) -> None:
