@@ -44,7 +44,10 @@ def put_weights(config: Any, info: ModelInfo | None, name: str) -> None:
         if found is not None:
             owner[key] = str(found)
     for arch, tag in tags:  # large, and of no use where another file is missing
-        fetch_weights(arch, tag)
+        try:
+            fetch_weights(arch, tag)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{name!r} needs what is not here: {error}") from error
 
 
 def find_checkpoint(
