@@ -136,6 +136,7 @@ setup(
     cmdclass={"build_py": BuildWithMim, "sdist": SourceWithLinks},
     package_data={
         "mmclipdis": ["py.typed"],
+        "mmclipdis.apis.zoo": ["weights.yml", "weights/*.safetensors"],
         "mmclipdis.clip": ["model_configs/*.json", "model_configs/*.safetensors"],
         "mmclipdis.clip.text": ["class_files/*"],
     },
