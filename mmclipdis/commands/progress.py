@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -82,7 +83,7 @@ class Progress:
     def close(self) -> None:
         """Let another run have the folder; a run that came to no photo leaves no file."""
         self._file.seek(0)
-        if len(self._file.readlines(2)) < 2:
+        if len(list(islice(self._file, 2))) < 2:
             self.path.unlink(missing_ok=True)
         self._file.close()
 

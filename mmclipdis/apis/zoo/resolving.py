@@ -58,14 +58,7 @@ def resolve(
             downloaded: it says where to get them and where to put them.
         ValueError: no such name or task; the model is for another task; ``cfg_options`` do not fit.
     """
-    check_task(task)
-    name = DEFAULTS[task] if model is None else str(model)
-    path = _config_path(name)
-    info = find(name, task) if path is None else _of_config(path)
-    if path is None and info is None:
-        raise ValueError(_unknown(name, task))
-    if info is not None and info.task != task:
-        raise ValueError(_other_task(name, info, task))
+    name, path, info = look_up(model, task)
     from mmclipdis.apis.zoo.on_disk import find_checkpoint, put_weights
 
     config = _read(info.path if path is None and info is not None else Path(str(path)), cfg_options)
@@ -75,6 +68,26 @@ def resolve(
     checkpoint = find_checkpoint(info, weights, name, needed=named)  # before anything is downloaded
     put_weights(config, info, name)
     return Resolved(config, checkpoint, info)
+
+
+def look_up(model: str | Path | None, task: str) -> tuple[str, Path | None, ModelInfo | None]:
+    """What a model is called, the config's file if it was given, and the model of the zoo, if any.
+
+    Args:
+        model, task: As of :func:`resolve`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such config, name or task; the model is for another task.
+    """
+    check_task(task)
+    name = DEFAULTS[task] if model is None else str(model)
+    path = _config_path(name)
+    info = find(name, task) if path is None else _of_config(path)
+    if path is None and info is None:
+        raise ValueError(_unknown(name, task))
+    if info is not None and info.task != task:
+        raise ValueError(_other_task(name, info, task))
+    return name, path, info
 
 
 def check_config_task(config: Mapping[str, Any], task: str, name: str) -> None:
