@@ -1,11 +1,13 @@
-"""What the inferencers of all three tasks share: photos in, words in, results out, one at a time."""
+"""What the inferencers of all three tasks share: photos and words in, results out."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,6 +38,7 @@ from mmclipdis.clip.text.names import names_of_text
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.moved_pixels import check_test_pipeline
 from mmclipdis.utils.device import usable_device
+from mmclipdis.utils.whole_files import make_folder
 
 #: Precision -> type of autocast; None is none.
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,8 +59,8 @@ class Asked:
     vocabulary: Vocabulary
     names: tuple[str, ...]
     columns: tuple[int, ...]
-    backdrop: Backdrop = Backdrop()
-    options: Mapping[str, Any] | None = None
+    backdrop: Backdrop
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ class OpenVocabInferencer(BaseInferencer):
             threshold=threshold,
             **options,
         )
-        first = None if out_dir is None else _next_number(Path(out_dir))
+        first = None if out_dir is None else _first_number(Path(out_dir))
         results = []
         hidden = None if show_progress is None else not show_progress
         total = None if hidden else count_of(sources)
@@ -242,8 +245,8 @@ class OpenVocabInferencer(BaseInferencer):
         else:
             if words is not None:
                 raise ValueError(
-                    "give words=... (names=...) or texts=..., not both: either says what to look "
-                    "for"
+                    "give one of words=..., names=... or texts=..., not both: each says what to "
+                    "look for"
                 )
             listed = [texts] if isinstance(texts, str) else list(texts)
             count = count_of(sources) if one_each else None
@@ -254,7 +257,8 @@ class OpenVocabInferencer(BaseInferencer):
                 for text in listed
             ]
             asked = iter(each) if one_each else _always(each[0])
-        return self._stream(photos, asked, batch_size, on_error == "yield")
+        pairs = _paired(photos, asked, one_each)
+        return self._stream(pairs, batch_size, on_error == "yield")
 
     def reset_words(self) -> None:
         """Forget the words of the calls before: the next one without words takes the model's."""
@@ -269,9 +273,7 @@ class OpenVocabInferencer(BaseInferencer):
     @torch.no_grad()
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
         """Data samples with predictions of a batch of prepared photos, all for the same words."""
-        dtype = PRECISIONS[self.precision]
-        cast = nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
-        with DefaultScope.overwrite_default_scope(self.scope), cast:
+        with DefaultScope.overwrite_default_scope(self.scope), self._cast():
             samples: list[Any] = self.model.test_step(self.collate_fn(inputs))
         return samples
 
@@ -283,13 +285,12 @@ class OpenVocabInferencer(BaseInferencer):
         out_dir: str | Path = ".",
         first: int = 0,
         **kwargs: Any,
-    ) -> list[np.ndarray]:
-        """Write pictures of results into a folder, numbered from ``first``; the pictures, RGB."""
-        pictures = []
-        for number, result in enumerate(inputs, first):
-            path = result.save(Path(out_dir) / f"{number:04d}_{result.title}.png")
-            pictures.append(path)
-        return pictures
+    ) -> list[Path]:
+        """Write pictures of results into a folder, numbered from ``first``; return their paths."""
+        return [
+            result.save(Path(out_dir) / f"{number:04d}_{result.title}.png")
+            for number, result in enumerate(inputs, first)
+        ]
 
     def postprocess(
         self,
@@ -343,6 +344,9 @@ class OpenVocabInferencer(BaseInferencer):
                 self.vocabulary_owner.set_vocabulary(asked.vocabulary)
             self._current = asked
 
+    def _release(self) -> None:
+        """Take from the model what belongs to a call alone."""
+
     def _check_options(self, options: Mapping[str, Any]) -> None:
         if options:
             raise TypeError(
@@ -361,8 +365,8 @@ class OpenVocabInferencer(BaseInferencer):
         if cfg is None:
             dataset = (self.config or {}).get("test_dataloader") or {}
             dataset = dataset.get("dataset") or {}
-            while "dataset" in dataset:  # a wrapper
-                dataset = dataset["dataset"]
+            while "dataset" in dataset or "datasets" in dataset:  # a wrapper
+                dataset = dataset.get("dataset") or dataset["datasets"][0]
             cfg = dataset.get("pipeline", self.usual_pipeline)
         steps = [dict(step) for step in cfg if "Load" not in str(step["type"])]
         return Compose([self._first_step, *steps])
@@ -393,17 +397,20 @@ class OpenVocabInferencer(BaseInferencer):
             self._kept = known
         return asked
 
+    def _cast(self) -> AbstractContextManager[Any]:
+        """PyTorch's autocast, or nothing in fp32."""
+        dtype = PRECISIONS[self.precision]
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
     def _check_asked(self, asked: Asked) -> None:
         """Refuse what makes no sense for the task, before the first photo."""
 
     def _stream(
         self,
-        photos: Iterator[Source],
-        asked: Iterator[Asked],
+        pairs: Iterator[tuple[Source, Asked]],
         batch_size: int,
         yields: bool,
     ) -> Iterator[Any]:
-        pairs = _paired(photos, asked)
         for batch in self.preprocess(pairs, batch_size, yields=yields):
             for part in self._alike(batch):
                 yield from self._search(part, yields)
@@ -448,8 +455,8 @@ class OpenVocabInferencer(BaseInferencer):
             yield from part
             return
         ready: list[Any] = list(part)
-        self._use(ready[0].asked)
         try:
+            self._use(ready[0].asked)
             samples = self.forward([item.inputs for item in ready])
             results = self.postprocess(list(zip(ready, samples, strict=True)))
         except ValueError as error:
@@ -460,6 +467,8 @@ class OpenVocabInferencer(BaseInferencer):
                     yield from self._search([item], yields)
                 return
             results = [Failure(ready[0].name, _one_line(error))]
+        finally:
+            self._release()
         yield from results
 
     def _batch_of(self, photo: np.ndarray, name: str) -> Any:
@@ -496,7 +505,9 @@ def _always(asked: Asked) -> Iterator[Asked]:
         yield asked
 
 
-def _paired(photos: Iterable[Source], asked: Iterator[Asked]) -> Iterator[tuple[Source, Asked]]:
+def _paired(
+    photos: Iterable[Source], asked: Iterator[Asked], one_each: bool
+) -> Iterator[tuple[Source, Asked]]:
     """Photos and what each is searched for.
 
     Raises:
@@ -508,6 +519,8 @@ def _paired(photos: Iterable[Source], asked: Iterator[Asked]) -> Iterator[tuple[
         if one is None:
             raise ValueError(_other_count(number - 1, f"{number} or more"))
         yield source, one
+    if one_each and (left := sum(1 for _ in asked)):
+        raise ValueError(_other_count(number + left, number))
 
 
 def _other_count(texts: int, photos: object) -> str:
@@ -521,7 +534,16 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _next_number(folder: Path) -> int:
-    """One more than the largest number at the start of a picture's name in a folder."""
+def _first_number(folder: Path) -> int:
+    """One more than the largest number at the start of a picture's name in a folder.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    make_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            errno.EACCES, "results cannot be written into the folder", str(folder)
+        )
     found = [re.match(r"(\d{4,})_.*\.png", path.name) for path in folder.glob("*.png")]
     return max((int(match[1]) + 1 for match in found if match), default=0)

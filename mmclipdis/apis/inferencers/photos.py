@@ -99,7 +99,8 @@ def count_of(sources: Any) -> int | None:
     if is_single(sources):
         return 1
     if isinstance(sources, (str, Path)):
-        return None if _is_video(sources) else len(_files_of(sources))
+        files = [str(sources)] if _is_video(sources) else _files_of(sources)
+        return None if any(map(_is_video, files)) else len(files)
     if isinstance(sources, (list, tuple)) and all(map(is_single, sources)):
         return len(sources)
     return None
@@ -108,15 +109,18 @@ def count_of(sources: Any) -> int | None:
 def _of_many(sources: Iterable[Any]) -> Iterator[Source]:
     for number, one in enumerate(sources):
         if isinstance(one, (str, Path)):
-            yield from _of_text(one)
+            try:
+                found = _of_text(one)
+            except OSError as error:
+                found = iter([_broken(str(one), error)])
+            yield from found
         elif isinstance(one, (np.ndarray, Image.Image)):
             yield _of_picture(one, number)
         elif isinstance(one, Source):  # of photos_of, some of them left out
             yield one
         else:
-            raise ValueError(
-                f"photo {number} is {_short(one)}: give files, RGB arrays or Pillow images"
-            )
+            wrong = f"photo {number} is {_short(one)}: give files, RGB arrays or Pillow images"
+            yield _broken(f"photo {number}", ValueError(wrong))
 
 
 def _of_picture(picture: np.ndarray | Image.Image, number: int) -> Source:
@@ -189,23 +193,23 @@ def _endings() -> str:
 def _frames(path: str | Path) -> Iterator[Source]:
     """The frames of a video; each is decoded when its turn comes, whether it is used or not.
 
-    Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no video.
+    A file that is missing or no video is one broken photo.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no video at {path}")
+        yield _broken(str(path), FileNotFoundError(f"no video at {path}"))
+        return
     video = cv2.VideoCapture(str(path))
     try:
         for number in itertools.count():
             found, frame = video.read() if video.isOpened() else (False, None)
             if not found or frame is None:
                 if number == 0:
-                    raise ValueError(
+                    wrong = (
                         f"cannot read {path} as a video; replace or remove it, or convert it to "
                         "an .mp4 that OpenCV can decode"
                     )
+                    yield _broken(str(path), ValueError(wrong))
                 return
-            check_size((frame.shape[1], frame.shape[0]), path)
             loaded = Loaded(np.ascontiguousarray(frame[..., ::-1]), Path(path), number)
             yield Source(f"{path}, frame {number}", partial(_same, loaded))
     finally:
@@ -214,6 +218,15 @@ def _frames(path: str | Path) -> Iterator[Source]:
 
 def _same(loaded: Loaded) -> Loaded:
     return loaded
+
+
+def _broken(name: str, error: Exception) -> Source:
+    """What is found to be no photo while others are looked for; it says so when its turn comes."""
+
+    def load() -> Loaded:
+        raise error
+
+    return Source(name, load)
 
 
 def _fetch(address: str) -> Loaded:

@@ -59,7 +59,6 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
         values, kind = segmentor_heat(
             self._part, self._batch_of(result.photo, result.title), result, word
         )
-        self._current = None
         return HeatMap(values, word, kind, result.photo, result.path)
 
     @property
@@ -127,6 +126,10 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
         super()._use(asked)
         if isinstance(self._part, WindowSegmentor):
             self._part.asked_threshold = asked.backdrop.threshold
+
+    def _release(self) -> None:
+        if isinstance(self._part, WindowSegmentor):
+            self._part.asked_threshold = None
 
     def _result(self, ready: Ready, sample: Any) -> Segmentation:
         labels = sample.pred_sem_seg.data[0].long().cpu().numpy()

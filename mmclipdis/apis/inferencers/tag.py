@@ -156,7 +156,8 @@ class OpenVocabTagger(OpenVocabInferencer):
         inputs = self.model.data_preprocessor(batch, False)["inputs"]
         count = asked.vocabulary.num_classes
         text = self.model.text.embeddings()[self._positive * count :][:count]
-        best = self._cosines(inputs, text).amax((2, 3))
+        with torch.no_grad(), self._cast():
+            best = self._cosines(inputs, text).amax((2, 3))
         local = [_of_classes(row, asked).cpu().numpy() for row in best]
         for result, values in zip(results, local, strict=True):
             object.__setattr__(result, "local", values[: len(asked.names)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -51,8 +51,10 @@ def read_words(words: Any) -> Any:
             return names_of_text(text, custom_entities=True)
         if ";" in text and "," in text and not set("[]\n") & set(text):
             return _with_semicolons(text)
-    elif isinstance(words, Iterable) and not isinstance(words, Mapping) and not list(words):
-        raise ValueError(NO_WORDS)
+    elif isinstance(words, Iterable) and not isinstance(words, (Mapping, Set, bytes, bytearray)):
+        words = list(words)  # of a generator, too
+        if not words:
+            raise ValueError(NO_WORDS)
     return typed_names(words)
 
 

@@ -1,4 +1,4 @@
-"""What the results of all three tasks share: files, tables, COCO's json, a picture in a notebook."""
+"""What the results of all three tasks share: files, tables, COCO's json, notebooks."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from mmclipdis.apis.results.base import Result, kind_of, some_of, supervision
 from mmclipdis.apis.results.masks import segmentation_of
 from mmclipdis.visualization.boxes import draw_boxes
 
-
 #: Least score of a box in a picture where nobody asked for one, as in mmdet's inferencer.
 DRAWN = 0.3
 
