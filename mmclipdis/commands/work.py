@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 import time
@@ -120,7 +122,8 @@ def _inferencer(job: Job) -> Any:
         "tag": "OpenVocabTagger",
     }
     kind = getattr(apis, names[job.task])
-    return kind(job.model, job.weights, device=job.device, precision=job.precision)
+    with contextlib.redirect_stdout(io.StringIO()):  # mmengine says there what it loads
+        return kind(job.model, job.weights, device=job.device, precision=job.precision)
 
 
 def _results(
@@ -203,7 +206,7 @@ def _summary(job: Job, counts: Counts, seconds: float) -> str:
     photos = "1 photo" if counts.done == 1 else f"{counts.done} photos"
     text = f"{DONE[job.task]} {photos} in {seconds:.1f} s"
     if counts.before:
-        text += f", {counts.before} were done before"
+        text += f", {counts.before} done before"
     if counts.failed:
         text += f", {counts.failed} could not be used"
     return text if job.out is None else f"{text}; results in {job.out}"
