@@ -187,9 +187,7 @@ def search(
             progress.close()
 
 
-def check_formats(
-    task: str, formats: tuple[str, ...] | None, out: Path | None
-) -> tuple[str, ...]:
+def check_formats(task: str, formats: tuple[str, ...] | None, out: Path | None) -> tuple[str, ...]:
     """The formats, with the default.
 
     Raises:

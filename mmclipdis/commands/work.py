@@ -210,5 +210,3 @@ def _summary(job: Job, counts: Counts, seconds: float) -> str:
     if counts.failed:
         text += f", {counts.failed} could not be used"
     return text if job.out is None else f"{text}; results in {job.out}"
-
-

@@ -135,9 +135,7 @@ def test_the_web_page_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_shells_get_a_script_that_completes(
-    shell: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shells_get_a_script_that_completes(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["completion", shell]) == 0
     assert f"_MMCLIPDIS_COMPLETE={shell}_complete" in capsys.readouterr().out
 
