@@ -125,6 +125,15 @@ def test_what_is_no_photo_is_named_when_its_turn_comes(tmp_path: Path) -> None:
     assert last.load().photo[0, 0, 0] == 1
 
 
+def test_frames_above_the_limit_of_pixels_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "clip.avi", 2)
+    monkeypatch.setenv("MMCLIPDIS_MAX_PIXELS", "100")
+    (source,) = photos_of(path)
+    raises("clip.avi has 32 x 16 = 512 pixels, more than the limit of 100", source.load)
+
+
 def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "trip").mkdir()
     raises(r"folder '.*' holds no photos .*its 1 folders are not looked into: give '.*/\*\*'",

@@ -207,6 +207,15 @@ def test_a_function_takes_one_photo_or_several(segmentor, tmp_path: Path) -> Non
         _ = mmclipdis.segmentt
 
 
+def test_words_that_somebody_gave_the_model_are_kept() -> None:
+    segmentor = OpenVocabSegInferencer(of_words(), device="cpu")
+    segmentor(photo(), ["red", "green"])
+    segmentor.model.set_vocabulary(["blue", "ground"])
+    assert segmentor(photo())[0].names == ("blue", "ground")
+    assert segmentor(photo(), texts="red . green")[0].names == ("red", "green")
+    assert segmentor(photo())[0].names == ("blue", "ground")
+
+
 def test_results_may_be_written_and_not_kept(segmentor, tmp_path: Path) -> None:
     photos = (photo() for _ in range(3))
     kept = segmentor(photos, NAMES, out_dir=tmp_path / "out", return_results=False)
