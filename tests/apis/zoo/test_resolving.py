@@ -137,6 +137,9 @@ def test_what_has_an_address_is_downloaded_once_and_checked(
         entries[STUDENT] = {**entries[STUDENT], **known}
         config = resolve("declip-vitb16", "segment").config
         assert config.model.backbone.init_cfg.checkpoint == str(place)
+    place.write_bytes(b"others")
+    with pytest.raises(ValueError, match=f"{place} is not the file .*; delete it"):
+        resolve("declip-vitb16", "segment")
     place.unlink()
     line = rf"cannot download .*refused.*; fetch it .*xiaomoguhz/DeCLIP\) and put it to {place}"
     with pytest.raises(FileNotFoundError, match=line):
