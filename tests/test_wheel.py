@@ -76,6 +76,8 @@ def test_the_wheel_holds_what_mm_looks_for_and_no_tests(installed: Path) -> None
     }  # fmt: skip
     for name in ("py.typed", "clip/model_configs/shapes-tiny.safetensors", "clip/text/class_files"):
         assert (installed / "mmclipdis" / name).exists()
+    for name in ("weights.yml", "weights/fvit-shapes.safetensors"):
+        assert (installed / "mmclipdis/apis/zoo" / name).is_file()
     assert len(list(installed.glob("*.dist-info/licenses/LICENSE"))) == 1
 
 
@@ -122,6 +124,10 @@ def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> 
         "config = Config.fromfile('mine.py')\n"
         "segmentor = MMSegInferencer('shapes_clearclip', device='cpu')\n"
         "import mmclipdis\n"
+        "from mmclipdis.apis.zoo import resolve\n"
+        "found = resolve(None, 'detect')\n"
+        f"assert found.checkpoint.startswith({str(installed)!r}), found.checkpoint\n"
+        "assert len(mmclipdis.models()) > 150\n"
         f"assert mmclipdis.__file__.startswith({str(installed)!r}), mmclipdis.__file__\n"
         f"assert segmentor.cfg.filename.startswith({str(installed)!r})\n"
         "from mmclipdis.utils.places import IN_CLONE, RESULTS, ROOT\n"

@@ -27,10 +27,10 @@ from mmclipdis.apis.cli import run
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.utils.places import ROOT
 
-#: Settings that name files, which constructors read.
-FILES = ("projector", "region_prompt", "segments")
-#: Settings of words and tests, which no parameter depends on.
-IDLE = (*FILES, "vocabulary", "templates", "test_cfg", "train_cfg", "init_cfg")
+#: Settings that constructors read files or look at words for, and that models do without.
+LEFT_OUT = ("projector", "region_prompt", "segments", "vocabulary", "background", "prob_thd")
+#: Settings that no parameter depends on.
+IDLE = (*LEFT_OUT, "templates", "test_cfg", "train_cfg", "init_cfg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +64,7 @@ def parameters(path: Path, counted: dict[str, int]) -> int:
     key = repr(_without(config.model.to_dict(), IDLE))
     if key not in counted:
         init_default_scope(config.get("default_scope", "mmengine"))
-        settings = ConfigDict(_without(config.model.to_dict(), FILES))
+        settings = ConfigDict(_without(config.model.to_dict(), LEFT_OUT))
         with torch.device("meta"):
             model = MODELS.build(settings)
         counted[key] = sum(parameter.numel() for parameter in model.parameters())

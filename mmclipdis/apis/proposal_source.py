@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mmclipdis.apis.segment import build_model
+from mmclipdis.apis.inferencers.building import build_model
 from mmclipdis.models.detection.frozen_vit import FrozenViT
 from mmclipdis.models.detection.reconstruction import centre_features
 from mmclipdis.utils.coco_boxes import is_box

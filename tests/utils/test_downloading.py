@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import threading
@@ -41,10 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.content) - start))
         self.end_headers()
         data = self.content[start:]
-        try:
+        with contextlib.suppress(ConnectionError):  # the client had enough of it already
             self.wfile.write(data[: self.breaks.pop(0)] if self.breaks else data)
-        except ConnectionError:  # the client had enough of it already
-            pass
 
     def start(self) -> int:
         same = self.headers.get("If-Range") in (None, self.version)

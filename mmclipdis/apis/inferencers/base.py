@@ -6,24 +6,21 @@ import errno
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.infer import BaseInferencer
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import nn
 from tqdm import tqdm
 
+from mmclipdis.apis.inferencers.asked import Asked, always, other_count, paired, with_words
 from mmclipdis.apis.inferencers.building import built
-from mmclipdis.apis.inferencers.photos import Failure, Loaded, Source, count_of, photos_of
+from mmclipdis.apis.inferencers.photos import count_of, photos_of
+from mmclipdis.apis.inferencers.search import PRECISIONS, PhotoSearch
 from mmclipdis.apis.inferencers.words import (
     NO_WORDS,
     Backdrop,
@@ -40,40 +37,8 @@ from mmclipdis.engine.moved_pixels import check_test_pipeline
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.whole_files import make_folder
 
-#: Precision -> type of autocast; None is none.
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What photos are searched for.
-
-    Attributes:
-        vocabulary: as the model takes it, with the words of the background behind the others.
-        names: the words, without those of the background: what results are called by.
-        columns: class of each row of the vocabulary, -1 for the background.
-        backdrop: what counts as background.
-        options: of the task.
-    """
-
-    vocabulary: Vocabulary
-    names: tuple[str, ...]
-    columns: tuple[int, ...]
-    backdrop: Backdrop
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A photo that is read and prepared, and what it is searched for."""
-
-    loaded: Loaded
-    inputs: Mapping[str, Any]
-    asked: Asked
-    name: str
-
-
-class OpenVocabInferencer(BaseInferencer):
+class OpenVocabInferencer(PhotoSearch):
     """Base: a loaded model that takes photos and words; mmengine's ``BaseInferencer`` for them.
 
     Args:
@@ -101,8 +66,6 @@ class OpenVocabInferencer(BaseInferencer):
     task: ClassVar[str]
     #: Of mm's registries, where a built model says none.
     usual_scope: ClassVar[str]
-    #: Last step of a pipeline, where there is none.
-    usual_pipeline: ClassVar[Sequence[Mapping[str, Any]]]
 
     def __init__(
         self,
@@ -132,7 +95,7 @@ class OpenVocabInferencer(BaseInferencer):
         with DefaultScope.overwrite_default_scope(self.scope):
             self.pipeline = self._init_pipeline(pipeline)
         check_test_pipeline(self.pipeline.transforms[1:], self.model, "the inferencer")
-        self.collate_fn: Callable[..., Any] = pseudo_collate
+        self.collate_fn = pseudo_collate
         if templates is not None:
             self._set_templates(templates)
         self._kept: Vocabulary | None = None
@@ -241,7 +204,7 @@ class OpenVocabInferencer(BaseInferencer):
                 raise ValueError(
                     "custom_entities=True says how to read texts=..., which is not given"
                 )
-            asked = _always(self._ask(words, backdrop, options))
+            asked = always(self._ask(words, backdrop, options))
         else:
             if words is not None:
                 raise ValueError(
@@ -251,62 +214,20 @@ class OpenVocabInferencer(BaseInferencer):
             listed = [texts] if isinstance(texts, str) else list(texts)
             count = count_of(sources) if one_each else None
             if count is not None and len(listed) != count:
-                raise ValueError(_other_count(len(listed), count))
+                raise ValueError(other_count(len(listed), count))
             each = [
                 self._ask(names_of_text(text, custom_entities), backdrop, options, keep=False)
                 for text in listed
             ]
-            asked = iter(each) if one_each else _always(each[0])
-        pairs = _paired(photos, asked, one_each)
+            asked = iter(each) if one_each else always(each[0])
+        pairs = paired(photos, asked, one_each)
         return self._stream(pairs, batch_size, on_error == "yield")
 
     def reset_words(self) -> None:
         """Forget the words of the calls before: the next one without words takes the model's."""
         self._kept = None
 
-    def preprocess(self, inputs: Any, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-        """Batches of prepared photos; of ``(source, asked)`` pairs, or failures among them."""
-        pairs = iter(inputs)
-        while batch := list(islice(pairs, batch_size)):
-            yield [self._prepare(source, asked, **kwargs) for source, asked in batch]
-
-    @torch.no_grad()
-    def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
-        """Data samples with predictions of a batch of prepared photos, all for the same words."""
-        with DefaultScope.overwrite_default_scope(self.scope), self._cast():
-            samples: list[Any] = self.model.test_step(self.collate_fn(inputs))
-        return samples
-
-    def visualize(
-        self,
-        inputs: Any,
-        preds: Any = None,
-        show: bool = False,
-        out_dir: str | Path = ".",
-        first: int = 0,
-        **kwargs: Any,
-    ) -> list[Path]:
-        """Write pictures of results into a folder, numbered from ``first``; return their paths."""
-        return [
-            result.save(Path(out_dir) / f"{number:04d}_{result.title}.png")
-            for number, result in enumerate(inputs, first)
-        ]
-
-    def postprocess(
-        self,
-        preds: Any,
-        visualization: Any = None,
-        return_datasample: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Results of ``(ready photo, data sample)`` pairs."""
-        return [self._result(ready, sample) for ready, sample in preds]
-
     # what a task says
-
-    @abstractmethod
-    def _result(self, ready: Ready, sample: Any) -> Result:
-        """The result of a photo."""
 
     @abstractmethod
     def _vocabulary_owner(self) -> Any:
@@ -335,7 +256,7 @@ class OpenVocabInferencer(BaseInferencer):
     def _extend(self, known: Vocabulary, backdrop: Backdrop) -> tuple[Vocabulary, tuple[int, ...]]:
         """The vocabulary with the words of the background, and the class of each of its rows."""
         columns = (*range(known.num_classes), *(-1 for _ in backdrop.words))
-        return _with_words(known, backdrop), columns
+        return with_words(known, backdrop), columns
 
     def _use(self, asked: Asked) -> None:
         """Have the model search for ``asked``."""
@@ -344,32 +265,14 @@ class OpenVocabInferencer(BaseInferencer):
                 self.vocabulary_owner.set_vocabulary(asked.vocabulary)
             self._current = asked
 
-    def _release(self) -> None:
-        """Take from the model what belongs to a call alone."""
-
     def _check_options(self, options: Mapping[str, Any]) -> None:
         if options:
             raise TypeError(
                 f"{type(self).__name__} takes no {', '.join(sorted(options))} in a call"
             )
 
-    def _first_step(self, results: dict[str, Any]) -> dict[str, Any]:
-        """What a loader does, for a photo that is read already."""
-        shape = results["img"].shape[:2]
-        return {**results, "img_shape": shape, "ori_shape": shape}
-
-    # what all share
-
-    def _init_pipeline(self, cfg: Any) -> Compose:
-        """The given test pipeline, or the config's, without its loaders."""
-        if cfg is None:
-            dataset = (self.config or {}).get("test_dataloader") or {}
-            dataset = dataset.get("dataset") or {}
-            while "dataset" in dataset or "datasets" in dataset:  # a wrapper
-                dataset = dataset.get("dataset") or dataset["datasets"][0]
-            cfg = dataset.get("pipeline", self.usual_pipeline)
-        steps = [dict(step) for step in cfg if "Load" not in str(step["type"])]
-        return Compose([self._first_step, *steps])
+    def _check_asked(self, asked: Asked) -> None:
+        """Refuse what makes no sense for the task, before the first photo."""
 
     def _ask(
         self,
@@ -379,10 +282,14 @@ class OpenVocabInferencer(BaseInferencer):
         keep: bool = True,
     ) -> Asked:
         """Read words and background; words that ``keep`` stay for calls without any."""
+        known: Any
         self._know_names()
         if self._own is None:
             self._own = self.vocabulary_owner.vocabulary
-        if words is None:
+        changed = words is None and self._was_changed()
+        if changed:
+            known = self.vocabulary_owner.vocabulary
+        elif words is None:
             known = self._kept or self._own
             if known is None:
                 raise ValueError(NO_WORDS)
@@ -395,143 +302,14 @@ class OpenVocabInferencer(BaseInferencer):
         self._check_asked(asked)
         if keep:
             self._kept = known
+        if changed and vocabulary is known:
+            self._current = asked
         return asked
 
-    def _cast(self) -> AbstractContextManager[Any]:
-        """PyTorch's autocast, or nothing in fp32."""
-        dtype = PRECISIONS[self.precision]
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
-
-    def _check_asked(self, asked: Asked) -> None:
-        """Refuse what makes no sense for the task, before the first photo."""
-
-    def _stream(
-        self,
-        pairs: Iterator[tuple[Source, Asked]],
-        batch_size: int,
-        yields: bool,
-    ) -> Iterator[Any]:
-        for batch in self.preprocess(pairs, batch_size, yields=yields):
-            for part in self._alike(batch):
-                yield from self._search(part, yields)
-
-    def _prepare(self, source: Source, asked: Asked, yields: bool = False) -> Ready | Failure:
-        try:
-            loaded = source.load()
-            # mm's steps take BGR
-            given = {"img": loaded.photo[..., ::-1].copy(), "img_path": source.name}
-            with DefaultScope.overwrite_default_scope(self.scope):
-                return Ready(loaded, self.pipeline(given), asked, source.name)
-        except (OSError, ValueError) as error:
-            if not yields:
-                raise
-            return Failure(source.name, _one_line(error))
-
-    def _alike(self, batch: Sequence[Ready | Failure]) -> Iterator[list[Any]]:
-        """Parts of a batch, in order, that the model takes at once."""
-        part: list[Any] = []
-        for item in batch:
-            if part and not self._goes_with(part[-1], item):
-                yield part
-                part = []
-            part.append(item)
-        if part:
-            yield part
-
-    def _goes_with(self, one: Ready | Failure, other: Ready | Failure) -> bool:
-        if isinstance(one, Failure) or isinstance(other, Failure):
-            return False
-        if one.asked is not other.asked:
-            return False
-        shapes = one.inputs["inputs"].shape, other.inputs["inputs"].shape
-        return self._takes_mixed_sizes() or shapes[0] == shapes[1]
-
-    def _takes_mixed_sizes(self) -> bool:
-        """Whether photos of several sizes go into one batch and give what they give alone."""
-        return False
-
-    def _search(self, part: Sequence[Ready | Failure], yields: bool) -> Iterator[Any]:
-        if isinstance(part[0], Failure):
-            yield from part
-            return
-        ready: list[Any] = list(part)
-        try:
-            self._use(ready[0].asked)
-            samples = self.forward([item.inputs for item in ready])
-            results = self.postprocess(list(zip(ready, samples, strict=True)))
-        except ValueError as error:
-            if not yields:
-                raise
-            if len(ready) > 1:  # which of them it is, each alone will tell
-                for item in ready:
-                    yield from self._search([item], yields)
-                return
-            results = [Failure(ready[0].name, _one_line(error))]
-        finally:
-            self._release()
-        yield from results
-
-    def _batch_of(self, photo: np.ndarray, name: str) -> Any:
-        """What the model's own steps get of one photo: normalised ``inputs`` and its sample."""
-        given = {"img": photo[..., ::-1].copy(), "img_path": name}
-        with DefaultScope.overwrite_default_scope(self.scope):
-            batch = self.collate_fn([self.pipeline(given)])
-        return self.model.data_preprocessor(batch, False)
-
-
-def _with_words(known: Vocabulary, backdrop: Backdrop) -> Vocabulary:
-    """A vocabulary with the words of a background as classes behind the others."""
-    if not backdrop.words:
-        return known
-    names = (*known.names, *((word,) for word in backdrop.words))
-    return Vocabulary(names, known.templates, known.background_index, known.allow_duplicates)
-
-
-def flat_columns(known: Vocabulary, backdrop: Backdrop) -> tuple[Vocabulary, tuple[int, ...]]:
-    """A vocabulary with one name a class: each synonym is one, with the class that it stands for.
-
-    Behind them come the words of the background, whose class is -1.
-    """
-    names = (*((name,) for name in known.queries), *((word,) for word in backdrop.words))
-    columns = (*known.query_to_class, *(-1 for _ in backdrop.words))
-    if names == known.names:
-        return known, columns
-    flat = Vocabulary(names, known.templates, None, known.allow_duplicates)
-    return flat, columns
-
-
-def _always(asked: Asked) -> Iterator[Asked]:
-    while True:
-        yield asked
-
-
-def _paired(
-    photos: Iterable[Source], asked: Iterator[Asked], one_each: bool
-) -> Iterator[tuple[Source, Asked]]:
-    """Photos and what each is searched for.
-
-    Raises:
-        ValueError: there are more photos than texts, or fewer.
-    """
-    number = 0
-    for number, source in enumerate(photos, start=1):
-        one = next(asked, None)
-        if one is None:
-            raise ValueError(_other_count(number - 1, f"{number} or more"))
-        yield source, one
-    if one_each and (left := sum(1 for _ in asked)):
-        raise ValueError(_other_count(number + left, number))
-
-
-def _other_count(texts: int, photos: object) -> str:
-    return (
-        f"{texts} texts for {photos} photos: give one text for all "
-        "(texts='kite . red apple'), or a list of one a photo"
-    )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    def _was_changed(self) -> bool:
+        """Whether somebody has given the model other words since the last call."""
+        now, ours = self.vocabulary_owner.vocabulary, self._current
+        return ours is not None and now is not None and now.names != ours.vocabulary.names
 
 
 def _first_number(folder: Path) -> int:

@@ -115,9 +115,15 @@ def built(model: Any, weights: Any, task: str, options: Mapping[str, Any] | None
     config, own = read_model(model, task, options)
     where = f"config {Path(config.filename).name!r}" if config.filename else "the config"
     _check_installed(config, where)
-    with DefaultScope.overwrite_default_scope(config.get("default_scope")):
-        kind = config.model.get("type")
-        found = MODELS.get(kind) if isinstance(kind, str) else kind
+    kind = config.model.get("type")
+    if isinstance(kind, str):
+        with (
+            DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")),
+            MODELS.switch_scope_and_registry(None) as registry,
+        ):
+            found = registry.get(kind)
+    else:
+        found = kind
     if found is not None:  # an unknown one is named when it is built
         check_task(found, task, where)
     module, metainfo = _build(config, weights if weights is not None else own)

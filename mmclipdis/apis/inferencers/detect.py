@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
-from mmclipdis.apis.inferencers.base import Asked, OpenVocabInferencer, Ready, flat_columns
+from mmclipdis.apis.inferencers.asked import Asked, flat_columns
+from mmclipdis.apis.inferencers.base import OpenVocabInferencer
 from mmclipdis.apis.inferencers.heat import at_photo, one_word, patch_cosines, word_embedding
+from mmclipdis.apis.inferencers.search import Ready
 from mmclipdis.apis.inferencers.words import Backdrop, read_words
 from mmclipdis.apis.results.base import Result
 from mmclipdis.apis.results.detections import Detections

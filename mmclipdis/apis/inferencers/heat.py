@@ -49,8 +49,8 @@ def patch_cosines(
         located: Read a ViT out as ClearCLIP does if it is read out as CLIP itself, whose plain
             tokens tell little about their places.
     """
-    plain = located and encoder.readout == READOUTS["vanilla"] and hasattr(encoder.tower, "blocks")
-    if plain:
+    vanilla = getattr(encoder, "readout", None) == READOUTS["vanilla"]
+    if located and vanilla and hasattr(encoder.tower, "blocks"):
         before_use(encoder)
         dense = encoder.tower.forward_dense(images, READOUTS["clearclip"]).map
     else:

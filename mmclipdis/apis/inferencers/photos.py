@@ -210,6 +210,11 @@ def _frames(path: str | Path) -> Iterator[Source]:
                     )
                     yield _broken(str(path), ValueError(wrong))
                 return
+            try:
+                check_size((frame.shape[1], frame.shape[0]), path)
+            except ValueError as error:
+                yield _broken(str(path), error)
+                return
             loaded = Loaded(np.ascontiguousarray(frame[..., ::-1]), Path(path), number)
             yield Source(f"{path}, frame {number}", partial(_same, loaded))
     finally:

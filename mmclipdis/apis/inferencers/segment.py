@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from mmclipdis.apis.inferencers.base import Asked, OpenVocabInferencer, Ready
+from mmclipdis.apis.inferencers.asked import Asked
+from mmclipdis.apis.inferencers.base import OpenVocabInferencer
+from mmclipdis.apis.inferencers.search import Ready
 from mmclipdis.apis.inferencers.segment_heat import segmentor_heat
 from mmclipdis.apis.inferencers.words import read_words
 from mmclipdis.apis.results.base import Result
@@ -84,8 +86,8 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
 
     def _read(self, words: Any) -> Vocabulary:
         # the model's own way of reading: CAT-Seg takes the first of several synonyms
-        self.vocabulary_owner.set_vocabulary(read_words(words))
         self._current = None
+        self.vocabulary_owner.set_vocabulary(read_words(words))
         vocabulary: Vocabulary = self.vocabulary_owner.vocabulary
         return vocabulary
 

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmclipdis.apis.inferencers.base import Asked, OpenVocabInferencer, Ready, flat_columns
+from mmclipdis.apis.inferencers.asked import Asked, flat_columns
+from mmclipdis.apis.inferencers.base import OpenVocabInferencer
 from mmclipdis.apis.inferencers.heat import at_photo, one_word, patch_cosines, word_embedding
+from mmclipdis.apis.inferencers.search import Ready
 from mmclipdis.apis.inferencers.words import Backdrop, read_words
 from mmclipdis.apis.results.base import Result
 from mmclipdis.apis.results.heatmap import HeatMap

@@ -49,6 +49,7 @@ class ModelInfo:
         default: whether the task takes it when no model is named.
         converter: the tool for the checkpoint that the authors released, if there is one.
         page: of the documentation.
+        results: data set, metrics and source of each number that the metafile quotes.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelInfo:
     default: bool
     converter: str | None
     page: str
+    results: tuple[str, ...]
 
     @property
     def offline(self) -> bool:
@@ -177,7 +179,14 @@ def _info(entry: dict[str, Any], collections: dict[str, Any]) -> ModelInfo:
         default=DEFAULTS.get(task) == name,
         converter=collection["Metadata"].get("Converter") if "Released" in about else None,
         page=collection["Metadata"]["Page"],
+        results=tuple(map(_result, entry.get("Results", ()))),
     )
+
+
+def _result(result: dict[str, Any]) -> str:
+    """A result of a metafile in words: ``ADE20K: mIoU 16.7 (ClearCLIP paper)``."""
+    numbers = ", ".join(f"{name} {value:g}" for name, value in result["Metrics"].items())
+    return f"{result['Dataset']}: {numbers} ({result['Source']})"
 
 
 def _released(entry: dict[str, Any]) -> tuple[Weights, ...]:

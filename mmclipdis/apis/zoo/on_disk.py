@@ -12,6 +12,7 @@ from mmclipdis.clip.weights.loading import fetch_weights
 from mmclipdis.clip.weights.tags import tags_of
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.downloads import downloaded_to
+from mmclipdis.utils.downloading import sha256_of
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -108,6 +109,7 @@ def _fetched(source: str, info: ModelInfo | None, name: str) -> Path | None:
         return None  # what reads it says so, with near names
     place = cache_folder() / Path(source).name
     if weights is not None and place.is_file():
+        _check_hash(place, weights)
         return place
     if weights is not None and weights.url is not None:
         remedy = f"fetch it by other means ({weights.page}) and put it to {place}"
@@ -115,6 +117,14 @@ def _fetched(source: str, info: ModelInfo | None, name: str) -> Path | None:
     raise FileNotFoundError(
         _not_made(source, made, name) if weights is None else _missing(source, weights, name)
     )
+
+
+def _check_hash(place: Path, weights: Weights) -> None:
+    if weights.sha256 is not None and (found := sha256_of(place)) != weights.sha256:
+        raise ValueError(
+            f"{place} is not the file that {weights.page} tells of: its SHA-256 is {found}, not "
+            f"{weights.sha256}; delete it, and it is downloaded again"
+        )
 
 
 def _made(source: str, info: ModelInfo | None) -> Weights | None:
