@@ -22,6 +22,7 @@ FLOORS = (
     ("export",),
     ("web",),
     ("commands",),
+    ("__main__",),
     ("tools",),
 )
 #: Packages that know torch, open_clip and timm, but no mm package.

@@ -108,7 +108,7 @@ def test_an_editable_wheel_starts_with_python_as_well(tmp_path: Path) -> None:
 
 
 def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> None:
-    """The line that starts, names in the hub, ``_base_``, an inferencer and a tool."""
+    """The line that starts, names in the hub, ``_base_``, an inferencer, the command and a tool."""
     write_dataset(tmp_path / "data" / "shapes", Settings(train=1, val=2))
     (tmp_path / "mine.py").write_text("_base_ = 'mmclipdis::shapes/maskclip.py'\n")
     before = {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()}
@@ -132,11 +132,17 @@ def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> 
         f"assert segmentor.cfg.filename.startswith({str(installed)!r})\n"
         "from mmclipdis.utils.places import IN_CLONE, RESULTS, ROOT\n"
         f"assert not IN_CLONE and str(ROOT) == {str(installed / 'mmclipdis' / '.mim')!r}\n"
+        "import mmclipdis_command\n"
+        f"assert mmclipdis_command.__file__.startswith({str(installed)!r})\n"
+        "asked = ['data/shapes/images/val', '--words', 'grass, kite', '--out', 'found', '-q']\n"
+        "sys.argv = ['mmclipdis', 'segment', *asked, '--format', 'json']\n"
+        "assert mmclipdis_command.command() == 0\n"
         "sys.argv = ['test.py', 'mine.py', '--work-dir', 'out']\n"
         "runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')\n",
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "found" / "results.jsonl").read_text().splitlines()) == 2
     (measured,) = (tmp_path / "out").glob("*/*.json")
     assert json.loads(measured.read_text())["aAcc"] > 50  # the weights that ship
     after = {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()}

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from mmclipdis.commands.start import run
 from mmclipdis.commands.usage import Mistake, complete_model, words_of
 
-#: Formats, with the subcommands that write them, and whether stdout can take them.
+#: Formats, and whether stdout can take them.
 FORMATS = {"png": False, "labels": False, "json": True, "csv": True, "coco": False}
 ENDING = """\b
 Exit codes: 0 done; 1 some photos could not be used; 2 a mistake, or no photo could be used;
@@ -84,7 +84,7 @@ OPTIONS = (
     click.option("-o", "--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder for "
                  "results; without it they are printed."),
     click.option("--format", "formats", metavar="LIST", type=Formats(), help="What is written: "
-                 f"some of {','.join(FORMATS)} [png]; without --out csv or json, which is printed."),
+                 f"some of {','.join(FORMATS)} [png]; without --out csv or json, printed."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a photo and line."),
     click.option("--background", metavar="WORD|NUMBER", callback=_number_or_word, help="What is "
                  "not looked for: a word that photos are compared with, too, or the least score."),
