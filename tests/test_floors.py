@@ -20,7 +20,9 @@ FLOORS = (
     ("datasets",),
     ("apis", "doctor"),
     ("export",),
-    ("commands", "web"),
+    ("web",),
+    ("commands",),
+    ("__main__",),
     ("tools",),
 )
 #: Packages that know torch, open_clip and timm, but no mm package.

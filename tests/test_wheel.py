@@ -72,10 +72,12 @@ def test_the_wheel_holds_what_mm_looks_for_and_no_tests(installed: Path) -> None
     assert not any(path.is_symlink() for path in installed.rglob("*"))
     top = {path.name for path in installed.iterdir()}
     assert {n for n in top if not n.endswith(".dist-info")} == {
-        "mmclipdis", "mmclipdis.pth", "mmclipdis_startup.py"
+        "mmclipdis", "mmclipdis.pth", "mmclipdis_command.py", "mmclipdis_startup.py"
     }  # fmt: skip
     for name in ("py.typed", "clip/model_configs/shapes-tiny.safetensors", "clip/text/class_files"):
         assert (installed / "mmclipdis" / name).exists()
+    for name in ("weights.yml", "weights/fvit-shapes.safetensors"):
+        assert (installed / "mmclipdis/apis/zoo" / name).is_file()
     assert len(list(installed.glob("*.dist-info/licenses/LICENSE"))) == 1
 
 
@@ -106,7 +108,7 @@ def test_an_editable_wheel_starts_with_python_as_well(tmp_path: Path) -> None:
 
 
 def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> None:
-    """The line that starts, names in the hub, ``_base_``, an inferencer and a tool."""
+    """The line that starts, names in the hub, ``_base_``, an inferencer, the command and a tool."""
     write_dataset(tmp_path / "data" / "shapes", Settings(train=1, val=2))
     (tmp_path / "mine.py").write_text("_base_ = 'mmclipdis::shapes/maskclip.py'\n")
     before = {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()}
@@ -122,15 +124,25 @@ def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> 
         "config = Config.fromfile('mine.py')\n"
         "segmentor = MMSegInferencer('shapes_clearclip', device='cpu')\n"
         "import mmclipdis\n"
+        "from mmclipdis.apis.zoo import resolve\n"
+        "found = resolve(None, 'detect')\n"
+        f"assert found.checkpoint.startswith({str(installed)!r}), found.checkpoint\n"
+        "assert len(mmclipdis.models()) > 150\n"
         f"assert mmclipdis.__file__.startswith({str(installed)!r}), mmclipdis.__file__\n"
         f"assert segmentor.cfg.filename.startswith({str(installed)!r})\n"
         "from mmclipdis.utils.places import IN_CLONE, RESULTS, ROOT\n"
         f"assert not IN_CLONE and str(ROOT) == {str(installed / 'mmclipdis' / '.mim')!r}\n"
+        "import mmclipdis_command\n"
+        f"assert mmclipdis_command.__file__.startswith({str(installed)!r})\n"
+        "asked = ['data/shapes/images/val', '--words', 'grass, kite', '--out', 'found', '-q']\n"
+        "sys.argv = ['mmclipdis', 'segment', *asked, '--format', 'json']\n"
+        "assert mmclipdis_command.command() == 0\n"
         "sys.argv = ['test.py', 'mine.py', '--work-dir', 'out']\n"
         "runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')\n",
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "found" / "results.jsonl").read_text().splitlines()) == 2
     (measured,) = (tmp_path / "out").glob("*/*.json")
     assert json.loads(measured.read_text())["aAcc"] > 50  # the weights that ship
     after = {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()}

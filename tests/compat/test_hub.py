@@ -125,7 +125,10 @@ def test_mmseg_builds_a_model_by_name(scope: str) -> None:
 def test_mmdet_finds_a_model_by_name() -> None:
     inferencer = DetInferencer.__new__(DetInferencer)
     for inferencer.scope in ("mmdet", "mmclipdis"):
-        config, weights = inferencer._load_model_from_metafile("Shapes_FViT")
+        for name in ("Shapes_FViT", "fvit-shapes"):
+            config, weights = inferencer._load_model_from_metafile(name)
+            assert config.model.type == "FViT" and Path(weights).is_file()  # it ships
+        config, weights = inferencer._load_model_from_metafile("fvit-openai-vitb16")
         assert config.model.type == "FViT" and weights is None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 from PIL import Image
@@ -126,12 +127,13 @@ def test_photos_of_several_sizes_in_one_batch(inferencer, batch_size: int) -> No
 
 def test_built_models_and_stock_segmentors_work(tmp_path: Path) -> None:
     ours = make_segmentor(mode="whole").float()
-    stock = EncoderDecoder(
-        backbone={"type": "PatchMeanBackbone"},
-        decode_head=head_cfg(num_classes=4),
-        data_preprocessor={"type": "SegDataPreProcessor", "bgr_to_rgb": True},
-        test_cfg=Config({"mode": "whole"}),
-    )
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        stock = EncoderDecoder(
+            backbone={"type": "PatchMeanBackbone"},
+            decode_head=head_cfg(num_classes=4),
+            data_preprocessor={"type": "SegDataPreProcessor", "bgr_to_rgb": True},
+            test_cfg=Config({"mode": "whole"}),
+        )
     ours.data_preprocessor = stock.data_preprocessor
     (a, b), (c, d) = (
         OpenVocabSegInferencer(model, device="cpu")([photo(), photo(16, 8)], NAMES, batch_size=2)

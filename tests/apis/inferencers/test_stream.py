@@ -1,0 +1,238 @@
+"""What the inferencers of all tasks promise: streams, broken photos, tasks, names of the zoo."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from PIL import Image
+
+import mmclipdis
+from mmclipdis.apis import (
+    Failure,
+    OpenVocabDetInferencer,
+    OpenVocabSegInferencer,
+    OpenVocabTagger,
+    Segmentation,
+    segment,
+)
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from tests.apis.inferencers.conftest import SHAPES
+from tests.apis.inferencers.test_segment import NAMES, make_config, photo
+from tests.faults.endings import raises
+from tests.models.segmentation.fakes import make_segmentor
+
+
+@MODELS.register_module()
+class ColourWords(BaseModule):
+    """A text encoder that knows the words of the fake segmentor's four channels."""
+
+    def embed(self, vocabulary: Vocabulary) -> torch.Tensor:
+        return torch.eye(4)[[NAMES.index(query) for query in vocabulary.queries]]
+
+
+def of_words() -> Config:
+    """The fake segmentor with that text encoder."""
+    config = make_config()
+    config.model.decode_head.update(embeddings=None, text_encoder={"type": "ColourWords"})
+    return config
+
+
+@pytest.fixture(scope="module")
+def segmentor() -> OpenVocabSegInferencer:
+    return OpenVocabSegInferencer(of_words(), device="cpu")
+
+
+def test_a_stream_reads_a_photo_when_its_result_is_asked_for(segmentor) -> None:
+    given: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        for number in range(10**9):
+            given.append(number)
+            yield photo()
+
+    stream = segmentor.stream(endless(), NAMES, batch_size=2)
+    assert not given
+    next(stream), next(stream), next(stream)
+    assert len(given) == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_broken_photo_is_named_and_the_others_follow(
+    segmentor, tmp_path: Path, batch_size: int
+) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no photo")
+    Image.fromarray(photo(12, 8)).save(tmp_path / "c.png")
+    options = dict(batch_size=batch_size, on_error="yield")
+    first, broken, last = segmentor.stream(tmp_path, NAMES, **options)
+    assert isinstance(broken, Failure) and broken.path.endswith("b.png")
+    assert "cannot read" in broken.message and "\n" not in broken.message
+    assert isinstance(first, Segmentation) and last.path == tmp_path / "c.png"
+    assert np.array_equal(last.labels, segmentor(photo(12, 8), NAMES)[0].labels)
+    raises(r"cannot read .*b\.png", segmentor, tmp_path, NAMES)
+    raises("on_error must be 'raise' or 'yield', got 'skip'", segmentor.stream, [], NAMES,
+           on_error="skip")  # fmt: skip
+
+
+def test_a_photo_that_the_model_refuses_is_found_in_its_batch(
+    segmentor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = segmentor.model.test_step
+
+    def refuse(data: Any) -> Any:
+        if any(tuple(one.shape[1:]) == (16, 40) for one in data["inputs"]):
+            raise ValueError("too wide\nfor me")
+        return step(data)
+
+    monkeypatch.setattr(segmentor.model, "test_step", refuse)
+    sizes = [(8, 12), (8, 20), (16, 16)]  # resized to 16 pixels in height
+    found = list(
+        segmentor.stream([photo(*size) for size in sizes], NAMES, batch_size=3, on_error="yield")
+    )
+    kinds = [type(one).__name__ for one in found]
+    assert kinds == ["Segmentation", "Failure", "Segmentation"]
+    assert found[1] == Failure("photo 1", "too wide for me")
+
+
+def test_a_background_word_or_threshold_leaves_pixels_unnamed(segmentor) -> None:
+    (usual,) = segmentor(photo(), ["red", "green", "blue"])
+    (without,) = segmentor(photo(), ["red", "green"], background="blue")
+    assert without.names == ("red", "green") and without.nothing == 255
+    assert np.array_equal(without.labels == 255, usual.labels == 2)
+    assert (without.labels == 255).any() and (without.labels == 0).any()
+    (doubtful,) = segmentor(photo(), NAMES, threshold=1.0)
+    assert set(doubtful.shares()) == {"none"}
+    (again,) = segmentor(photo(), NAMES, background=0)
+    assert "none" not in again.shares()
+    assert segmentor.model.asked_threshold is None
+    raises("threshold 0.5 with one word: .*its probability is 1 everywhere", segmentor, photo(),
+           "red", threshold=0.5)  # fmt: skip
+    with pytest.warns(UserWarning, match="one word and no background: all pixels become 'red'"):
+        segmentor(photo(), "red")
+
+
+def test_a_stock_segmentor_takes_a_threshold_too() -> None:
+    config = of_words()
+    config.model.update(type="EncoderDecoder", test_cfg={"mode": "whole"})
+    config.model.data_preprocessor.type = "SegDataPreProcessor"
+    stock = OpenVocabSegInferencer(config, device="cpu")
+    assert set(stock(photo(), NAMES, threshold=1.0)[0].shares()) == {"none"}
+    assert "none" not in stock(photo(), NAMES, threshold=0.01)[0].shares()
+    heat = stock(photo(), NAMES)[0].heatmap("blue")
+    assert heat.values.shape == (8, 12) and heat.peak()[0] >= 6
+
+
+def test_the_heat_map_of_a_segmentor_is_the_cosine(segmentor) -> None:
+    (found,) = segmentor(photo(), NAMES)
+    heat = found.heatmap("red")
+    assert heat.values[:, :2].mean() == pytest.approx(0.5**0.5, abs=1e-3)  # and as much ground
+    assert heat.values[:, -2:].mean() == pytest.approx(0, abs=1e-3)
+    assert segmentor(photo())[0].names == tuple(NAMES)  # the words stay
+    raises("was not made by an inferencer", Segmentation(found.labels, found.names,
+           found.photo).heatmap, "red")  # fmt: skip
+
+
+def test_lower_precisions_find_the_same() -> None:
+    photos = [photo(64, 64)]
+    exact, half, quarter = (
+        OpenVocabSegInferencer(SHAPES / "clip.py", device="cpu", precision=p, templates="{}")
+        for p in ("fp32", "bf16", "fp16")
+    )
+    words = ["apple", "sand", "snow"]
+    labels = [one(photos, words)[0].labels for one in (exact, half, quarter)]
+    assert (labels[0] == labels[1]).mean() > 0.9 and (labels[0] == labels[2]).mean() > 0.95
+    raises("precision must be one of fp32, bf16, fp16, got 'int8'", OpenVocabSegInferencer,
+           SHAPES / "clip.py", precision="int8")  # fmt: skip
+
+
+TASKS: list[tuple[Any, str, str]] = [
+    (OpenVocabSegInferencer, "fvit", "its FViT detects things.* use OpenVocabDetInferencer"),
+    (OpenVocabDetInferencer, "clip", "its OpenVocabSegmentor segments .*OpenVocabSegInferencer"),
+    (OpenVocabTagger, "fvit", "'fvit.py' is of another task: its FViT detects"),
+    (OpenVocabSegInferencer, "dclip", "its DCLIP tags photos.* use OpenVocabTagger or"),
+    (OpenVocabDetInferencer, "infoclip", "its InfoCLIP segments"),
+    (OpenVocabTagger, "regions", "its RegionClassifier neither segments, detects nor tags"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "line"), TASKS)
+def test_a_model_of_another_task_is_refused_by_name(kind: Any, name: str, line: str) -> None:
+    raises(line, kind, SHAPES / f"{name}.py", device="cpu")
+
+
+def test_a_built_model_of_another_task_is_refused() -> None:
+    raises("the model is of another task: its .* segments photos", OpenVocabTagger,
+           make_segmentor())  # fmt: skip
+
+
+def test_names_and_no_name_are_resolved_by_the_zoo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[Any, str]] = []
+    model = make_segmentor(mode="whole").float()
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
+
+    def resolve(name: Any, task: str) -> SimpleNamespace:
+        asked.append((name, task))
+        return SimpleNamespace(config=make_config(), checkpoint=str(tmp_path / "a.pth"), info=None)
+
+    monkeypatch.setitem(sys.modules, "mmclipdis.apis.zoo", SimpleNamespace(resolve=resolve))
+    result = mmclipdis.segment(photo(), NAMES, device="cpu")
+    assert {"red", "blue"} <= set(result.shares())
+    assert segment(photo(), NAMES, "own-name", device="cpu").names == tuple(NAMES)
+    assert asked == [(None, "segment"), ("own-name", "segment")]
+    segment(photo(), None, "own-name", device="cpu")
+    assert len(asked) == 2  # it stays in memory
+
+
+def test_a_function_takes_one_photo_or_several(segmentor, tmp_path: Path) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    one = segment(tmp_path / "a.png", NAMES, segmentor)
+    many = segment(tmp_path, NAMES, segmentor, out_dir=tmp_path / "out")
+    assert isinstance(one, Segmentation) and isinstance(many, list)
+    assert np.array_equal(one.labels, many[0].labels)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0000_a.png"]
+    raises("an OpenVocabTagger is asked for", mmclipdis.tag, photo(), NAMES, segmentor)
+    with pytest.raises(AttributeError, match="no attribute 'segmentt'"):
+        _ = mmclipdis.segmentt
+
+
+def test_words_that_somebody_gave_the_model_are_kept() -> None:
+    segmentor = OpenVocabSegInferencer(of_words(), device="cpu")
+    segmentor(photo(), ["red", "green"])
+    segmentor.model.set_vocabulary(["blue", "ground"])
+    assert segmentor(photo())[0].names == ("blue", "ground")
+    assert segmentor(photo(), texts="red . green")[0].names == ("red", "green")
+    assert segmentor(photo())[0].names == ("blue", "ground")
+
+
+def test_results_may_be_written_and_not_kept(segmentor, tmp_path: Path) -> None:
+    photos = (photo() for _ in range(3))
+    kept = segmentor(photos, NAMES, out_dir=tmp_path / "out", return_results=False)
+    assert kept == [] and len(list((tmp_path / "out").iterdir())) == 3
+    (tmp_path / "file").write_text("")
+    raises("a file stands where a folder is needed", segmentor, photo(), NAMES,
+           out_dir=tmp_path / "file" / "out")  # fmt: skip
+
+
+def test_texts_for_photos_that_nobody_counted_are_counted(segmentor) -> None:
+    photos = (photo() for _ in range(2))
+    raises("3 texts for 2 photos", segmentor, photos, texts=["red . blue"] * 3)
+    photos = (photo() for _ in range(2))
+    raises("1 texts for 2 or more photos", segmentor, photos, texts=["red . blue"])
+
+
+def test_both_names_of_one_thing_are_refused(segmentor) -> None:
+    raises("words and names are two names", segmentor, photo(), NAMES, names=NAMES)
+    raises("weights and checkpoint are two names", OpenVocabSegInferencer, Config(), "a",
+           checkpoint="b")  # fmt: skip
