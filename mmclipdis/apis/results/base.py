@@ -49,7 +49,7 @@ class Result(ABC):
         return int(self.photo.shape[0]), int(self.photo.shape[1])
 
     @abstractmethod
-    def draw(self, kind: str | None = None, **options: Any) -> Image.Image:
+    def draw(self, kind: str | None = None, *args: Any, **options: Any) -> Image.Image:
         """The picture that :meth:`save` writes."""
 
     @abstractmethod
@@ -64,14 +64,13 @@ class Result(ABC):
     def _summary(self) -> str:
         """What a line about the result says of it."""
 
-    def save(self, path: str | Path, *args: Any, kind: str | None = None, **options: Any) -> Path:
+    def save(self, path: str | Path, *args: Any, **options: Any) -> Path:
         """Write a picture of the result and return its path.
 
         Args:
             path: A file, whose ending says its format, or a folder: then the file is called as
                 the photo, ``.png``.
-            kind: Of :attr:`KINDS`; None for the first.
-            options: Of :meth:`draw`.
+            args, options: Of :meth:`draw`: ``kind`` of :attr:`KINDS`, and what it takes beside.
 
         Raises:
             OSError: it cannot be written.
@@ -80,7 +79,7 @@ class Result(ABC):
         target = Path(path)
         if target.is_dir() or not target.suffix:
             target = target / f"{self.title}.png"
-        write_picture(target, self.draw(kind, *args, **options))
+        write_picture(target, self.draw(options.pop("kind", None), *args, **options))
         return target
 
     def to_coco(
