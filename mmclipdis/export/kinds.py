@@ -47,6 +47,16 @@ class Exportable:
     settings: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
+def refuse_kind(kind: type) -> None:
+    """Refuse a class of models that cannot be exported, before one is built.
+
+    Raises:
+        ValueError: says why.
+    """
+    if not any(base.__name__ in _KINDS for base in kind.__mro__):
+        raise ValueError(_refusal(kind))
+
+
 def exportable(model: Any, size: Size | None) -> Exportable:
     """A model as something that can be captured.
 
@@ -57,22 +67,13 @@ def exportable(model: Any, size: Size | None) -> Exportable:
     Raises:
         ValueError: the model, or an option of it, cannot be exported; says why.
     """
-    kinds: dict[str, Callable[[Any, Size | None], Exportable]] = {
-        "OpenVocabSegmentor": _open_vocab,
-        "EncoderDecoder": _stock,
-        "CATSeg": _catseg,
-        "WrappedSegmentor": lambda model, size: exportable(model.segmentor, size),
-        "DCLIP": _dclip,
-        "ZeroShotRecognizer": _zero_shot,
-    }
-    for base in type(model).__mro__:
-        if base.__name__ in kinds:
-            return kinds[base.__name__](model, size)
-    raise ValueError(_refusal(model))
+    refuse_kind(type(model))
+    known = [base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS]
+    return _KINDS[known[0]](model, size)
 
 
-def _refusal(model: Any) -> str:
-    name, bases = type(model).__name__, {base.__name__ for base in type(model).__mro__}
+def _refusal(kind: type) -> str:
+    name, bases = kind.__name__, {base.__name__ for base in kind.__mro__}
     if bases & {"FViT", "TwoStageDetector"}:
         return (
             f"{name} is not exported: non-maximum suppression and RoIAlign stand between its two "
@@ -113,14 +114,8 @@ def _open_vocab(model: Any, size: Size | None) -> Exportable:
 
 def _stock(model: Any, size: Size | None) -> Exportable:
     from mmclipdis.export.segmentors import CosineMaps, WholeImage
-    from mmclipdis.models.segmentation.cosine_head import CosineSegHead
 
     head = model.decode_head
-    if not isinstance(head, CosineSegHead):
-        raise ValueError(
-            f"{type(model).__name__} with a {type(head).__name__} is not exported: its classes are "
-            "fixed; of mmseg's own models those with a CosineSegHead are"
-        )
     backbone = nn.Sequential(model.backbone, model.neck) if model.with_neck else model.backbone
     patch = tuple(getattr(model.backbone, "patch_size", (32, 32)))
     if size is not None and (size[0] % patch[0] or size[1] % patch[1]):
@@ -230,3 +225,14 @@ def _changed(owner: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(owner, name, value)
+
+
+#: How each class is exported, and what derives from it.
+_KINDS: dict[str, Callable[[Any, Size | None], Exportable]] = {
+    "OpenVocabSegmentor": _open_vocab,
+    "EncoderDecoder": _stock,
+    "CATSeg": _catseg,
+    "WrappedSegmentor": lambda model, size: exportable(model.segmentor, size),
+    "DCLIP": _dclip,
+    "ZeroShotRecognizer": _zero_shot,
+}

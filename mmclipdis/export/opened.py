@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.random_weights import before_use, check_weights, is_random, pretrained
-from mmclipdis.models.text_encoder import typed_names
+from mmclipdis.export.kinds import refuse_kind
+from mmclipdis.models.text_encoder import dataset_classes, typed_names
 
 #: What ``set_vocabulary`` changes of a part that keeps ``ClassText``.
 _OF_CLASS_TEXT = ("vocabulary", "_embeddings")
@@ -44,6 +46,7 @@ def opened(config_or_name: Any, checkpoint: str | Path | None) -> Source:
         ValueError: no model in it; half precision; or a checkpoint for a model that is built.
     """
     if isinstance(config_or_name, nn.Module):
+        refuse_kind(type(config_or_name))
         if checkpoint is not None:
             raise ValueError(
                 "checkpoint goes with a config; the model is built already: load its weights with "
@@ -55,6 +58,10 @@ def opened(config_or_name: Any, checkpoint: str | Path | None) -> Source:
         config, own = _config(config_or_name)
         if not hasattr(config.get("model"), "get"):
             raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
+        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")):
+            kind = MODELS.get(str(config.model.get("type")))
+        if kind is not None:  # an unknown one is named when it is built
+            refuse_kind(kind)
         from mmclipdis.apis.segment import build_model
 
         model = build_model(config, checkpoint if checkpoint is not None else own)
@@ -152,8 +159,8 @@ def _named_part(model: Any) -> Any:
         if hasattr(part, "set_vocabulary"):
             return part
     raise ValueError(
-        f"{type(model).__name__} is not exported: it has fixed classes and takes no words, or it "
-        "is a detector or a training"
+        f"{type(model).__name__} with a {type(model.decode_head).__name__} is not exported: its "
+        "classes are fixed; of mmseg's own models those with a CosineSegHead are"
     )
 
 
@@ -161,8 +168,6 @@ def _of_data(config: Any) -> list[str]:
     dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
     found = (dataset.get("metainfo") or {}).get("classes")
     if not found and isinstance(dataset.get("type"), str):
-        from mmclipdis.models.text_encoder import dataset_classes
-
         found = dataset_classes(dataset["type"])
     if not found:
         raise ValueError("no class names: give words, as --words 'sky, road, [car, van]'")

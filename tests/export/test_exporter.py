@@ -156,11 +156,13 @@ def test_a_file_that_is_not_its_model_is_not_written(
 
 @pytest.mark.usefixtures("uncaptured")
 @pytest.mark.parametrize("head", [dict(), dict(score_norm="minmax"), dict(background="threshold")])
-@pytest.mark.parametrize("size", [None, (37, 50)])
+@pytest.mark.parametrize(
+    ("size", "mode"), [(None, "slide"), ((37, 50), "slide"), ((37, 50), "whole")]
+)
 def test_options_of_the_head_are_in_the_program(
-    head: dict[str, Any], size: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: dict[str, Any], size: Any, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = segmentor()
+    model = segmentor(mode=mode, crop_size=(36, 36), stride=(20, 20))  # padded to 48 x 48
     part = model.decode_head
     part.score_norm = head.get("score_norm")
     if "background" in head:
