@@ -99,7 +99,7 @@ def _open_vocab(model: Any, size: Size | None) -> Exportable:
     head, settings = model.decode_head, OpenVocabTestSettings.from_cfg(model.test_cfg)
     patch: Size = tuple(model.backbone.patch_size)
     parts = (CosineMaps(model.backbone, head), head.rule(), head.score_norm == "minmax")
-    mode, notes = settings.mode, ()
+    mode, notes = settings.mode, tuple[str, ...]()
     program: nn.Module = WholeImage(*parts)
     if size is not None:
         program = FixedWindows(*parts, patch, settings, size)
@@ -123,7 +123,7 @@ def _stock(model: Any, size: Size | None) -> Exportable:
             f"image_size={size} is no multiple of the patch of {patch} pixels, as "
             "EncoderDecoder needs it here: choose one"
         )
-    cfg, notes = model.test_cfg or {}, ()
+    cfg, notes = model.test_cfg or {}, tuple[str, ...]()
     if cfg.get("mode") == "slide":
         notes = (
             f"the model slides windows of {cfg.get('crop_size')} pixels: the file looks at the "

@@ -53,7 +53,7 @@ def opened(config_or_name: Any, checkpoint: str | Path | None) -> Source:
                 "mmengine.runner.load_checkpoint(model, file)"
             )
         config = getattr(config_or_name, "cfg", None)
-        source = Source(config_or_name, config, _name_of(config))
+        source = Source(_inner(config_or_name), config, _name_of(config))
     else:
         config, own = _config(config_or_name)
         if not hasattr(config.get("model"), "get"):
@@ -66,12 +66,17 @@ def opened(config_or_name: Any, checkpoint: str | Path | None) -> Source:
 
         model = build_model(config, checkpoint if checkpoint is not None else own)
         given = config_or_name if isinstance(config_or_name, str) else None
-        source = Source(model, config, _name_of(config) or given)
+        source = Source(_inner(model), config, _name_of(config) or given)
     halves = {str(p.dtype) for p in source.model.parameters() if p.dtype != torch.float32}
     if halves:
         raise ValueError(f"the model is in {', '.join(sorted(halves))}: call model.float() first")
     refuse_random(source.model)
     return source
+
+
+def _inner(model: Any) -> Any:
+    """What predicts: InfoCLIP hands everything but its training to the segmentor inside."""
+    return getattr(model, "segmentor", model)
 
 
 def _config(config_or_name: Any) -> tuple[Config, str | None]:
@@ -149,13 +154,9 @@ def use_words(source: Source, words: Any) -> Iterator[tuple[str, ...]]:
 
 
 def _named_part(model: Any) -> Any:
-    """What keeps the vocabulary: the head of a segmentor, CAT-Seg itself, the text of a tagger."""
-    for part in (
-        getattr(model, "segmentor", None),
-        getattr(model, "decode_head", None),
-        getattr(model, "text", None),
-        model,
-    ):
+    """What keeps the vocabulary: ours say it, else a stock segmentor's head, a tagger's text."""
+    for name in ("named_part", "decode_head", "text"):
+        part = getattr(model, name, None)
         if hasattr(part, "set_vocabulary"):
             return part
     raise ValueError(
