@@ -108,7 +108,8 @@ def _checked_out(out: Path, format: str) -> Path:
 def _size(image_size: int | Sequence[int] | None) -> Size | None:
     if image_size is None:
         return None
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    given: Any = image_size
+    sides = tuple(given) if isinstance(given, Sequence) else (given, given)
     whole = [isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides]
     if len(sides) != 2 or not all(whole):
         raise ValueError(
