@@ -96,13 +96,17 @@ SEGMENTATION = [
     "regex",
 ]
 DETECTION = [*ENGINE, "mmdet>=3.3.0,<4", "lvis>=0.5.3,<1"]
+#: onnxscript is what torch.onnx writes with; onnxruntime compares the file with the model.
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 LITE = [*ENGINE, "mmcv-lite>=2.0.0,<2.2.0"]
 EXTRAS = {
     "seg": SEGMENTATION,
     "det": DETECTION,
     "lite": LITE,
+    "export": EXPORT,
     "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
     "dev": [
+        *EXPORT,
         "hypothesis",
         "mypy",
         "pytest",
