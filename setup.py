@@ -102,6 +102,7 @@ EXTRAS = {
     "det": DETECTION,
     "lite": LITE,
     "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
+    "web": ["gradio>=6,<7"],
     "dev": [
         "hypothesis",
         "mypy",
@@ -110,6 +111,7 @@ EXTRAS = {
         "pytest-xdist>=3.7",
         "ruff",
         "scikit-learn",
+        "selenium>=4.20",  # drives the browser of tests/web
         "tensorboard",
     ],
 }

@@ -90,7 +90,9 @@ class Desk:
         with self._turn:
             stamp = question.photo.stat()
             key = (question, stamp.st_mtime_ns, stamp.st_size)
-            return _kept(self._results, KEPT_RESULTS, key, self._search, question, words, background)
+            return _kept(
+                self._results, KEPT_RESULTS, key, self._search, question, words, background
+            )
 
     def heat(self, question: Question, word: str) -> HeatMap:
         """Where the photo of a question looks like one word.
@@ -130,7 +132,9 @@ class Desk:
         return replace(result, path=Path(name))  # type: ignore[type-var]
 
     def _load(self, task: str, model: str) -> OpenVocabInferencer:
-        inferencer: OpenVocabInferencer = getattr(apis, INFERENCERS[task])(model, device=self.device)
+        inferencer: OpenVocabInferencer = getattr(apis, INFERENCERS[task])(
+            model, device=self.device
+        )
         return inferencer
 
 

@@ -156,7 +156,9 @@ def _wire(
     """
     _, words, tasks, models, background, threshold, opacity = given
     packed: deque[Path] = deque()
-    quietly: dict[str, Any] = dict(preprocess=False, api_visibility="private", show_progress="minimal")
+    quietly: dict[str, Any] = dict(
+        preprocess=False, api_visibility="private", show_progress="minimal"
+    )
 
     def search(*values: Any) -> list[Any]:
         result = friendly(desk.answer, question_of(*values[:6]))

@@ -26,9 +26,7 @@ POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'"
 )
-NO_GRADIO = (
-    "the web page needs gradio, which is not installed; run: pip install 'mmclipdis[web]'"
-)
+NO_GRADIO = "the web page needs gradio, which is not installed; run: pip install 'mmclipdis[web]'"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,9 @@ def build(
     names = {task: [info.name for info in infos] for task, infos in offered.items()}
     first = _info(model).name if model is not None else names[task][0]
     desk = Desk(names, Path(folder), device, max_pixels)
-    labels = {task: [(_label(info), info.name) for info in found] for task, found in offered.items()}
+    labels = {
+        task: [(_label(info), info.name) for info in found] for task, found in offered.items()
+    }
     examples = [one for one in write_examples(Path(folder) / "examples") if one[2] in offered]
     return make_page(desk, examples, labels, (task, first))
 
