@@ -18,13 +18,14 @@ from mmclipdis.web.desk import Desk, Question
 from mmclipdis.web.inputs import NO_PHOTO, NO_WORDS, clean_name, read_typed_words
 from mmclipdis.web.outputs import legend, pack, picture, summary, table
 
-#: Least score that the slider shows at first: that of pictures of boxes; other tasks have their own.
+#: Least score that the slider shows at first: that of pictures of boxes, or the model's own.
 THRESHOLDS = {"segment": 0.0, "detect": 0.3, "tag": 0.0}
 #: Downloads that are kept, and seconds after which gradio removes its copies.
 KEPT_FILES, CACHE_AGE = 8, 3600
 CSS = """
 .gradio-container {max-width: 1180px !important; margin: 0 auto !important}
-ul.legend {list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 0; padding: 0}
+ul.legend {list-style: none; display: flex;
+  flex-wrap: wrap; gap: .3rem 1.2rem; margin: 0; padding: 0}
 ul.legend li {display: flex; align-items: center; gap: .45rem; margin: 0}
 ul.legend .field {width: 1em; height: 1em; border-radius: 3px; border: 1px solid #0004}
 ul.legend small {opacity: .65}

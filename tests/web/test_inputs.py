@@ -1,4 +1,4 @@
-"""What visitors type and upload is read with suspicion: nothing typed is a file, no bomb decodes."""
+"""What visitors give is read with suspicion: nothing typed is a file, and no bomb is decoded."""
 
 from __future__ import annotations
 
