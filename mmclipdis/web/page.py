@@ -29,6 +29,7 @@ ul.legend {list-style: none; display: flex;
 ul.legend li {display: flex; align-items: center; gap: .45rem; margin: 0}
 ul.legend .field {width: 1em; height: 1em; border-radius: 3px; border: 1px solid #0004}
 ul.legend small {opacity: .65}
+#drawn img, #heat img {width: 100%; max-height: 70vh; object-fit: contain}
 """
 HEAD = "# Words to masks, boxes and tags\nA photo, any words: what is where?"
 
@@ -97,8 +98,8 @@ def _inputs(labels: dict[str, list[tuple[str, str]]], first: tuple[str, str]) ->
         max_lines=4,
     )
     with gr.Row():
-        tasks = gr.Radio(list(labels), value=task, label="Task", elem_id="task", min_width=220)
-        models = gr.Dropdown(labels[task], value=model, label="Model", elem_id="model")
+        tasks = gr.Radio(list(labels), value=task, label="Task", elem_id="task", scale=3)
+        models = gr.Dropdown(labels[task], value=model, label="Model", elem_id="model", scale=2)
     with gr.Accordion("More", open=False):
         background = gr.Textbox(
             label="Background",
