@@ -183,8 +183,9 @@ def _wire(
         known = labels.get(task) or labels[next(iter(labels))]
         return gr.Dropdown(known, value=known[0][1]), THRESHOLDS.get(task, 0.0)
 
-    gr.on([go.click, words.submit, background.submit], search, given, shown, **quietly)
-    gr.on([threshold.release, opacity.release], again, given, shown, **quietly)
+    at_picture: dict[str, Any] = {**quietly, "show_progress_on": shown[0]}
+    gr.on([go.click, words.submit, background.submit], search, given, shown, **at_picture)
+    gr.on([threshold.release, opacity.release], again, given, shown, **at_picture)
     word.input(look, [*given, word], heat, **quietly)
     tasks.change(choose, tasks, [models, threshold], **quietly)
 
@@ -263,4 +264,4 @@ def friendly(work: Callable[..., Any], *given: Any) -> Any:
 def _error(message: str) -> gr.Error:
     """A line on the page; it may hold what somebody typed, and is escaped."""
     text = html.escape(" ".join(message.split()), quote=False)
-    return gr.Error(text, title="Not this way", print_exception=False)
+    return gr.Error(text, print_exception=False)
