@@ -18,7 +18,7 @@ NO_PHOTO = "no photo: upload one, paste one, or click one of the examples"
 #: Words, and letters of all of them together, that one search may have.
 MOST_WORDS, MOST_LETTERS = 200, 10_000
 #: A part of a text between commas, of which those in brackets separate synonyms.
-_PART = re.compile(r"\[[^\]]*\]|[^,]+")
+_PART = re.compile(r"\s*\[[^\]]*\]|[^,]+")
 
 
 def read_typed_words(text: str | None) -> list[list[str]]:
