@@ -216,7 +216,7 @@ def offered_models(
     if allowed is None:
         named = [info for info in models() if info.short or info.default]
     else:
-        named = [_info(name) for name in allowed]
+        named = [info for name in dict.fromkeys(allowed) for info in _infos(name)]
     if model is not None and _info(model) not in named:
         named.insert(0, _info(model))
     if not named:
@@ -230,20 +230,31 @@ def offered_models(
 
 
 def _info(name: str) -> ModelInfo:
-    info = find(name)
-    if info is None:
-        close = near(name)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise ValueError(
-            f"there is no model {name!r}; {hint}The page takes names of the zoo, which "
-            "`mmclipdis models` lists"
-        )
-    if info.task not in ENTRANCES:
+    """The model of a name; of one that several tasks know, the packaged model of a task first."""
+    return sorted(_infos(name), key=lambda info: not info.default)[0]
+
+
+def _infos(name: str) -> list[ModelInfo]:
+    """The models of a name, one for each task that knows it.
+
+    Raises:
+        ValueError: there is none, or it takes no photos and words.
+    """
+    found = [find(name, task) for task in ENTRANCES]
+    infos = [info for info, task in zip(found, ENTRANCES) if info is not None and info.task == task]
+    if infos:
+        return infos
+    if found[0] is not None:
         raise ValueError(
             f"the model {name!r} neither segments, detects nor tags photos; take another, such as "
             f"{DEFAULTS['segment']!r}"
         )
-    return info
+    close = near(name)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise ValueError(
+        f"there is no model {name!r}; {hint}The page takes names of the zoo, which "
+        "`mmclipdis models` lists"
+    )
 
 
 def _label(info: ModelInfo) -> str:
