@@ -105,6 +105,7 @@ EXTRAS = {
     "lite": LITE,
     "export": EXPORT,
     "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
+    "web": ["gradio>=6,<7"],
     "dev": [
         *EXPORT,
         "hypothesis",
@@ -114,6 +115,7 @@ EXTRAS = {
         "pytest-xdist>=3.7",
         "ruff",
         "scikit-learn",
+        "selenium>=4.20",  # drives the browser of tests/web
         "tensorboard",
     ],
 }
