@@ -19,8 +19,6 @@ FLOORS = (
     ("shapes",),
     ("datasets",),
     ("apis", "doctor"),
-    ("export",),
-    ("commands", "web"),
     ("tools",),
 )
 #: Packages that know torch, open_clip and timm, but no mm package.
