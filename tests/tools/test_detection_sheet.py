@@ -59,7 +59,8 @@ def test_as_many_boxes_as_are_true_are_drawn_or_those_above_a_score(
     out = sheet.detection_sheet(words(folder, tmp_path / "a.png"))
     true, found = calls[:2], calls[2:]
     assert len(found) == 2 and Image.open(out).width > 3 * sheet.HEIGHT / 2
-    config = sheet._config(str(CONFIG), {"test_dataloader.dataset.data_root": f"{folder}/"})
+    config = Config.fromfile(CONFIG)
+    config.test_dataloader.dataset.data_root = f"{folder}/"
     info = sheet._test_data(config).get_data_info(0)
     scale = sheet.HEIGHT / info["height"]
     np.testing.assert_allclose(true[0][1], scale * np.array([b["bbox"] for b in info["instances"]]))
@@ -76,7 +77,8 @@ def test_as_many_boxes_as_are_true_are_drawn_or_those_above_a_score(
     ("more", "line"),
     [
         (("--titles", "a,b"), "--titles has 2 names for 1 detectors"),
-        (("--out", "."), "is a folder; name a file in it|is there already"),
+        (("--out", "."), "'.' is a folder; name a file in it"),
+        (("--device", "cuda:77"), "device 'cuda:77' cannot be used here"),
     ],
 )
 def test_bad_options(folder: Path, tmp_path: Path, capsys, more: Any, line: str) -> None:
@@ -94,5 +96,22 @@ def test_a_config_without_checkpoint_and_a_detector_of_other_classes(
         labels=torch.zeros(1, dtype=torch.long),
         label_names=["cat"],
     )
-    with pytest.raises(ValueError, match="finds 'cat', which is no class of the first config's"):
+    line = "finds the class {}, which the first config's test data do not have"
+    with pytest.raises(ValueError, match=line.format("'cat'")):
         sheet._named(cat, ["apple", "kite"])
+    del cat.label_names  # of a stock detector
+    cat.labels += 2
+    with pytest.raises(ValueError, match=line.format("'2'")):
+        sheet._named(cat, ["apple", "kite"])
+
+
+def test_a_checkpoint_that_is_not_there_and_a_config_of_another_task(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
+    out = ("--out", str(tmp_path / "e.png"))
+    data = ("--cfg-options", f"test_dataloader.dataset.data_root={folder}/")
+    call = sheet.detection_sheet
+    ends_in("no checkpoint at no.pth", call, [str(CONFIG), "no.pth", *out, *data], capsys)
+    ends_in("config 'no.py' does not exist", call, ["no.py", "no.pth", *out], capsys)
+    other = str(CONFIG.with_name("clip.py"))
+    ends_in("finds no boxes: its default_scope is 'mmseg'", call, [other, "x.pth", *out], capsys)
