@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-from mmclipdis.apis.cli import DEBUG_VARIABLE, UserInputError
-from mmclipdis.datasets.loading import LoadReadableImage
-from mmclipdis.engine.configs import read_config_file
+from mmclipdis.apis.cli import DEBUG_VARIABLE, UserInputError, read_config
+from mmclipdis.apis.segment import build_model, read_photo
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.whole_files import refuse_existing
 from mmclipdis.visualization import draw_sheet
@@ -47,24 +46,34 @@ def detection_sheet(arguments: Sequence[str] | None = None) -> Path:
     titles = args.titles.split(",") if args.titles else [Path(config).stem for config, _ in pairs]
     if len(titles) != len(pairs):
         raise UserInputError(f"--titles has {len(titles)} names for {len(pairs)} detectors")
-    dataset = _test_data(_config(pairs[0][0], args.cfg_options))
+    configs = [_config(args, config) for config, _ in pairs]
+    dataset = _test_data(configs[0])
     names = list(dataset.metainfo["classes"])
     infos = [dataset.get_data_info(place) for place in _places(args.photos, len(dataset))]
-    photos = [_photo(info["img_path"]) for info in infos]
+    photos = [read_photo(info["img_path"]) for info in infos]
     truth = [_truth(info, names) for info in infos]
     columns = [photos, _drawn(photos, truth, names)]
-    for config, checkpoint in pairs:
-        found = _found(
-            _config(config, args.cfg_options), checkpoint, args.device, infos, truth, args.score
-        )
+    for config, (_, checkpoint) in zip(configs, pairs, strict=True):
+        model = _detector(config, checkpoint, args.device, dataset.metainfo)
+        found = [
+            _found(model, info["img_path"], len(boxes), args.score)
+            for info, (boxes, _, _) in zip(infos, truth, strict=True)
+        ]
         columns.append(_drawn(photos, [_named(each, names) for each in found], names))
     rows = list(zip(*columns, strict=True))
     return draw_sheet(rows, ["photo", "true", *titles], [], [], args.out, cell_height=HEIGHT)
 
 
-def _config(path: str, options: Any) -> Config:
-    config = read_config_file(path)
-    config.merge_from_dict(options or {})
+def _config(args: argparse.Namespace, path: str) -> Config:
+    options = argparse.Namespace(
+        config=path, cfg_options=args.cfg_options, work_dir=None, launcher="none"
+    )
+    config = read_config(options, ("model", "test_dataloader"))
+    if config.get("default_scope") != "mmdet":
+        raise UserInputError(
+            f"config {path!r} finds no boxes: its default_scope is "
+            f"{config.get('default_scope')!r}, that of detectors is 'mmdet'"
+        )
     return config
 
 
@@ -81,13 +90,6 @@ def _places(count: int, length: int) -> list[int]:
     return places
 
 
-def _photo(path: str) -> np.ndarray:
-    """RGB uint8 (H, W, 3)."""
-    loaded: dict[str, Any] = {"img_path": path}
-    LoadReadableImage().transform(loaded)
-    return np.ascontiguousarray(loaded["img"][..., ::-1])
-
-
 def _truth(info: Any, names: Sequence[str]) -> Boxes:
     labelled = [box for box in info["instances"] if box["bbox_label"] >= 0]
     boxes = np.array([box["bbox"] for box in labelled], dtype=np.float32).reshape(-1, 4)
@@ -95,25 +97,25 @@ def _truth(info: Any, names: Sequence[str]) -> Boxes:
     return boxes, labels, [names[label] for label in labels]
 
 
-def _found(
-    config: Config,
-    checkpoint: str,
-    device: str | None,
-    infos: Sequence[Any],
-    truth: Sequence[Boxes],
-    score: float | None,
-) -> list[Any]:
-    """Predictions of a detector: those above a score, or as many as are true."""
-    from mmdet.apis import inference_detector, init_detector
+def _detector(
+    config: Config, checkpoint: str, device: str | None, metainfo: Mapping[str, Any]
+) -> Any:
+    """The detector, which looks for the data's classes if it takes any names."""
+    model = build_model(config, checkpoint).to(usable_device(device)).eval()
+    model.cfg = config  # where mmdet's inference looks for the pipeline
+    if hasattr(model, "set_vocabulary"):
+        model.set_vocabulary(list(metainfo["classes"]), metainfo.get("novel_classes"))
+    return model
 
-    model = init_detector(config, checkpoint, device=str(usable_device(device)))
-    found = []
-    for info, (boxes, _, _) in zip(infos, truth, strict=True):
-        instances = inference_detector(model, info["img_path"]).pred_instances.cpu()
-        order = instances.scores.argsort(descending=True)
-        kept = order[: len(boxes)] if score is None else order[instances.scores[order] >= score]
-        found.append(instances[kept])
-    return found
+
+def _found(model: Any, path: str, count: int, score: float | None) -> Any:
+    """Predictions for a photo: those of at least ``score``, or the ``count`` surest."""
+    from mmdet.apis import inference_detector
+
+    instances = inference_detector(model, path).pred_instances.cpu()
+    order = instances.scores.argsort(descending=True)
+    kept = order[:count] if score is None else order[instances.scores[order] >= score]
+    return instances[kept]
 
 
 def _named(instances: Any, names: Sequence[str]) -> Boxes:
@@ -123,12 +125,15 @@ def _named(instances: Any, names: Sequence[str]) -> Boxes:
         ValueError: the detector has other classes.
     """
     called = instances.label_names if "label_names" in instances else None
-    labels = instances.labels.numpy()
-    words = list(called) if called is not None else [names[label] for label in labels]
-    if unknown := set(words) - set(names):
+    if called is None:
+        called = [
+            names[label] if label < len(names) else label for label in instances.labels.tolist()
+        ]
+    words = [str(word) for word in called]
+    if unknown := sorted(set(words) - set(names)):
         raise ValueError(
-            f"the detector finds {sorted(unknown)[0]!r}, which is no class of the first config's "
-            "test data: give detectors of the same classes"
+            f"the detector finds the class {unknown[0]!r}, which the first config's test data do "
+            "not have: give detectors of the same classes"
         )
     texts = [f"{word} {score:.2f}" for word, score in zip(words, instances.scores.tolist())]
     return instances.bboxes.numpy(), np.array([names.index(word) for word in words], int), texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -84,9 +85,9 @@ def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str 
 
 
 def _request(words: Sequence[str]) -> dict[str, Any]:
-    """The words of a command, and when the files among them (config, checkpoint) were written."""
+    """The words of a command, and what the files among them (config, checkpoint) hold."""
     paths = [Path(word.rpartition("=")[2]) for word in words]
-    files = {str(path): path.stat().st_mtime_ns for path in paths if path.is_file()}
+    files = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.is_file()}
     return {"words": list(words), "files": files}
 
 

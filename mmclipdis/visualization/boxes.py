@@ -1,4 +1,8 @@
-"""Boxes with their words, in the colours that label maps have."""
+"""Boxes with their words, in the colours that label maps have.
+
+mmdet's visualizer draws with matplotlib, whose letters hide a small photo, and torchvision's
+``draw_bounding_boxes`` takes one font, which has not the characters of every word.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,6 @@ def draw_boxes(
     labels: np.ndarray,
     texts: Sequence[str],
     num_classes: int,
-    masks: np.ndarray | None = None,
-    opacity: float = 0.4,
 ) -> np.ndarray:
     """Draw boxes over a photo, the first on top; RGB uint8 (H, W, 3).
 
@@ -30,20 +32,14 @@ def draw_boxes(
         labels: Class of each box (n,), which decides its colour.
         texts: What is written at each box.
         num_classes: How many classes there are.
-        masks: Bool (n, H, W), painted in the colours of the boxes; None for none.
-        opacity: Of the masks.
     """
-    palette = np.asarray(class_palette(num_classes), dtype=np.uint8)
-    picture = np.array(photo)
-    for mask, label in zip(() if masks is None else masks, labels):
-        mixed = picture[mask] * (1 - opacity) + palette[label] * opacity
-        picture[mask] = mixed.round().astype(np.uint8)
-    image = Image.fromarray(picture)
+    palette = class_palette(num_classes)
+    image = Image.fromarray(photo)
     draw = ImageDraw.Draw(image)
     height, width = photo.shape[:2]
     line, size = max(round(max(height, width) / 400), 1), max(round(max(height, width) / 45), 11)
     for box, label, text in reversed(list(zip(boxes.tolist(), labels, texts, strict=True))):
-        colour = tuple(int(part) for part in palette[label])
+        colour = palette[label]
         x1, x2 = (min(max(round(x), 0), width - 1) for x in (box[0], box[2]))
         y1, y2 = (min(max(round(y), 0), height - 1) for y in (box[1], box[3]))
         draw.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=colour, width=line)

@@ -120,9 +120,12 @@ class OVDQUOViTBackbone(FrozenViT):
 
     def _resized(self, block: Tensor, stride: float) -> Tensor:
         if stride < 1:
-            return self.upsample(block)  # type: ignore[no-any-return]
-        # ceil_mode changes nothing on an even grid, and loses no row of an odd one
-        return max_pool2d(block, int(stride), ceil_mode=True) if stride > 1 else block
+            block = self.upsample(block)
+        elif (
+            stride > 1
+        ):  # ceil_mode changes nothing on an even grid, and loses no row of an odd one
+            block = max_pool2d(block, int(stride), ceil_mode=True)
+        return block
 
     @torch.no_grad()
     def query_embeddings(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def _check_nms(nms: Any) -> None:
     if nms is None:
         return
     known = NMS.get(nms.get("type", "nms")) if isinstance(nms, Mapping) else None
-    threshold = nms.get("iou_threshold") if known else None
+    threshold: Any = nms.get("iou_threshold") if known else None
     if known is None or not (_is_number(threshold) and 0 <= threshold <= 1):
         raise ValueError(
             "test_cfg.nms must be as dict(type='nms', iou_threshold=0.5), of type 'nms' or "

@@ -1,4 +1,4 @@
-"""ShapeScenes' OV-DQUO with 20 queries and pictures of 64 px, and batches for it."""
+"""ShapeScenes' OV-DQUO with 20 queries, the published levels and pictures of 64 px, and batches."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def config(**options: Any) -> ConfigDict:
     model: ConfigDict = copy.deepcopy(_config().model)
     model.update(num_queries=QUERIES, max_classes=len(CLASSES), dn_cfg=dict(num_queries=60))
     model.data_preprocessor.pad_size_divisor = 32
+    model.backbone.level_strides = (0.5, 1, 2)  # the published ones, of which one is trained
     model.bbox_head.templates = "a {}."
     for name, value in options.items():
         if isinstance(value, dict) and isinstance(model.get(name), dict):

@@ -1,0 +1,36 @@
+"""Boxes are drawn where they are, the surest on top, and cut at the photo's border."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmclipdis.visualization import class_palette
+from mmclipdis.visualization.boxes import draw_boxes
+
+COLOURS = class_palette(3)
+
+
+def test_lines_have_the_colour_of_the_class_and_the_first_is_on_top():
+    photo = np.full((200, 300, 3), 77, dtype=np.uint8)
+    before = photo.copy()
+    boxes = np.array([[50.0, 60, 150, 160], [50, 60, 250, 160], [-40, 100, 20, 500]])
+    drawn = draw_boxes(photo, boxes, np.array([2, 0, 1]), ["a", "b", "c"], 3)
+    assert np.array_equal(photo, before) and drawn.shape == photo.shape
+    assert tuple(drawn[110, 150]) == COLOURS[2]
+    assert tuple(drawn[110, 50]) == COLOURS[2], "the surest is drawn last"
+    assert tuple(drawn[110, 250]) == COLOURS[0]
+    assert tuple(drawn[150, 0]) == tuple(drawn[199, 10]) == COLOURS[1], "cut at the border"
+    assert tuple(drawn[110, 100]) == (77, 77, 77), "the photo is seen inside"
+
+
+def test_words_of_any_script_stand_at_their_box():
+    photo = np.zeros((100, 200, 3), dtype=np.uint8)
+    box = np.array([[60.0, 40, 180, 90]])
+    drawn = draw_boxes(photo, box, np.array([1]), ["\u044f\u0431\u043b\u043e\u043a\u043e 0.5"], 3)
+    label = drawn[20:40, 60:120].reshape(-1, 3)
+    assert (label == COLOURS[1]).all(1).mean() > 0.3, "above its box"
+    top = draw_boxes(photo, box - [[0, 40, 0, 40]], np.array([1]), ["apple"], 3)
+    assert (top[:14, 60:90].reshape(-1, 3) == COLOURS[1]).all(1).mean() > 0.3, (
+        "or inside, at the top"
+    )
+    assert np.array_equal(draw_boxes(photo, np.zeros((0, 4)), np.zeros(0, int), [], 3), photo)
