@@ -21,6 +21,8 @@ def draw_boxes(
     labels: np.ndarray,
     texts: Sequence[str],
     num_classes: int,
+    masks: np.ndarray | None = None,
+    opacity: float = 0.4,
 ) -> np.ndarray:
     """Draw boxes over a photo, the first on top; RGB uint8 (H, W, 3).
 
@@ -32,9 +34,15 @@ def draw_boxes(
         labels: Class of each box (n,), which decides its colour.
         texts: What is written at each box.
         num_classes: How many classes there are.
+        masks: Bool (n, H, W), painted in the colours of the boxes; None for none.
+        opacity: Of the masks.
     """
     palette = class_palette(num_classes)
-    image = Image.fromarray(photo)
+    picture = np.array(photo)
+    for mask, label in zip(() if masks is None else masks, labels):
+        mixed = picture[mask] * (1 - opacity) + np.asarray(palette[label]) * opacity
+        picture[mask] = mixed.round().astype(np.uint8)
+    image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     height, width = photo.shape[:2]
     line, size = max(round(max(height, width) / 400), 1), max(round(max(height, width) / 45), 11)

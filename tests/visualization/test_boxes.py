@@ -34,3 +34,14 @@ def test_words_of_any_script_stand_at_their_box():
         "or inside, at the top"
     )
     assert np.array_equal(draw_boxes(photo, np.zeros((0, 4)), np.zeros(0, int), [], 3), photo)
+
+
+def test_masks_are_painted_in_the_colour_of_their_box():
+    photo = np.full((40, 60, 3), 100, dtype=np.uint8)
+    masks = np.zeros((1, 40, 60), dtype=bool)
+    masks[0, 20:30, 20:30] = True
+    box = np.array([[10.0, 15, 50, 38]])
+    drawn = draw_boxes(photo, box, np.array([1]), ["a"], 3, masks, 0.25)
+    mixed = np.round(75 + 0.25 * np.array(COLOURS[1]))
+    assert (drawn[22:28, 22:28] == mixed).all()
+    assert (drawn[32, 40] == 100).all()
