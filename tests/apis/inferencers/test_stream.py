@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +24,7 @@ from mmclipdis.apis import (
     Segmentation,
     segment,
 )
+from mmclipdis.apis.inferencers import building
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from tests.apis.inferencers.conftest import SHAPES
 from tests.apis.inferencers.test_segment import NAMES, make_config, photo
@@ -142,26 +142,16 @@ def test_the_heat_map_of_a_segmentor_is_the_cosine(segmentor) -> None:
            found.photo).heatmap, "red")  # fmt: skip
 
 
-def test_lower_precisions_find_the_same() -> None:
-    photos = [photo(64, 64)]
-    exact, half, quarter = (
-        OpenVocabSegInferencer(SHAPES / "clip.py", device="cpu", precision=p, templates="{}")
-        for p in ("fp32", "bf16", "fp16")
-    )
-    words = ["apple", "sand", "snow"]
-    labels = [one(photos, words)[0].labels for one in (exact, half, quarter)]
-    assert (labels[0] == labels[1]).mean() > 0.9 and (labels[0] == labels[2]).mean() > 0.95
+def test_an_unknown_precision_is_refused() -> None:
     raises("precision must be one of fp32, bf16, fp16, got 'int8'", OpenVocabSegInferencer,
-           SHAPES / "clip.py", precision="int8")  # fmt: skip
+           Config(), precision="int8")  # fmt: skip
 
 
 TASKS: list[tuple[Any, str, str]] = [
-    (OpenVocabSegInferencer, "fvit", "its FViT detects things.* use OpenVocabDetInferencer"),
-    (OpenVocabDetInferencer, "clip", "its OpenVocabSegmentor segments .*OpenVocabSegInferencer"),
-    (OpenVocabTagger, "fvit", "'fvit.py' is of another task: its FViT detects"),
-    (OpenVocabSegInferencer, "dclip", "its DCLIP tags photos.* use OpenVocabTagger or"),
-    (OpenVocabDetInferencer, "infoclip", "its InfoCLIP segments"),
-    (OpenVocabTagger, "regions", "its RegionClassifier neither segments, detects nor tags"),
+    (OpenVocabSegInferencer, "fvit", "fvit.py' detects objects and cannot segment: give it to mm"),
+    (OpenVocabDetInferencer, "clip", "clip.py' segments photos and cannot detect"),
+    (OpenVocabTagger, "fvit", "fvit.py' detects objects and cannot tag"),
+    (OpenVocabTagger, "regions", "regions.py' measures regions and cannot tag"),
 ]
 
 
@@ -170,29 +160,45 @@ def test_a_model_of_another_task_is_refused_by_name(kind: Any, name: str, line: 
     raises(line, kind, SHAPES / f"{name}.py", device="cpu")
 
 
+CONFIGS: list[tuple[Any, str, str]] = [
+    (OpenVocabSegInferencer, "FViT", "its FViT detects things.* use OpenVocabDetInferencer"),
+    (OpenVocabSegInferencer, "DCLIP", "its DCLIP tags photos.* use OpenVocabTagger or"),
+    (OpenVocabDetInferencer, "InfoCLIP", "its InfoCLIP segments"),
+    (OpenVocabTagger, "RegionClassifier", "its RegionClassifier neither segments, detects nor"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "line"), CONFIGS)
+def test_a_config_object_of_another_task_is_refused(kind: Any, name: str, line: str) -> None:
+    scope = {"FViT": "mmdet", "InfoCLIP": "mmseg"}.get(name, "mmengine")
+    raises(line, kind, Config({"model": {"type": name}, "default_scope": scope}))
+
+
 def test_a_built_model_of_another_task_is_refused() -> None:
     raises("the model is of another task: its .* segments photos", OpenVocabTagger,
            make_segmentor())  # fmt: skip
 
 
-def test_names_and_no_name_are_resolved_by_the_zoo(
+def test_what_a_model_is_called_is_resolved_by_the_zoo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[tuple[Any, str]] = []
+    asked: list[tuple[Any, ...]] = []
     model = make_segmentor(mode="whole").float()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
 
-    def resolve(name: Any, task: str) -> SimpleNamespace:
-        asked.append((name, task))
+    def resolve(*given: Any) -> SimpleNamespace:
+        asked.append(given)
         return SimpleNamespace(config=make_config(), checkpoint=str(tmp_path / "a.pth"), info=None)
 
-    monkeypatch.setitem(sys.modules, "mmclipdis.apis.zoo", SimpleNamespace(resolve=resolve))
+    monkeypatch.setattr(building, "resolve", resolve)
     result = mmclipdis.segment(photo(), NAMES, device="cpu")
     assert {"red", "blue"} <= set(result.shares())
     assert segment(photo(), NAMES, "own-name", device="cpu").names == tuple(NAMES)
-    assert asked == [(None, "segment"), ("own-name", "segment")]
-    segment(photo(), None, "own-name", device="cpu")
-    assert len(asked) == 2  # it stays in memory
+    segment(photo(), None, "own-name", device="cpu")  # it stays in memory
+    assert asked == [(None, "segment", None, None), ("own-name", "segment", None, None)]
+    # what must be trained is not refused where weights are given, nor what options replace
+    segment(photo(), None, "own-name", weights="b.pth", cfg_options={"model.x": 1}, device="cpu")
+    assert asked[2] == ("own-name", "segment", "b.pth", {"model.x": 1})
 
 
 def test_a_function_takes_one_photo_or_several(segmentor, tmp_path: Path) -> None:
