@@ -21,7 +21,6 @@ from mmclipdis.apis.zoo.resolving import merge, resolve
 from mmclipdis.compat.environment import IncompatibleEnvironmentError
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 from mmclipdis.engine.checkpoint_io import is_remote
-from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 
 #: Class in a model's ancestry -> its task.
@@ -171,9 +170,7 @@ def _build(config: Config, checkpoint: str | Path | None) -> tuple[Any, Mapping[
         if checkpoint is not None:
             if not is_remote(checkpoint) and not Path(checkpoint).is_file():
                 raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-            content = load_checkpoint(
-                model, str(checkpoint), map_location="cpu", logger="current"
-            )
+            content = load_checkpoint(model, str(checkpoint), map_location="cpu", logger="current")
             check_checkpoint(model, content)
             meta = content.get("meta") or {}
             metainfo = (meta.get("dataset_meta") or {}) if isinstance(meta, Mapping) else {}

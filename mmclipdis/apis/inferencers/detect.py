@@ -64,8 +64,9 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
                 "box head a text_encoder"
             )
         batch = self._batch_of(result.photo, result.title)
-        embedding = word_embedding(text.encoder, word, text.templates)
-        cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
+        with self._cast():
+            embedding = word_embedding(text.encoder, word, text.templates)
+            cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
         shape = batch["data_samples"][0].img_shape[:2]
         values = at_photo(cosines, batch["inputs"].shape[-2:], shape, result.size)
         return HeatMap(values, one_word(word), "cosine", result.photo, result.path)

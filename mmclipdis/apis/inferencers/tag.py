@@ -75,8 +75,9 @@ class OpenVocabTagger(OpenVocabInferencer):
                 "text_encoder"
             )
         batch = self._batch_of(result.photo, result.title)
-        embedding = word_embedding(text.encoder, word, text.prompt_sets[self._positive])
-        cosines = self._cosines(batch["inputs"], embedding)
+        with self._cast():
+            embedding = word_embedding(text.encoder, word, text.prompt_sets[self._positive])
+            cosines = self._cosines(batch["inputs"], embedding)
         side = batch["inputs"].shape[-2:]
         values = at_photo(cosines, side, side, result.size)
         return HeatMap(values, one_word(word), "cosine", result.photo, result.path)

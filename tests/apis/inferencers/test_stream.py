@@ -52,6 +52,13 @@ def segmentor() -> OpenVocabSegInferencer:
     return OpenVocabSegInferencer(of_words(), device="cpu")
 
 
+@pytest.fixture(scope="module")
+def searchers(detector, tagger) -> dict[str, Any]:
+    """One inferencer a task, on the tiny CLIP."""
+    tiny = OpenVocabSegInferencer(SHAPES / "clip.py", device="cpu", templates="a {}.")
+    return {"segment": tiny, "detect": detector, "tag": tagger}
+
+
 def test_a_stream_reads_a_photo_when_its_result_is_asked_for(segmentor) -> None:
     given: list[int] = []
 
@@ -145,6 +152,56 @@ def test_the_heat_map_of_a_segmentor_is_the_cosine(segmentor) -> None:
 def test_an_unknown_precision_is_refused() -> None:
     raises("precision must be one of fp32, bf16, fp16, got 'int8'", OpenVocabSegInferencer,
            Config(), precision="int8")  # fmt: skip
+
+
+def test_texts_are_read_as_mmdets_inferencer_reads_them(segmentor) -> None:
+    own = segmentor(photo(), NAMES)[0]
+    texts = ["red . blue", ["green", "ground", "red"]]
+    found = segmentor([photo()] * 2, texts=texts, custom_entities=True, batch_size=2)
+    assert [result.names for result in found] == [("red", "blue"), ("green", "ground", "red")]
+    for result in found:
+        (alone,) = OpenVocabSegInferencer(of_words(), device="cpu")(photo(), list(result.names))
+        assert np.array_equal(alone.labels, result.labels)
+    both = segmentor([photo()] * 2, texts="red, [blue, green]")
+    assert {result.names for result in both} == {("red", "blue")}
+    again = segmentor(photo())[0]
+    assert again.names == own.names and np.array_equal(again.labels, own.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"texts": ["a", "b"]}, "2 texts for 1 photos: give one text for all"),
+        ({"texts": " . "}, "names no classes: write 'kite . red apple'"),
+        ({"texts": "a . b", "names": NAMES}, "names=... or texts=..., not both"),
+        ({"custom_entities": True}, "says how to read texts=..., which is not given"),
+    ],
+)
+def test_texts_that_cannot_be_read(segmentor, options: dict[str, Any], line: str) -> None:
+    raises(line, segmentor, photo(), **options)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("task", ["segment", "detect", "tag"])
+def test_lower_precisions_find_nearly_the_same(
+    searchers: dict[str, Any],
+    pictures: Path,
+    task: str,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searcher, file = searchers[task], min(pictures.iterdir())
+    (exact,) = searcher(file, ["apple", "kite"])
+    heat = exact.heatmap("apple").values
+    monkeypatch.setattr(searcher, "precision", precision)
+    (lower,) = searcher(file, ["apple", "kite"])
+    if task == "segment":
+        assert (exact.labels == lower.labels).mean() > 0.95
+    else:
+        np.testing.assert_allclose(lower.scores[:2], exact.scores[:2], atol=0.02)
+        assert not np.array_equal(lower.scores[:2], exact.scores[:2])
+    rounded = lower.heatmap("apple").values
+    assert 0 < np.abs(rounded - heat).max() < 0.03
 
 
 TASKS: list[tuple[Any, str, str]] = [
