@@ -48,6 +48,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
     """
 
     task: ClassVar[str] = "detect"
+    call_options: ClassVar[tuple[str, ...]] = ("novel",)
     usual_scope: ClassVar[str] = "mmdet"
     usual_pipeline: ClassVar[Sequence[Mapping[str, Any]]] = ({"type": "PackDetInputs"},)
 
@@ -105,9 +106,6 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
 
     def _extend(self, known: Vocabulary, backdrop: Backdrop) -> tuple[Vocabulary, tuple[int, ...]]:
         return flat_columns(known, backdrop)
-
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        super()._check_options({key: value for key, value in options.items() if key != "novel"})
 
     def _check_asked(self, asked: Asked) -> None:
         novel = (asked.options or {}).get("novel")
