@@ -148,6 +148,7 @@ def test_prompts_may_be_others(detector: OpenVocabDetInferencer, pictures: Path)
         ({"words": ["kite", "grass"]}, "or one named 'grass', .*leave that class out"),
         ({"words": ["kite"], "background": "kite"}, "both among the words and the background"),
         ({"words": ["kite"], "local": True}, "OpenVocabDetInferencer takes no local in a call"),
+        ({"words": WORDS, "treshold": 0.3}, "takes no treshold in a call; did you mean threshold"),
         ({"words": []}, "no words: give at least one class name"),
         ({"words": ["kite " * 80]}, "the word 'kite kite.* does not fit: .* reads 77"),
     ],

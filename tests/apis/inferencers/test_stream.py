@@ -24,7 +24,7 @@ from mmclipdis.apis import (
     Segmentation,
     segment,
 )
-from mmclipdis.apis.inferencers import building
+from mmclipdis.apis.inferencers import base, building
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from tests.apis.inferencers.conftest import SHAPES
 from tests.apis.inferencers.test_segment import NAMES, make_config, photo
@@ -286,6 +286,27 @@ def test_results_may_be_written_and_not_kept(segmentor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     raises("a file stands where a folder is needed", segmentor, photo(), NAMES,
            out_dir=tmp_path / "file" / "out")  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_photo(
+    segmentor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(base, "make_folder", refuse)
+    raises(r"written into '\S+/out' \(Read-only file system\); give a folder that you may write",
+           segmentor, tmp_path / "absent.png", NAMES, out_dir=tmp_path / "out")  # fmt: skip
+
+
+def test_functions_keep_an_inferencer_of_each_task() -> None:
+    def inferencers() -> list[Any]:
+        looks = (mmclipdis.segment(photo(), NAMES).look, mmclipdis.tag(photo(), NAMES).look)
+        return [look.__self__ for look in looks]
+
+    first, second = inferencers(), inferencers()
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert mmclipdis.tag(photo(), NAMES, precision="bf16").look.__self__ is not first[1]
 
 
 def test_texts_for_photos_that_nobody_counted_are_counted(segmentor) -> None:
