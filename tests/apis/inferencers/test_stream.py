@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from PIL import Image
@@ -314,6 +316,27 @@ def test_texts_for_photos_that_nobody_counted_are_counted(segmentor) -> None:
     raises("3 texts for 2 photos", segmentor, photos, texts=["red . blue"] * 3)
     photos = (photo() for _ in range(2))
     raises("1 texts for 2 or more photos", segmentor, photos, texts=["red . blue"])
+
+
+def test_loading_says_nothing_and_warnings_are_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = make_segmentor(mode="whole").float().state_dict()
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    heard: list[str] = []
+    handler, logger = logging.Handler(logging.INFO), MMLogger.get_current_instance()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    before = logger.level
+    try:
+        OpenVocabSegInferencer(make_config(), tmp_path / "a.pth", device="cpu")
+        assert heard == [] and capsys.readouterr() == ("", "")
+        torch.save({"state_dict": {**state, "more": torch.zeros(1)}}, tmp_path / "b.pth")
+        OpenVocabSegInferencer(make_config(), tmp_path / "b.pth", device="cpu")
+        assert len(heard) == 1 and "unexpected key in source state_dict: more" in heard[0]
+        assert logger.level == before
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_both_names_of_one_thing_are_refused(segmentor) -> None:
