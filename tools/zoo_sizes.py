@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import yaml
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope
 
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.apis.cli import run
@@ -63,9 +63,9 @@ def parameters(path: Path, counted: dict[str, int]) -> int:
     config = read_config_file(path)
     key = repr(_without(config.model.to_dict(), IDLE))
     if key not in counted:
-        init_default_scope(config.get("default_scope", "mmengine"))
+        scope = config.get("default_scope", "mmengine")
         settings = ConfigDict(_without(config.model.to_dict(), LEFT_OUT))
-        with torch.device("meta"):
+        with DefaultScope.overwrite_default_scope(scope), torch.device("meta"):
             model = MODELS.build(settings)
         counted[key] = sum(parameter.numel() for parameter in model.parameters())
     return counted[key]

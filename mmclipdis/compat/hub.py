@@ -52,15 +52,19 @@ def with_our_models(list_models: Callable[[str], Any]) -> Callable[[str], Iterat
 
     There our configs are given by their full path, and so are weights that ship. Others of ours
     have ``Weights`` None, where mmengine expects an address: what is loaded stands in their
-    configs. Models of neither library, which
-    recognise and distil, are listed in our own scope alone: no inferencer takes them.
+    configs. One alias is a list of one: mmengine's ``list_models`` takes a text for a list of its
+    letters. Models of neither library, which recognise and distil, are listed in our own scope
+    alone: no inferencer takes them.
     """
 
     def ours() -> Iterator[dict[str, Any]]:
         for entry in list_models(str(MIM)):
             ships = entry.get("Weights")
             weights = None if ships is None else str(MIM.parents[1] / ships)
-            yield {**entry, "Weights": weights, "Config": str(MIM / entry["Config"])}
+            found = {**entry, "Weights": weights, "Config": str(MIM / entry["Config"])}
+            if isinstance(found.get("Alias"), str):
+                found["Alias"] = [found["Alias"]]
+            yield found
 
     @functools.wraps(list_models)
     def listed(folder: str) -> Iterator[dict[str, Any]]:

@@ -35,8 +35,16 @@ def write_slim(path: str | Path, checkpoint: Mapping[str, Any], made_by: str) ->
 
     Raises:
         OSError: as :func:`mmclipdis.utils.whole_files.whole_file`.
-        ValueError: an entry is no tensor or not finite, or a value is beyond float16.
+        ValueError: another ending, no ``state_dict``, an entry that is no tensor or not finite, or
+            a value beyond float16.
     """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{str(path)!r}: the form that ships is .safetensors; name it so")
+    if not isinstance(checkpoint.get("state_dict"), Mapping):
+        raise ValueError(
+            "the file holds no state_dict: give a checkpoint that a training wrote, not a file of "
+            "weights alone"
+        )
     state, left_out = _without_packaged(checkpoint["state_dict"])
     kept = {name: _halved(value).contiguous() for name, value in state.items()}
     check_writable(kept.items(), path)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from mmclipdis import detect, segment, tag
 from mmclipdis.apis.zoo import on_disk, resolve
 from tests.faults.endings import raises
 
@@ -45,6 +48,8 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             r"must be trained.*from https://github.com/KU-CVLAB/CAT-Seg .*convert it with "
             r"tools/model_converters/catseg.py; then give .*or put it to \S+/catseg-vitl14.pth",
         ),
+        ("dclip-vitb16", "tag", r"train it \(python tools/train.py configs/dclip/\S+\); then give"),
+        ("clip-rn50", "tag", "'clip-rn50' needs what is not here: cannot download"),
         ("infoclip-vitb16", "segment", r"train it \(python tools/train.py configs/infoclip/\S+\)"),
         ("dclip-shapes", "segment", r"epoch_10.pth, which.*make it .*configs/shapes/dclip.py"),
         (
@@ -56,6 +61,20 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_what_cannot_be_had_by_its_name(name: str, task: str, line: str) -> None:
     raises(line, resolve, name, task)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "line"),
+    [
+        (segment, "clearclip-vitb16", "'clearclip-vitb16' needs what is not here"),
+        (detect, "fvit-declip-vitb16", "must be trained.*weights=FILE"),
+        (tag, "clip-rn50", "'clip-rn50' needs what is not here"),
+        (tag, "clip-vitb16", "segments photos and cannot tag.*such as 'clip-shapes'"),
+        (detect, "fvitshapes", "no model 'fvitshapes'.*did you mean 'fvit-shapes'"),
+    ],
+)
+def test_the_functions_say_the_same(function: Any, name: str, line: str) -> None:
+    raises(line, function, np.zeros((8, 8, 3), np.uint8), ["kite", "plum"], name)
 
 
 def test_a_checkpoint_that_is_not_there() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import errno
+import difflib
+import inspect
 import os
 import re
 from abc import abstractmethod
@@ -64,6 +65,8 @@ class OpenVocabInferencer(PhotoSearch):
 
     #: ``'segment'``, ``'detect'`` or ``'tag'``.
     task: ClassVar[str]
+    #: What a call of this task takes beside.
+    call_options: ClassVar[tuple[str, ...]] = ()
     #: Of mm's registries, where a built model says none.
     usual_scope: ClassVar[str]
 
@@ -122,10 +125,11 @@ class OpenVocabInferencer(PhotoSearch):
         Args:
             sources: a file, folder, pattern (``'trip/*.jpg'``), address or video, an RGB array, a
                 Pillow image, or a list or generator of these.
-            words: what to look for: a list of words (or of synonyms), a dict of words to
-                synonyms, a text (``'sky, road, [car, van]'``), a class file, or what a config has
-                for ``vocabulary``. None keeps the words of the last call or, before there are any,
-                the model's.
+            words: what to look for: a list of words (or of lists of synonyms), a dict of words to
+                synonyms, a text (``'sky, road, [car, van]'`` or ``'sky, road, car; van'``: three
+                words, the third, ``car``, with the synonym ``van``), a class file, or what a config
+                has for ``vocabulary``. None keeps the words of the last call or, before there are
+                any, the model's.
             texts: in place of words, as mmdet's ``DetInferencer`` takes them: a text for all photos
                 (``'kite . red apple'``), or a list of texts or of lists of names, one a photo. The
                 words of the last call stay.
@@ -266,10 +270,14 @@ class OpenVocabInferencer(PhotoSearch):
             self._current = asked
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        if options:
-            raise TypeError(
-                f"{type(self).__name__} takes no {', '.join(sorted(options))} in a call"
-            )
+        for name in sorted({*options} - {*self.call_options}):
+            known = [
+                *inspect.signature(OpenVocabInferencer.__call__).parameters,
+                *self.call_options,
+            ]
+            close = difflib.get_close_matches(name, known)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise TypeError(f"{type(self).__name__} takes no {name} in a call{hint}")
 
     def _check_asked(self, asked: Asked) -> None:
         """Refuse what makes no sense for the task, before the first photo."""
@@ -318,10 +326,15 @@ def _first_number(folder: Path) -> int:
     Raises:
         OSError: the folder cannot be made or written.
     """
-    make_folder(folder)
+    problem = f"results cannot be written into {str(folder)!r}"
+    remedy = "give a folder that you may write to as out_dir"
+    try:
+        make_folder(folder)
+    except NotADirectoryError:  # which says what stands there
+        raise
+    except OSError as error:
+        raise OSError(f"{problem} ({error.strerror}); {remedy}") from error
     if not os.access(folder, os.W_OK):
-        raise PermissionError(
-            errno.EACCES, "results cannot be written into the folder", str(folder)
-        )
+        raise PermissionError(f"{problem} (no permission); {remedy}")
     found = [re.match(r"(\d{4,})_.*\.png", path.name) for path in folder.glob("*.png")]
     return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmclipdis.apis.plain_values import check_plain_values
+from mmclipdis.apis.zoo.resolving import merge, resolve
 from mmclipdis.compat.environment import IncompatibleEnvironmentError
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 from mmclipdis.engine.checkpoint_io import is_remote
-from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.foreign_checkpoint_guard import check_checkpoint, check_trained
 
 #: Class in a model's ancestry -> its task.
@@ -45,11 +48,14 @@ class Built:
     metainfo: Mapping[str, Any]
 
 
-def read_model(model: Any, task: str, options: Mapping[str, Any] | None) -> tuple[Config, Any]:
+def read_model(
+    model: Any, weights: str | Path | None, task: str, options: Mapping[str, Any] | None
+) -> tuple[Config, Any]:
     """The config that ``model`` names, with ``options`` in it, and its checkpoint, if one is known.
 
     Args:
         model: A config file, a config, a name of the zoo, or None for the task's own tiny model.
+        weights: A checkpoint in place of the one that belongs to the name.
         task: ``'segment'``, ``'detect'`` or ``'tag'``.
         options: Settings that replace those of the config; a config object stays as it is.
 
@@ -57,30 +63,19 @@ def read_model(model: Any, task: str, options: Mapping[str, Any] | None) -> tupl
         FileNotFoundError, ValueError: there is no such config or name, it has no model, or options
             that do not fit.
     """
-    checkpoint = None
     if not isinstance(model, (Config, str, Path, type(None))):
         raise ValueError(
             f"model is a {type(model).__name__}: give a config file, a mmengine Config "
             "(Config(your_dict)), a name of mmclipdis.models() or a built model"
         )
     if isinstance(model, Config):
-        config = model
-    elif model is not None and Path(model).is_file():
-        config = read_config_file(model)
-    elif isinstance(model, Path):
-        raise FileNotFoundError(f"no config at {model}")
+        config, checkpoint = model, weights
+        if options:
+            config = copy.deepcopy(config)
+            merge(config, options)
     else:
-        from mmclipdis.apis.zoo import resolve
-
-        found = resolve(model, task)
+        found = resolve(model, task, weights, options)
         config, checkpoint = found.config, found.checkpoint
-    if options:
-        if not isinstance(options, Mapping):
-            raise ValueError(
-                f"cfg_options={options!r}: give a dict such as {{'model.test_cfg.mode': 'whole'}}"
-            )
-        config = copy.deepcopy(config)
-        config.merge_from_dict(dict(options))
     if not isinstance(config.get("model"), Mapping):
         raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
     check_plain_values(config.model, "model")
@@ -112,7 +107,7 @@ def built(model: Any, weights: Any, task: str, options: Mapping[str, Any] | None
             )
         check_task(type(model), task, "the model")
         return Built(model, getattr(model, "cfg", None), {})
-    config, own = read_model(model, task, options)
+    config, checkpoint = read_model(model, weights, task, options)
     where = f"config {Path(config.filename).name!r}" if config.filename else "the config"
     _check_installed(config, where)
     kind = config.model.get("type")
@@ -126,7 +121,7 @@ def built(model: Any, weights: Any, task: str, options: Mapping[str, Any] | None
         found = kind
     if found is not None:  # an unknown one is named when it is built
         check_task(found, task, where)
-    module, metainfo = _build(config, weights if weights is not None else own)
+    module, metainfo = _build(config, checkpoint)
     return Built(module, config, metainfo)
 
 
@@ -165,7 +160,8 @@ def _check_installed(config: Config, where: str) -> None:
 
 def _build(config: Config, checkpoint: str | Path | None) -> tuple[Any, Mapping[str, Any]]:
     """The model, and the ``dataset_meta`` of its checkpoint."""
-    with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")):
+    scope = config.get("default_scope", "mmseg")
+    with DefaultScope.overwrite_default_scope(scope), _warnings_alone():
         model: Any = MODELS.build(config.model)
         if checkpoint is None:
             check_trained(model)
@@ -174,8 +170,20 @@ def _build(config: Config, checkpoint: str | Path | None) -> tuple[Any, Mapping[
         if checkpoint is not None:
             if not is_remote(checkpoint) and not Path(checkpoint).is_file():
                 raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-            content = load_checkpoint(model, str(checkpoint), map_location="cpu")
+            content = load_checkpoint(model, str(checkpoint), map_location="cpu", logger="current")
             check_checkpoint(model, content)
             meta = content.get("meta") or {}
             metainfo = (meta.get("dataset_meta") or {}) if isinstance(meta, Mapping) else {}
     return model, metainfo
+
+
+@contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """Have mmengine's logger, which tells of each file that it loads, print warnings only."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

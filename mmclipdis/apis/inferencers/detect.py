@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +34,8 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
         result = inferencer("street.jpg", ["car", "bicycle"])[0]
         result.boxes, result.scores, result.label_names
 
-    A ``threshold`` is the least score of a box, in place of the config's ``score_thr``. Words of a
+    A ``threshold`` is the least score of a box, in place of the config's ``score_thr``, above or
+    below it; of more boxes than the config's ``max_per_img`` the surest stay. Words of a
     ``background`` are searched for, too, and boxes around them are left out. Synonyms are searched
     for one by one; of boxes that overlap, the surest stays.
 
@@ -46,6 +48,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
     """
 
     task: ClassVar[str] = "detect"
+    call_options: ClassVar[tuple[str, ...]] = ("novel",)
     usual_scope: ClassVar[str] = "mmdet"
     usual_pipeline: ClassVar[Sequence[Mapping[str, Any]]] = ({"type": "PackDetInputs"},)
 
@@ -62,8 +65,9 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
                 "box head a text_encoder"
             )
         batch = self._batch_of(result.photo, result.title)
-        embedding = word_embedding(text.encoder, word, text.templates)
-        cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
+        with self._cast():
+            embedding = word_embedding(text.encoder, word, text.templates)
+            cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
         shape = batch["data_samples"][0].img_shape[:2]
         values = at_photo(cosines, batch["inputs"].shape[-2:], shape, result.size)
         return HeatMap(values, one_word(word), "cosine", result.photo, result.path)
@@ -103,9 +107,6 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
     def _extend(self, known: Vocabulary, backdrop: Backdrop) -> tuple[Vocabulary, tuple[int, ...]]:
         return flat_columns(known, backdrop)
 
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        super()._check_options({key: value for key, value in options.items() if key != "novel"})
-
     def _check_asked(self, asked: Asked) -> None:
         novel = (asked.options or {}).get("novel")
         if novel is not None:
@@ -128,6 +129,12 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
         if first:
             self._own_novel = self.model.class_text.novel
         return asked
+
+    def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
+        """As of the base, with the threshold that was asked for."""
+        asked = self._current
+        with _least_score(self.model, None if asked is None else asked.backdrop.threshold):
+            return super().forward(inputs, **kwargs)
 
     def _takes_mixed_sizes(self) -> bool:
         return True  # the preprocessor pads
@@ -161,6 +168,26 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
             threshold=asked.backdrop.threshold,
             look=self.heat,
         )
+
+
+@contextmanager
+def _least_score(model: Any, threshold: float | None) -> Iterator[None]:
+    """Have a detector give boxes of at least this score, in place of its ``score_thr``."""
+    if threshold is None:
+        yield
+        return
+    # Detectors keep what is above score_thr, and a threshold is kept itself.
+    below = max(float(np.nextafter(np.float32(threshold), np.float32(-1))), 0.0)
+    settings = [getattr(part, "test_cfg", None) for part in model.modules()]
+    found = {id(cfg): cfg for cfg in settings if isinstance(cfg, Mapping) and "score_thr" in cfg}
+    before = [(cfg, cfg["score_thr"]) for cfg in found.values()]
+    try:
+        for cfg, _ in before:
+            cfg["score_thr"] = below  # type: ignore[index]
+        yield
+    finally:
+        for cfg, value in before:
+            cfg["score_thr"] = value  # type: ignore[index]
 
 
 def _iou_threshold(model: Any) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ def search(
     """What :func:`segment`, :func:`detect` and :func:`tag` do.
 
     Of ``options`` those that the inferencer's constructor knows build it, and the others are of the
-    call. An inferencer by name stays in memory for the next call.
+    call. An inferencer by name stays in memory, one of each task, for the next call.
 
     Returns:
         The result of one photo; a list for a folder, pattern, video, list or generator.
@@ -67,7 +65,7 @@ def _inferencer(
     files = (
         _stamp(value) for value in (model, building.get("weights"), building.get("checkpoint"))
     )
-    return _kept(kind, model, tuple(sorted(building.items())), tuple(files))
+    return _kept(kind, model, building, (model, building, tuple(files)))
 
 
 def _stamp(file: Any) -> float | None:
@@ -76,16 +74,16 @@ def _stamp(file: Any) -> float | None:
     return path.stat().st_mtime if path is not None and path.is_file() else None
 
 
-@lru_cache(maxsize=1)
-def _kept(
-    kind: type[OpenVocabInferencer],
-    model: str | Path | None,
-    building: Sequence[tuple[str, Any]],
-    stamps: Sequence[float | None],
-) -> OpenVocabInferencer:
-    return kind(model, **dict(building))
+def _kept(kind: type[OpenVocabInferencer], model: Any, building: dict[str, Any], key: Any) -> Any:
+    """The inferencer of the last call, if it was called the same; one of each task is kept."""
+    if _KEPT.get(kind, (None, None))[0] != key:
+        _KEPT.pop(kind, None)  # before another takes its place in memory
+        _KEPT[kind] = key, kind(model, **building)
+    return _KEPT[kind][1]
 
 
+#: By the class, what it was called with, and the inferencer.
+_KEPT: dict[type[OpenVocabInferencer], tuple[Any, OpenVocabInferencer]] = {}
 #: What a function takes for its model.
 Model = str | Path | Config | nn.Module | OpenVocabInferencer | None
 
@@ -96,7 +94,8 @@ def segment(photo: Any, words: Any = None, model: Model = None, **kwargs: Any) -
     Args:
         photo: A file, an address, an RGB array or a Pillow image; for several photos (a folder, a
             pattern, a video, a list) the result is a list.
-        words: What to look for; None for the model's own classes.
+        words: What to look for: a list, or a text such as ``'grass, sand, apple; plum'`` (three
+            words, the third with the synonym ``plum``); None for the model's own classes.
         model: What the inferencer takes, or an inferencer; None for the tiny model that comes with
             the package.
         kwargs: Others of the inferencer and of its call, such as ``device``, ``background``.

@@ -58,9 +58,9 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
         Raises:
             ValueError: an empty word, or a model that compares nothing with words.
         """
-        values, kind = segmentor_heat(
-            self._part, self._batch_of(result.photo, result.title), result, word
-        )
+        batch = self._batch_of(result.photo, result.title)
+        with self._cast():
+            values, kind = segmentor_heat(self._part, batch, result, word)
         return HeatMap(values, word, kind, result.photo, result.path)
 
     @property

@@ -53,6 +53,7 @@ class OpenVocabTagger(OpenVocabInferencer):
     """
 
     task: ClassVar[str] = "tag"
+    call_options: ClassVar[tuple[str, ...]] = ("local",)
     usual_scope: ClassVar[str] = "mmengine"
     usual_pipeline: ClassVar[Sequence[Mapping[str, Any]]] = ({"type": "PackMultiLabelInputs"},)
 
@@ -75,8 +76,9 @@ class OpenVocabTagger(OpenVocabInferencer):
                 "text_encoder"
             )
         batch = self._batch_of(result.photo, result.title)
-        embedding = word_embedding(text.encoder, word, text.prompt_sets[self._positive])
-        cosines = self._cosines(batch["inputs"], embedding)
+        with self._cast():
+            embedding = word_embedding(text.encoder, word, text.prompt_sets[self._positive])
+            cosines = self._cosines(batch["inputs"], embedding)
         side = batch["inputs"].shape[-2:]
         values = at_photo(cosines, side, side, result.size)
         return HeatMap(values, one_word(word), "cosine", result.photo, result.path)
@@ -124,9 +126,6 @@ class OpenVocabTagger(OpenVocabInferencer):
 
     def _extend(self, known: Vocabulary, backdrop: Backdrop) -> tuple[Vocabulary, tuple[int, ...]]:
         return flat_columns(known, backdrop)
-
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        super()._check_options({key: value for key, value in options.items() if key != "local"})
 
     def _check_asked(self, asked: Asked) -> None:
         if isinstance(self.model, DCLIP):

@@ -38,7 +38,8 @@ def read_words(words: Any) -> Any:
     of the package (``'voc20'``), a data set, what a config has for ``vocabulary``, or a text. In a
     text words stand between commas (``'sky, road'``) or between points with blanks around them
     (``'sky . road'``, as in mmdet), or on lines of their own. Its synonyms stand in brackets
-    (``'sky, [car, van]'``) or, where there are commas, between semicolons (``'sky, car; van'``).
+    (``'sky, [car, van]'``) or, where there are commas, between semicolons: ``'grass, sand, apple;
+    plum'`` are three words, the third, ``apple``, with the synonym ``plum``.
 
     Raises:
         FileNotFoundError, ValueError: no words, or what can be read in two ways.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmclipdis.apis.results.base import Result, kind_of, some_of, supervision
 from mmclipdis.apis.results.masks import segmentation_of
-from mmclipdis.visualization.boxes import draw_boxes
+from mmclipdis.visualization.boxes import draw_boxes, enlarged
 
 #: Least score of a box in a picture where nobody asked for one, as in mmdet's inferencer.
 DRAWN = 0.3
@@ -70,7 +70,7 @@ class Detections(Result):
     def draw(
         self, kind: str | None = None, opacity: float = 0.4, threshold: float | None = None
     ) -> Image.Image:
-        """The photo with the boxes, each with its word and score.
+        """The photo with the boxes, each with its word and score; a small photo is enlarged.
 
         Args:
             kind: ``'boxes'``.
@@ -85,10 +85,9 @@ class Detections(Result):
         usual = DRAWN if self.threshold is None else self.threshold
         shown = self.above(usual if threshold is None else threshold)
         texts = [f"{n} {s:.2f}" for n, s in zip(shown.label_names, shown.scores, strict=True)]
-        drawn = draw_boxes(
-            self.photo, shown.boxes, shown.labels, texts, len(self.names), shown.masks, opacity
-        )
-        return Image.fromarray(drawn)
+        photo, boxes, masks = enlarged(self.photo, shown.boxes, shown.masks)
+        count = len(self.names)
+        return Image.fromarray(draw_boxes(photo, boxes, shown.labels, texts, count, masks, opacity))
 
     def to_rows(self) -> list[dict[str, Any]]:
         """A row a box: ``photo``, ``name``, ``score``, ``x1``, ``y1``, ``x2``, ``y2``."""

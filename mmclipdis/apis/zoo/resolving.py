@@ -110,12 +110,18 @@ def check_config_task(config: Mapping[str, Any], task: str, name: str) -> None:
         raise ValueError(_task_message(name, found, task))
 
 
-def _read(path: Path, options: Mapping[str, Any] | None) -> Config:
-    from mmclipdis.engine.configs import read_config_file
+def merge(config: Config, options: Mapping[str, Any] | None) -> None:
+    """Put settings into a config, in place of its own.
 
-    config = read_config_file(path)
+    Args:
+        config: it is changed.
+        options: as ``cfg_options`` of :func:`resolve`.
+
+    Raises:
+        ValueError: they are no dict, or do not fit.
+    """
     if options is None:
-        return config
+        return
     if not isinstance(options, Mapping):
         raise ValueError(
             f"cfg_options={options!r}: give a dict such as {{'model.test_cfg.mode': 'whole'}}"
@@ -124,7 +130,16 @@ def _read(path: Path, options: Mapping[str, Any] | None) -> Config:
         config.merge_from_dict(dict(options))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = str(error.args[0] if error.args else error).rstrip(".")
-        raise ValueError(f"cfg_options do not fit the config {str(path)!r}: {reason}") from error
+        raise ValueError(
+            f"cfg_options do not fit the config {str(config.filename)!r}: {reason}"
+        ) from error
+
+
+def _read(path: Path, options: Mapping[str, Any] | None) -> Config:
+    from mmclipdis.engine.configs import read_config_file
+
+    config = read_config_file(path)
+    merge(config, options)
     return config
 
 

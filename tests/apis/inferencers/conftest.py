@@ -19,10 +19,21 @@ SHAPES = ROOT / "configs" / "shapes"
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three photos."""
+    """A folder of two photos."""
     root = tmp_path_factory.mktemp("pictures")
-    write_dataset(root, Settings(train=1, val=3, seed=3))
+    write_dataset(root, Settings(train=1, val=2, seed=3))
     return root / "images" / "val"
+
+
+def random_checkpoint(config: Config, path: Path) -> Path:
+    """A file with the weights of a config's model, untrained, and its base and novel things."""
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        torch.manual_seed(0)
+        model = MODELS.build(config.model)
+        model.init_weights()
+    meta = {key: tuple(names) for key, names in config.metainfo.items()}
+    torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": meta}}, path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -32,14 +43,16 @@ def fvit_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
     config.model.test_cfg.rpn.max_per_img = 20
     config.model.test_cfg.rcnn.update(max_per_img=30, score_thr=0.0)
     config.model.roi_head.bbox_head.templates = "a {}."
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        torch.manual_seed(0)
-        model = MODELS.build(config.model)
-        model.init_weights()
-    meta = {key: tuple(names) for key, names in config.metainfo.items()}
-    path = tmp_path_factory.mktemp("fvit") / "fvit.pth"
-    torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": meta}}, path)
-    return config, path
+    return config, random_checkpoint(config, tmp_path_factory.mktemp("fvit") / "fvit.pth")
+
+
+@pytest.fixture(scope="session")
+def ovdquo(tmp_path_factory: pytest.TempPathFactory) -> OpenVocabDetInferencer:
+    """OV-DQUO, untrained, with few queries."""
+    config = Config.fromfile(SHAPES / "ovdquo.py")
+    config.model.bbox_head.templates = "a {}."
+    path = random_checkpoint(config, tmp_path_factory.mktemp("ovdquo") / "ovdquo.pth")
+    return OpenVocabDetInferencer(config, path, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from torchvision.ops import box_iou
 
-from mmclipdis.apis import OpenVocabDetInferencer
+from mmclipdis.apis import OpenVocabDetInferencer, detect
 from tests.faults.endings import raises
 
 WORDS = ["kite", "fish", "red apple"]
@@ -41,7 +41,7 @@ def test_boxes_are_those_of_mmdets_inferencer(
 def test_words_change_between_calls_and_the_models_own_come_back(
     detector: OpenVocabDetInferencer, pictures: Path
 ) -> None:
-    photo = next(iter(sorted(pictures.iterdir())))
+    photo = min(pictures.iterdir())
     detector.reset_words()
     (own,) = detector(photo)
     (typed,) = detector(photo, "kite, fish")
@@ -58,7 +58,7 @@ def test_words_change_between_calls_and_the_models_own_come_back(
 def test_a_word_is_novel_unless_it_had_boxes_in_training(
     detector: OpenVocabDetInferencer, pictures: Path
 ) -> None:
-    photo = next(iter(sorted(pictures.iterdir())))
+    photo = min(pictures.iterdir())
     (usual,) = detector(photo, ["apple", "kite"])
     (said,) = detector(photo, ["apple", "kite"], novel=["kite"])  # as the checkpoint has it
     assert np.array_equal(usual.scores, said.scores)
@@ -71,7 +71,7 @@ def test_a_word_is_novel_unless_it_had_boxes_in_training(
 def test_a_background_takes_its_boxes_away(
     detector: OpenVocabDetInferencer, pictures: Path
 ) -> None:
-    photo = next(iter(sorted(pictures.iterdir())))
+    photo = min(pictures.iterdir())
     (all_words,) = detector(photo, ["kite", "fish", "wheel"])
     (found,) = detector(photo, ["kite", "fish"], background="wheel")
     kept = all_words.labels < 2
@@ -79,17 +79,36 @@ def test_a_background_takes_its_boxes_away(
     assert found.names == ("kite", "fish")
     assert np.array_equal(found.boxes, all_words.boxes[kept])
     assert np.array_equal(found.scores, all_words.scores[kept])
-    limit = float(np.median(all_words.scores))
-    (sure,) = detector(photo, ["kite", "fish", "wheel"], threshold=limit)
-    assert np.array_equal(sure.scores, all_words.scores[all_words.scores >= limit])
-    assert sure.threshold == limit
-    assert np.array_equal(all_words.above(limit).boxes, sure.boxes)
+
+
+@pytest.mark.parametrize("name", ["detector", "ovdquo"])
+def test_a_threshold_stands_in_for_that_of_the_config(
+    request: pytest.FixtureRequest, pictures: Path, name: str
+) -> None:
+    inferencer = request.getfixturevalue(name)
+    photo, words = min(pictures.iterdir()), ["kite", "fish", "wheel"]
+    part = inferencer.model if name == "ovdquo" else inferencer.model.roi_head
+    before = part.test_cfg.score_thr
+    (found,) = inferencer(photo, words, threshold=0)
+    low, middle, high = (float(np.quantile(found.scores, share)) for share in (0.2, 0.5, 0.8))
+    try:
+        part.test_cfg.score_thr = middle
+        (usual,) = inferencer(photo, words)
+        assert np.array_equal(usual.scores, found.scores[found.scores > middle])
+        for limit in (low, high, float(found.scores[0])):
+            one = detect(photo, words, inferencer, threshold=limit)
+            assert np.array_equal(one.scores, found.scores[found.scores >= limit]) and len(one)
+            assert np.array_equal(one.boxes, found.above(limit).boxes) and one.threshold == limit
+        assert len(inferencer(photo, words, threshold=1)[0]) == 0
+        assert part.test_cfg.score_thr == middle
+    finally:
+        part.test_cfg.score_thr = before
 
 
 def test_synonyms_are_one_word_whose_boxes_do_not_overlap(
     detector: OpenVocabDetInferencer, pictures: Path
 ) -> None:
-    photo = next(iter(sorted(pictures.iterdir())))
+    photo = min(pictures.iterdir())
     (each,) = detector(photo, ["kite", "glider", "fish"])
     (one,) = detector(photo, [["kite", "glider"], "fish"])
     assert one.names == ("kite", "fish") and set(one.labels.tolist()) == {0, 1}
@@ -100,11 +119,12 @@ def test_synonyms_are_one_word_whose_boxes_do_not_overlap(
     assert overlap.max() <= 0.4 and len(kites) > 2
 
 
-def test_a_heat_map_is_largest_where_the_photo_is_like_the_word(
-    detector: OpenVocabDetInferencer, pictures: Path
+@pytest.mark.parametrize("name", ["detector", "ovdquo"])
+def test_a_heat_map_is_of_one_word_at_the_size_of_the_photo(
+    request: pytest.FixtureRequest, pictures: Path, name: str
 ) -> None:
     photo = sorted(pictures.iterdir())[1]
-    (found,) = detector(photo, ["kite", "fish"])
+    (found,) = request.getfixturevalue(name)(photo, ["kite", "fish"])
     heat = found.heatmap("apple")
     assert heat.values.shape == found.size and heat.kind == "cosine"
     assert -1 <= heat.values.min() < heat.values.max() <= 1
@@ -113,7 +133,7 @@ def test_a_heat_map_is_largest_where_the_photo_is_like_the_word(
 
 
 def test_prompts_may_be_others(detector: OpenVocabDetInferencer, pictures: Path) -> None:
-    photo = next(iter(sorted(pictures.iterdir())))
+    photo = min(pictures.iterdir())
     (usual,), model = detector(photo, WORDS), copy.deepcopy(detector.model)
     other = OpenVocabDetInferencer(model, device="cpu", templates=["no {}", "{}!"], pipeline=STEPS)
     assert other.model.vocabulary.templates.formats == ("no {}", "{}!")
@@ -128,6 +148,7 @@ def test_prompts_may_be_others(detector: OpenVocabDetInferencer, pictures: Path)
         ({"words": ["kite", "grass"]}, "or one named 'grass', .*leave that class out"),
         ({"words": ["kite"], "background": "kite"}, "both among the words and the background"),
         ({"words": ["kite"], "local": True}, "OpenVocabDetInferencer takes no local in a call"),
+        ({"words": WORDS, "treshold": 0.3}, "takes no treshold in a call; did you mean threshold"),
         ({"words": []}, "no words: give at least one class name"),
         ({"words": ["kite " * 80]}, "the word 'kite kite.* does not fit: .* reads 77"),
     ],

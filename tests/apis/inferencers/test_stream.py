@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from PIL import Image
@@ -25,6 +26,7 @@ from mmclipdis.apis import (
     Segmentation,
     segment,
 )
+from mmclipdis.apis.inferencers import base, building
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from tests.apis.inferencers.conftest import SHAPES
 from tests.apis.inferencers.test_segment import NAMES, make_config, photo
@@ -50,6 +52,13 @@ def of_words() -> Config:
 @pytest.fixture(scope="module")
 def segmentor() -> OpenVocabSegInferencer:
     return OpenVocabSegInferencer(of_words(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def searchers(detector, tagger) -> dict[str, Any]:
+    """One inferencer a task, on the tiny CLIP."""
+    tiny = OpenVocabSegInferencer(SHAPES / "clip.py", device="cpu", templates="a {}.")
+    return {"segment": tiny, "detect": detector, "tag": tagger}
 
 
 def test_a_stream_reads_a_photo_when_its_result_is_asked_for(segmentor) -> None:
@@ -142,26 +151,66 @@ def test_the_heat_map_of_a_segmentor_is_the_cosine(segmentor) -> None:
            found.photo).heatmap, "red")  # fmt: skip
 
 
-def test_lower_precisions_find_the_same() -> None:
-    photos = [photo(64, 64)]
-    exact, half, quarter = (
-        OpenVocabSegInferencer(SHAPES / "clip.py", device="cpu", precision=p, templates="{}")
-        for p in ("fp32", "bf16", "fp16")
-    )
-    words = ["apple", "sand", "snow"]
-    labels = [one(photos, words)[0].labels for one in (exact, half, quarter)]
-    assert (labels[0] == labels[1]).mean() > 0.9 and (labels[0] == labels[2]).mean() > 0.95
+def test_an_unknown_precision_is_refused() -> None:
     raises("precision must be one of fp32, bf16, fp16, got 'int8'", OpenVocabSegInferencer,
-           SHAPES / "clip.py", precision="int8")  # fmt: skip
+           Config(), precision="int8")  # fmt: skip
+
+
+def test_texts_are_read_as_mmdets_inferencer_reads_them(segmentor) -> None:
+    own = segmentor(photo(), NAMES)[0]
+    texts = ["red . blue", ["green", "ground", "red"]]
+    found = segmentor([photo()] * 2, texts=texts, custom_entities=True, batch_size=2)
+    assert [result.names for result in found] == [("red", "blue"), ("green", "ground", "red")]
+    for result in found:
+        (alone,) = OpenVocabSegInferencer(of_words(), device="cpu")(photo(), list(result.names))
+        assert np.array_equal(alone.labels, result.labels)
+    both = segmentor([photo()] * 2, texts="red, [blue, green]")
+    assert {result.names for result in both} == {("red", "blue")}
+    again = segmentor(photo())[0]
+    assert again.names == own.names and np.array_equal(again.labels, own.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"texts": ["a", "b"]}, "2 texts for 1 photos: give one text for all"),
+        ({"texts": " . "}, "names no classes: write 'kite . red apple'"),
+        ({"texts": "a . b", "names": NAMES}, "names=... or texts=..., not both"),
+        ({"custom_entities": True}, "says how to read texts=..., which is not given"),
+    ],
+)
+def test_texts_that_cannot_be_read(segmentor, options: dict[str, Any], line: str) -> None:
+    raises(line, segmentor, photo(), **options)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("task", ["segment", "detect", "tag"])
+def test_lower_precisions_find_nearly_the_same(
+    searchers: dict[str, Any],
+    pictures: Path,
+    task: str,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searcher, file = searchers[task], min(pictures.iterdir())
+    (exact,) = searcher(file, ["apple", "kite"])
+    heat = exact.heatmap("apple").values
+    monkeypatch.setattr(searcher, "precision", precision)
+    (lower,) = searcher(file, ["apple", "kite"])
+    if task == "segment":
+        assert (exact.labels == lower.labels).mean() > 0.95
+    else:
+        np.testing.assert_allclose(lower.scores[:2], exact.scores[:2], atol=0.02)
+        assert not np.array_equal(lower.scores[:2], exact.scores[:2])
+    rounded = lower.heatmap("apple").values
+    assert 0 < np.abs(rounded - heat).max() < 0.03
 
 
 TASKS: list[tuple[Any, str, str]] = [
-    (OpenVocabSegInferencer, "fvit", "its FViT detects things.* use OpenVocabDetInferencer"),
-    (OpenVocabDetInferencer, "clip", "its OpenVocabSegmentor segments .*OpenVocabSegInferencer"),
-    (OpenVocabTagger, "fvit", "'fvit.py' is of another task: its FViT detects"),
-    (OpenVocabSegInferencer, "dclip", "its DCLIP tags photos.* use OpenVocabTagger or"),
-    (OpenVocabDetInferencer, "infoclip", "its InfoCLIP segments"),
-    (OpenVocabTagger, "regions", "its RegionClassifier neither segments, detects nor tags"),
+    (OpenVocabSegInferencer, "fvit", "fvit.py' detects objects and cannot segment: give it to mm"),
+    (OpenVocabDetInferencer, "clip", "clip.py' segments photos and cannot detect"),
+    (OpenVocabTagger, "fvit", "fvit.py' detects objects and cannot tag"),
+    (OpenVocabTagger, "regions", "regions.py' measures regions and cannot tag"),
 ]
 
 
@@ -170,29 +219,45 @@ def test_a_model_of_another_task_is_refused_by_name(kind: Any, name: str, line: 
     raises(line, kind, SHAPES / f"{name}.py", device="cpu")
 
 
+CONFIGS: list[tuple[Any, str, str]] = [
+    (OpenVocabSegInferencer, "FViT", "its FViT detects things.* use OpenVocabDetInferencer"),
+    (OpenVocabSegInferencer, "DCLIP", "its DCLIP tags photos.* use OpenVocabTagger or"),
+    (OpenVocabDetInferencer, "InfoCLIP", "its InfoCLIP segments"),
+    (OpenVocabTagger, "RegionClassifier", "its RegionClassifier neither segments, detects nor"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "line"), CONFIGS)
+def test_a_config_object_of_another_task_is_refused(kind: Any, name: str, line: str) -> None:
+    scope = {"FViT": "mmdet", "InfoCLIP": "mmseg"}.get(name, "mmengine")
+    raises(line, kind, Config({"model": {"type": name}, "default_scope": scope}))
+
+
 def test_a_built_model_of_another_task_is_refused() -> None:
     raises("the model is of another task: its .* segments photos", OpenVocabTagger,
            make_segmentor())  # fmt: skip
 
 
-def test_names_and_no_name_are_resolved_by_the_zoo(
+def test_what_a_model_is_called_is_resolved_by_the_zoo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[tuple[Any, str]] = []
+    asked: list[tuple[Any, ...]] = []
     model = make_segmentor(mode="whole").float()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
 
-    def resolve(name: Any, task: str) -> SimpleNamespace:
-        asked.append((name, task))
+    def resolve(*given: Any) -> SimpleNamespace:
+        asked.append(given)
         return SimpleNamespace(config=make_config(), checkpoint=str(tmp_path / "a.pth"), info=None)
 
-    monkeypatch.setitem(sys.modules, "mmclipdis.apis.zoo", SimpleNamespace(resolve=resolve))
+    monkeypatch.setattr(building, "resolve", resolve)
     result = mmclipdis.segment(photo(), NAMES, device="cpu")
     assert {"red", "blue"} <= set(result.shares())
     assert segment(photo(), NAMES, "own-name", device="cpu").names == tuple(NAMES)
-    assert asked == [(None, "segment"), ("own-name", "segment")]
-    segment(photo(), None, "own-name", device="cpu")
-    assert len(asked) == 2  # it stays in memory
+    segment(photo(), None, "own-name", device="cpu")  # it stays in memory
+    assert asked == [(None, "segment", None, None), ("own-name", "segment", None, None)]
+    # what must be trained is not refused where weights are given, nor what options replace
+    segment(photo(), None, "own-name", weights="b.pth", cfg_options={"model.x": 1}, device="cpu")
+    assert asked[2] == ("own-name", "segment", "b.pth", {"model.x": 1})
 
 
 def test_a_function_takes_one_photo_or_several(segmentor, tmp_path: Path) -> None:
@@ -225,11 +290,53 @@ def test_results_may_be_written_and_not_kept(segmentor, tmp_path: Path) -> None:
            out_dir=tmp_path / "file" / "out")  # fmt: skip
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_photo(
+    segmentor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(base, "make_folder", refuse)
+    raises(r"written into '\S+/out' \(Read-only file system\); give a folder that you may write",
+           segmentor, tmp_path / "absent.png", NAMES, out_dir=tmp_path / "out")  # fmt: skip
+
+
+def test_functions_keep_an_inferencer_of_each_task() -> None:
+    def inferencers() -> list[Any]:
+        looks = (mmclipdis.segment(photo(), NAMES).look, mmclipdis.tag(photo(), NAMES).look)
+        return [look.__self__ for look in looks]
+
+    first, second = inferencers(), inferencers()
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert mmclipdis.tag(photo(), NAMES, precision="bf16").look.__self__ is not first[1]
+
+
 def test_texts_for_photos_that_nobody_counted_are_counted(segmentor) -> None:
     photos = (photo() for _ in range(2))
     raises("3 texts for 2 photos", segmentor, photos, texts=["red . blue"] * 3)
     photos = (photo() for _ in range(2))
     raises("1 texts for 2 or more photos", segmentor, photos, texts=["red . blue"])
+
+
+def test_loading_says_nothing_and_warnings_are_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = make_segmentor(mode="whole").float().state_dict()
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    heard: list[str] = []
+    handler, logger = logging.Handler(logging.INFO), MMLogger.get_current_instance()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    before = logger.level
+    try:
+        OpenVocabSegInferencer(make_config(), tmp_path / "a.pth", device="cpu")
+        assert heard == [] and capsys.readouterr() == ("", "")
+        torch.save({"state_dict": {**state, "more": torch.zeros(1)}}, tmp_path / "b.pth")
+        OpenVocabSegInferencer(make_config(), tmp_path / "b.pth", device="cpu")
+        assert len(heard) == 1 and "unexpected key in source state_dict: more" in heard[0]
+        assert logger.level == before
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_both_names_of_one_thing_are_refused(segmentor) -> None:

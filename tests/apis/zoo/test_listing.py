@@ -112,7 +112,7 @@ def test_a_table_has_a_row_for_each_model() -> None:
     text = as_table(listed).splitlines()
     assert len(text) == len(listed) + 1
     assert re.match(
-        r"clip-shapes \(default\) +tag +ShapeScenes +1\.\d M +Apache-2\.0 +nothing", text[1]
+        r"clip-shapes \(default\) +tag +ShapeScenes +4\.6 M +Apache-2\.0 +nothing", text[1]
     )
     page = as_table(listed[:1], markdown=True).splitlines()
     assert page[2].startswith("| `clip-shapes` (default) | tag |")
