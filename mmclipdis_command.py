@@ -15,6 +15,6 @@ def command() -> int:
     """Run the command; returns its exit code."""
     global running
     running = True
-    from mmclipdis.commands.__main__ import command
+    from mmclipdis.commands.__main__ import main
 
-    return command()
+    return main()

@@ -12,6 +12,7 @@ In Python photos and words are enough (:mod:`mmclipdis.apis`)::
 
 from __future__ import annotations
 
+import gc
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -61,10 +62,16 @@ def register() -> None:
     """
     from mmclipdis import compat
 
-    compat.install()
-
-    # compat must come first
-    from mmclipdis import datasets, engine, evaluation, models, visualization  # noqa: F401
+    # Imports make a million objects that stay: looking for garbage among them takes a while.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        compat.install()
+        # compat must come first
+        from mmclipdis import datasets, engine, evaluation, models, visualization  # noqa: F401
+    finally:
+        if collecting:
+            gc.enable()
 
     # One name for two things: `import mmclipdis.models` must give the package, as ever, and
     # `mmclipdis.models()` reads as what it does. A module is called if its class says how.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -99,5 +102,21 @@ def _message(error: click.ClickException) -> str:
     return f"{message.rstrip('.')}; see {context.command_path} --help."
 
 
+def main() -> int:
+    """The command as a process of its own: what it warns of is a line, without a place in code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, UserWarning):
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show
+    # FFmpeg says on stderr, too, what is wrong with a video
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    return command()
+
+
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(main())

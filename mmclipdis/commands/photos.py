@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mmclipdis.commands.start import run
-from mmclipdis.commands.usage import Mistake, complete_model, words_of
+from mmclipdis.commands.usage import Mistake, complete_model, count, number, words_of
 
 #: Formats, and whether stdout can take them.
 FORMATS = {"png": False, "labels": False, "json": True, "csv": True, "coco": False}
@@ -88,12 +88,12 @@ OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a photo and line."),
     click.option("--background", metavar="WORD|NUMBER", callback=_number_or_word, help="What is "
                  "not looked for: a word that photos are compared with, too, or the least score."),
-    click.option("--threshold", metavar="NUMBER", type=click.FloatRange(0, 1), help="Least score "
+    click.option("--threshold", metavar="NUMBER", type=number(0, 1), help="Least score "
                  "of what is kept, from 0 to 1."),
     click.option("--device", help="'cuda', 'cpu', ...; without it a GPU if there is one."),
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
                  show_default=True, help="Of the layers that may run in less than fp32."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True,
+    click.option("--batch-size", type=count(), default=1, show_default=True,
                  help="Photos that are searched together."),
     click.option("--resume", is_flag=True, help="Go on with the run that --out holds."),
     click.option("--overwrite", is_flag=True, help="Begin again where --out holds a run that was "

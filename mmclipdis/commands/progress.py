@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmclipdis.commands.usage import Mistake
-from mmclipdis.utils.whole_files import make_folder
+from mmclipdis.utils.whole_files import make_folder, remove_leftovers
 from mmclipdis.version import __version__
 
 NAME = "progress.jsonl"
@@ -46,6 +46,9 @@ class Progress:
         self.done: dict[str, str] = {}
         self._names: set[str] = set()
         self._file = _opened(folder)
+        for place in (folder, folder / "labels"):  # of a run that was killed while it wrote
+            if place.is_dir():
+                remove_leftovers(place)
         header = {"mmclipdis": __version__, **options}
         try:
             found, finished = self._read()

@@ -10,6 +10,8 @@ import mmclipdis
 
 #: The library that a task's models of this package stand on, beside mmengine and mmcv.
 LIBRARIES = {"segment": "mmseg", "detect": "mmdet", "tag": None}
+#: What mmengine and mmdet can be without, for trainings on many machines and for tracks in videos.
+OPTIONAL = ("motmetrics", "seaborn", "sklearn", "torch.distributed.optim")
 
 
 def start(task: str | None = None) -> None:
@@ -23,12 +25,19 @@ def start(task: str | None = None) -> None:
     Raises:
         IncompatibleEnvironmentError: packages are missing or do not fit together.
     """
-    if task is not None:
-        for library in LIBRARIES.values():
-            if library not in (None, LIBRARIES[task]) and library not in sys.modules:
-                # as if it were not installed, which every part of the package is able to bear
-                sys.modules[library] = None  # type: ignore[assignment]
-    mmclipdis.register()
+    if task is None:
+        mmclipdis.register()
+        return
+    from mmclipdis.commands.late import OF_MM, late
+
+    # as if they were not installed, which every part of the package is able to bear
+    others = {library for library in LIBRARIES.values() if library} - {LIBRARIES[task]}
+    absent = [name for name in (*sorted(others), *OPTIONAL) if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    with late(OF_MM):
+        mmclipdis.register()
+    for name in {*absent} - others:
+        del sys.modules[name]
 
 
 def run(work: Callable[[], int], task: str | None = None) -> int:

@@ -16,21 +16,51 @@ def words_of(words: str | None, file: str | None) -> str | Path:
     """What ``--words`` or ``--words-file`` says.
 
     Raises:
-        Mistake: neither is given, both are, or there is no such file.
+        Mistake: neither is given, both are, there is no such file, or it holds no text.
     """
     if words is not None and file is not None:
         raise Mistake("--words and --words-file both say what to look for: give one")
     if file is not None:
-        path = Path(file).expanduser()
-        if not path.is_file():
-            raise Mistake(f"--words-file: there is no file {file!r}")
-        return path
+        return _checked(Path(file).expanduser())
     if words is None or not words.strip(" ,;"):
         raise Mistake(
             "no words: say what to look for, --words 'grass, sand, kite' or --words-file FILE "
             "with a word a line"
         )
     return words
+
+
+def _checked(path: Path) -> Path:
+    """A file with words; what its lines mean says the inferencer."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise Mistake(f"--words-file {path} {what}: give a text file with a word a line")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise Mistake(
+            f"--words-file {path} is no UTF-8 text ({error.reason} at byte {error.start}): give a "
+            "text file with a word a line"
+        ) from error
+    except OSError as error:
+        raise Mistake(f"--words-file {path} cannot be read: {error.strerror or error}") from error
+    if not text.strip(" ,;\n\r\t\ufeff"):
+        raise Mistake(f"--words-file {path} is empty: write a word a line")
+    return path
+
+
+def number(least: float, most: float) -> click.FloatRange:
+    """A number from ``least`` to ``most``, called so where something else is given."""
+    kind = click.FloatRange(least, most)
+    kind.name = "number"
+    return kind
+
+
+def count() -> click.IntRange:
+    """A whole number from 1, called so where something else is given."""
+    kind = click.IntRange(min=1)
+    kind.name = "whole number"
+    return kind
 
 
 def complete_model(

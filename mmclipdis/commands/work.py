@@ -91,9 +91,10 @@ def work(job: Job, progress: Progress | None) -> int:
         if progress is not None:
             progress.finish()
     finally:
-        if progress is not None and job.out is not None:
+        used = counts.done + counts.before + counts.failed
+        if progress is not None and job.out is not None and used:
             finish(job.formats, progress, job.out)
-        if not job.quiet and (job.out is not None or counts.done + counts.failed > 1):
+        if used and not job.quiet and (job.out is not None or counts.done + counts.failed > 1):
             _say(_summary(job, counts, time.monotonic() - start))
     if counts.failed:
         return SOME_FAILED if counts.done + counts.before else ALL_FAILED

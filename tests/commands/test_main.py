@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -104,3 +105,20 @@ def test_how_a_subcommand_ends_is_the_exit_code(
     monkeypatch.setattr(main.mmclipdis.commands["models"], "callback", fail)
     assert command(["models"]) == code
     assert capsys.readouterr().err.strip().startswith(said)
+
+
+def test_a_warning_is_a_line_where_the_command_is_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(*_: Any, **__: Any) -> int:
+        warnings.warn("old\nPyTorch", UserWarning, stacklevel=1)
+        return 1
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setenv("OPENCV_FFMPEG_LOGLEVEL", "16")
+    monkeypatch.setattr(main.mmclipdis.commands["models"], "callback", warn)
+    monkeypatch.setattr(sys, "argv", ["mmclipdis", "models"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main.main() == 1
+    assert capsys.readouterr().err == "warning: old PyTorch\n"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,7 +17,6 @@ import pytest
 import mmclipdis
 from mmclipdis.apis import run as run_module
 from mmclipdis.commands import convert as convert_module
-from mmclipdis.commands import web as web_module
 from mmclipdis.commands.__main__ import command
 from tests.paths import ROOT
 
@@ -85,7 +86,18 @@ def test_an_export_gets_words_and_settings(monkeypatch: pytest.MonkeyPatch) -> N
     asked = ["export", "clearclip-shapes", "--words", "a, b", "--out", "x.onnx", "--no-check"]
     assert command(asked) == 0
     settings = {"format": "onnx", "checkpoint": None, "image_size": None, "check": False}
-    assert given == [(("clearclip-shapes", "a, b", Path("x.onnx")), settings)]
+    expected = (("clearclip-shapes", "a, b", Path("x.onnx")), {**settings, "cfg_options": None})
+    assert given == [expected]
+    more = ["--cfg-options", "model.segments=None", "model.head.sizes=[1,2]"]
+    assert command([*asked, *more]) == 0 and command([*asked[:2], *more, *asked[2:]]) == 0
+    settings = {"model.segments": None, "model.head.sizes": [1, 2]}
+    assert [options["cfg_options"] for _, options in given[1:]] == [settings, settings]
+
+
+def test_settings_that_are_none_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["export", "clip-shapes", "--words", "a, b", "--out", "x.onnx", "--cfg-options"]
+    assert command([*asked, "model.x"]) == 2
+    assert "--cfg-options takes key=value pairs, got 'model.x'" in capsys.readouterr().err
 
 
 def test_models_are_listed_for_people_and_for_scripts(
@@ -104,33 +116,42 @@ def test_models_are_listed_for_people_and_for_scripts(
 def test_the_web_page_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(web_module, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)  # type: ignore[arg-type]
     assert command(["web"]) == 2
     assert "run: pip install 'mmclipdis[web]'" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(web_module, "find_spec", lambda name: object())
+@pytest.fixture
+def with_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if gradio were installed."""
+    gradio = ModuleType("gradio")
+    gradio.__spec__ = ModuleSpec("gradio", None)
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+
+
+@pytest.mark.usefixtures("with_gradio")
+def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         assert command(["web", "--port", str(port)]) == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert f"cannot listen on 127.0.0.1:{port}" in line and "another --port" in line
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot listen on 127.0.0.1:{port}" in line
+    assert re.search("give another (port, such as )?--port", line)
 
 
+@pytest.mark.usefixtures("with_gradio")
 def test_the_web_page_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmclipdis import web
+
     given: list[Any] = []
-    module = ModuleType("mmclipdis.web")
-    module.launch = lambda **options: given.append(options)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mmclipdis.web", module)
-    monkeypatch.setattr(web_module, "find_spec", lambda name: object())
-    monkeypatch.setattr(web_module, "check_port", lambda host, port: None)
-    assert command(["web", "--port", "8000", "--model", "clip-shapes"]) == 0
-    expected = {"model": "clip-shapes", "host": "127.0.0.1", "port": 8000, "device": None}
+    monkeypatch.setattr(web, "launch", lambda **options: given.append(options))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert command(["web", "--port", str(port), "--model", "clip-shapes"]) == 0
+    expected = {"model": "clip-shapes", "host": "127.0.0.1", "port": port, "device": None}
     assert given == [{**expected, "share": False}]
 
 

@@ -40,3 +40,13 @@ def test_a_file_that_is_no_progress_is_named_with_the_line(tmp_path: Path) -> No
     with pytest.raises(Mistake, match="progress.jsonl: line 2 is no line of a run"):
         Progress(tmp_path, {}, False, False)
     assert (tmp_path / NAME).read_text() == '{"a": 1}\nhello\n'
+
+
+def test_what_a_killed_run_had_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    halves = [place / f".a.png.{'0a' * 16}.tmp" for place in (tmp_path, tmp_path / "labels")]
+    for half in halves:
+        half.write_bytes(b"half a picture")
+    (tmp_path / ".mine.tmp").write_bytes(b"")
+    Progress(tmp_path, {}, True, False).close()
+    assert not any(half.exists() for half in halves) and (tmp_path / ".mine.tmp").exists()

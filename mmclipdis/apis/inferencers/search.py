@@ -187,8 +187,8 @@ class PhotoSearch(BaseInferencer):
             yield from part
             return
         ready: list[Any] = list(part)
+        self._use(ready[0].asked)  # outside: words that cannot be used are the fault of no photo
         try:
-            self._use(ready[0].asked)
             samples = self.forward([item.inputs for item in ready])
             results = self.postprocess(list(zip(ready, samples, strict=True)))
         except ValueError as error:
