@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from mmclipdis.models.detection.ovdquo.targets import Targets
-from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.precision import at_least_fp32, without_autocast
 from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
@@ -125,6 +125,6 @@ def by_class(classes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
 
 def cosines(regions: Tensor, text: Tensor) -> Tensor:
     """``(n, C)`` of unit vectors ``(n, D)`` and ``(C, D)``, in float32 under autocast, too."""
-    with torch.autocast(regions.device.type, enabled=False):
+    with without_autocast(regions):
         regions = at_least_fp32(regions)
         return regions @ text.to(regions).T
