@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ def export(
     checkpoint: str | Path | None = None,
     image_size: int | Sequence[int] | None = None,
     check: bool = True,
+    cfg_options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the image tower, a fixed table of text embeddings and the head of a model as one file.
 
     The file takes ``image``, normalised float32 (B, 3, H, W), and gives ``scores``, the
     probabilities of the classes: (B, C, H, W) of a segmentor, (B, C) of a tagger, with ``logits``
-    (B, C) behind them. It holds no text tower; :func:`~mmclipdis.export.metadata.load_metadata`
+    (B, C) behind them. A detector's gives ``boxes`` (N, 4) in pixels before NMS, and their
+    ``scores`` (N, C). It holds no text tower; :func:`~mmclipdis.export.metadata.load_metadata`
     tells its classes and how photos are prepared. What is left open of batch and size, and what a
     file does other than the model, is printed.
 
@@ -49,6 +51,7 @@ def export(
         checkpoint: Trained weights, a file or URL; only with a config or a name.
         image_size: Side, or (height, width), in pixels of all images. None leaves it open.
         check: Whether to compare the file, as onnxruntime or PyTorch runs it, with the model.
+        cfg_options: Settings that replace those of the config; only with a config or a name.
 
     Returns:
         ``out``. Nothing is written if the file and the model differ.
@@ -63,7 +66,7 @@ def export(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     FORMATS[format].check_installed()
     out = _checked_out(Path(out), format)
-    source = opened(config_or_name, checkpoint)
+    source = opened(config_or_name, checkpoint, cfg_options)
     with _at_rest(source.model), use_words(source, words) as names, torch.no_grad():
         found = exportable(source.model, _size(image_size))
         size = _checked_size(_size(image_size), found)

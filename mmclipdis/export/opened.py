@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from mmclipdis.models.text_encoder import dataset_classes, typed_names
 
 #: What ``set_vocabulary`` changes of a part that keeps ``ClassText``.
 _OF_CLASS_TEXT = ("vocabulary", "_embeddings")
+#: Class in a model's ancestry -> its task; others tag.
+_TASKS = {"BaseSegmentor": "segment", "BaseDetector": "detect"}
 
 
 @dataclass(frozen=True)
@@ -30,43 +32,45 @@ class Source:
         model: The module, in float32.
         config: Its config, if there is one.
         name: What the file calls it.
+        metainfo: ``dataset_meta`` of its checkpoint.
     """
 
     model: Any
     config: Any
     name: str | None
+    metainfo: Mapping[str, Any] = field(default_factory=dict)
 
 
-def opened(config_or_name: Any, checkpoint: str | Path | None) -> Source:
+def opened(
+    config_or_name: Any, checkpoint: str | Path | None, cfg_options: Mapping[str, Any] | None = None
+) -> Source:
     """The model that a config, a name or a module stands for, with its weights.
 
     Raises:
         FileNotFoundError: no such config, checkpoint or weights.
         RuntimeError: weights that are random.
-        ValueError: no model in it; half precision; or a checkpoint for a model that is built.
+        ValueError: no model in it; half precision; or a checkpoint or options for a model that is
+            built.
     """
     if isinstance(config_or_name, nn.Module):
         refuse_kind(type(config_or_name))
-        if checkpoint is not None:
+        if checkpoint is not None or cfg_options:
             raise ValueError(
-                "checkpoint goes with a config; the model is built already: load its weights with "
-                "mmengine.runner.load_checkpoint(model, file)"
+                "checkpoint and cfg_options go with a config; the model is built already: load "
+                "its weights with mmengine.runner.load_checkpoint(model, file)"
             )
         config = getattr(config_or_name, "cfg", None)
         source = Source(_inner(config_or_name), config, _name_of(config))
     else:
-        config, own = _config(config_or_name)
-        if not hasattr(config.get("model"), "get"):
-            raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
-        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")):
-            kind = MODELS.get(str(config.model.get("type")))
-        if kind is not None:  # an unknown one is named when it is built
-            refuse_kind(kind)
-        from mmclipdis.apis.segment import build_model
+        from mmclipdis.apis.inferencers.building import built
 
-        model = build_model(config, checkpoint if checkpoint is not None else own)
+        task = _task_of(config_or_name)
+        found = built(config_or_name, checkpoint, task, cfg_options)
+        config, model = found.config, found.model
+        if task == "detect" and found.metainfo.get("classes"):
+            model.dataset_meta = found.metainfo  # which classes had boxes in training, too
         given = config_or_name if isinstance(config_or_name, str) else None
-        source = Source(_inner(model), config, _name_of(config) or given)
+        source = Source(_inner(model), config, _name_of(config) or given, found.metainfo)
     halves = {str(p.dtype) for p in source.model.parameters() if p.dtype != torch.float32}
     if halves:
         raise ValueError(f"the model is in {', '.join(sorted(halves))}: call model.float() first")
@@ -79,29 +83,47 @@ def _inner(model: Any) -> Any:
     return getattr(model, "segmentor", model)
 
 
-def _config(config_or_name: Any) -> tuple[Config, str | None]:
+def _task_of(config_or_name: Any) -> str:
+    """The task of a config's model, or of a name of the zoo.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: no such name; a model that is not exported; or nothing that could be one.
+    """
+    if isinstance(config_or_name, Path) and not config_or_name.is_file():
+        raise FileNotFoundError(f"no config at {config_or_name}")
     if isinstance(config_or_name, Config):
-        return config_or_name, None
+        return _task_of_config(config_or_name)
     if not isinstance(config_or_name, (str, Path)):
         raise ValueError(
             f"a {type(config_or_name).__name__} is no model: give a config, its file, a name of "
             "mmclipdis.models() or a built model"
         )
     if Path(config_or_name).is_file():
-        return read_config_file(config_or_name), None
-    if isinstance(config_or_name, Path):
-        raise FileNotFoundError(f"no config at {config_or_name}")
-    from mmclipdis.apis.zoo import resolve
+        return _task_of_config(read_config_file(config_or_name))
+    from mmclipdis.apis.zoo.resolving import look_up
 
     refusals = []
-    for task in ("segment", "tag", "detect"):
+    for task in ("segment", "detect", "tag"):
         try:
-            found = resolve(config_or_name, task)
+            look_up(config_or_name, task)
         except ValueError as error:  # a name of another task, or of none
             refusals.append(error)
         else:
-            return found.config, found.checkpoint
+            return task
     raise refusals[0]
+
+
+def _task_of_config(config: Config) -> str:
+    if not hasattr(config.get("model"), "get"):
+        raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
+    with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")):
+        kind = MODELS.get(str(config.model.get("type")))
+    if kind is None:
+        return "segment"  # it is named when it is built
+    refuse_kind(kind)
+    bases = {base.__name__ for base in kind.__mro__}
+    return next((task for base, task in _TASKS.items() if base in bases), "tag")
 
 
 def _name_of(config: Any) -> str | None:
@@ -139,6 +161,10 @@ def use_words(source: Source, words: Any) -> Iterator[tuple[str, ...]]:
         FileNotFoundError, ValueError: words that cannot be read, or none at all.
     """
     model = source.model
+    if hasattr(model, "class_text"):
+        with _words_of_detector(source, words) as names:
+            yield names
+        return
     part = _named_part(model)
     attributes = getattr(part, "state_of_names", _OF_CLASS_TEXT)
     kept = {name: getattr(part, name) for name in attributes}
@@ -146,11 +172,27 @@ def use_words(source: Source, words: Any) -> Iterator[tuple[str, ...]]:
         if words is not None:
             part.set_vocabulary(typed_names(words))
         elif part.vocabulary is None:
-            part.set_vocabulary(_of_data(source.config))
+            part.set_vocabulary(_of_data(source))
         yield tuple(part.vocabulary.class_names)
     finally:
         for name, value in kept.items():
             setattr(part, name, value)
+
+
+@contextmanager
+def _words_of_detector(source: Source, words: Any) -> Iterator[tuple[str, ...]]:
+    part = source.model.class_text
+    if words is None and part.vocabulary is not None:
+        yield tuple(part.vocabulary.class_names)
+        return
+    with part.asked(typed_names(words) if words is not None else _of_data(source)):
+        names = part.vocabulary
+        if len(names.queries) > names.num_classes:
+            raise ValueError(
+                "a detector's file has one name a class: give a class for each synonym, as "
+                "'car, van' in place of '[car, van]'"
+            )
+        yield tuple(names.class_names)
 
 
 def _named_part(model: Any) -> Any:
@@ -165,11 +207,12 @@ def _named_part(model: Any) -> Any:
     )
 
 
-def _of_data(config: Any) -> list[str]:
-    dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
+def _of_data(source: Source) -> list[str]:
+    dataset = (source.config or {}).get("test_dataloader", {}).get("dataset", {})
     found = (dataset.get("metainfo") or {}).get("classes")
     if not found and isinstance(dataset.get("type"), str):
         found = dataset_classes(dataset["type"])
+    found = found or source.metainfo.get("classes")
     if not found:
         raise ValueError("no class names: give words, as --words 'sky, road, [car, van]'")
     return list(found)

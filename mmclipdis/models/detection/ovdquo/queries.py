@@ -119,8 +119,10 @@ def by_class(classes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         classes: ``(B, Q)``.
         starts: ``(B, Q, 4)``.
     """
-    classes, order = classes.sort(dim=1, stable=True)
-    return classes, starts.gather(1, order[..., None].expand(-1, -1, 4))
+    count = classes.shape[1]
+    places = torch.arange(count, device=classes.device)
+    order = (classes * count + places).argsort(dim=1)  # ONNX has no stable sort
+    return classes.gather(1, order), starts.gather(1, order[..., None].expand(-1, -1, 4))
 
 
 def cosines(regions: Tensor, text: Tensor) -> Tensor:
