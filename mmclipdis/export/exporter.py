@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.export.capture import capture
 from mmclipdis.export.check import check_file
 from mmclipdis.export.files import FORMATS, file_of, runner_of
 from mmclipdis.export.kinds import Exportable, Size, exportable
 from mmclipdis.export.metadata import preprocessing
-from mmclipdis.export.opened import opened, use_words
+from mmclipdis.export.opened import Source, opened, use_words
 from mmclipdis.utils.whole_files import whole_file
 from mmclipdis.version import __version__
 
@@ -67,34 +68,44 @@ def export(
     FORMATS[format].check_installed()
     out = _checked_out(Path(out), format)
     source = opened(config_or_name, checkpoint, cfg_options)
-    with _at_rest(source.model), use_words(source, words) as names, torch.no_grad():
+    with _at_rest(source.model), use_words(source, words) as classes, torch.no_grad():
         found = exportable(source.model, _size(image_size))
         size = _checked_size(_size(image_size), found)
         with found.settings():
             program = capture(found, size)
-        metadata = {
-            "mmclipdis": __version__,
-            "config": source.name,
-            "model": type(source.model).__name__,
-            "task": found.task,
-            "names": list(names),
-            "outputs": list(found.outputs),
-            "image_size": None if size is None else list(size),
-            "multiple_of": list(found.step),
-            "batch": None if found.batch else 1,
-            "notes": list(found.notes),
-            **preprocessing(source.model, source.config),
-            **found.facts,
-        }
+        metadata = _metadata(source, classes, found, size)
         data = file_of(format, program, found.outputs, metadata)
         for note in found.notes:
             print(f"note: {note}")
-        print(f"{out.name}: {_what_is_open(found, size)}; {len(names)} classes; {_size_of(data)}")
+        parts = (_what_is_open(found, size), f"{classes.num_classes} classes", _size_of(data))
+        print(f"{out.name}: {'; '.join(parts)}")
         if check:
             check_file(runner_of(format, data, found.outputs), found, size, format)
     with whole_file(out) as file:
         file.write(data)
     return out
+
+
+def _metadata(
+    source: Source, classes: Vocabulary, found: Exportable, size: Size | None
+) -> dict[str, Any]:
+    """What the file says of itself: see docs/export.md."""
+    return {
+        "mmclipdis": __version__,
+        "config": source.name,
+        "model": type(source.model).__name__,
+        "task": found.task,
+        "names": list(classes.class_names),
+        "synonyms": [list(names) for names in classes.names],
+        "templates": list(classes.templates.formats),
+        "outputs": list(found.outputs),
+        "image_size": None if size is None else list(size),
+        "multiple_of": list(found.step),
+        "batch": None if found.batch else 1,
+        "notes": list(found.notes),
+        **preprocessing(source.model, source.config),
+        **found.facts,
+    }
 
 
 def _checked_out(out: Path, format: str) -> Path:

@@ -13,10 +13,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmclipdis.apis.inferencers.words import read_words
+from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.engine.random_weights import before_use, check_weights, is_random, pretrained
 from mmclipdis.export.kinds import refuse_kind
-from mmclipdis.models.text_encoder import dataset_classes, typed_names
+from mmclipdis.models.text_encoder import dataset_classes
 
 #: What ``set_vocabulary`` changes of a part that keeps ``ClassText``.
 _OF_CLASS_TEXT = ("vocabulary", "_embeddings")
@@ -118,7 +120,8 @@ def _task_of_config(config: Config) -> str:
     if not hasattr(config.get("model"), "get"):
         raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")):
-        kind = MODELS.get(str(config.model.get("type")))
+        kind = config.model.get("type")
+        kind = MODELS.get(kind) if isinstance(kind, str) else kind
     if kind is None:
         return "segment"  # it is named when it is built
     refuse_kind(kind)
@@ -154,45 +157,45 @@ def refuse_random(model: nn.Module) -> None:
 
 
 @contextmanager
-def use_words(source: Source, words: Any) -> Iterator[tuple[str, ...]]:
-    """The names in use inside the block; a model that was given has its own ones again behind it.
+def use_words(source: Source, words: Any) -> Iterator[Vocabulary]:
+    """The classes in use inside the block; a model that was given has its own ones again behind it.
 
     Raises:
         FileNotFoundError, ValueError: words that cannot be read, or none at all.
     """
     model = source.model
-    if hasattr(model, "class_text"):
-        with _words_of_detector(source, words) as names:
-            yield names
+    if hasattr(getattr(model, "class_text", None), "asked"):
+        with _words_of_detector(source, words) as vocabulary:
+            yield vocabulary
         return
     part = _named_part(model)
     attributes = getattr(part, "state_of_names", _OF_CLASS_TEXT)
     kept = {name: getattr(part, name) for name in attributes}
     try:
         if words is not None:
-            part.set_vocabulary(typed_names(words))
+            part.set_vocabulary(read_words(words))
         elif part.vocabulary is None:
             part.set_vocabulary(_of_data(source))
-        yield tuple(part.vocabulary.class_names)
+        yield part.vocabulary
     finally:
         for name, value in kept.items():
             setattr(part, name, value)
 
 
 @contextmanager
-def _words_of_detector(source: Source, words: Any) -> Iterator[tuple[str, ...]]:
+def _words_of_detector(source: Source, words: Any) -> Iterator[Vocabulary]:
     part = source.model.class_text
     if words is None and part.vocabulary is not None:
-        yield tuple(part.vocabulary.class_names)
+        yield part.vocabulary
         return
-    with part.asked(typed_names(words) if words is not None else _of_data(source)):
+    with part.asked(read_words(words) if words is not None else _of_data(source)):
         names = part.vocabulary
         if len(names.queries) > names.num_classes:
             raise ValueError(
                 "a detector's file has one name a class: give a class for each synonym, as "
                 "'car, van' in place of '[car, van]'"
             )
-        yield tuple(names.class_names)
+        yield names
 
 
 def _named_part(model: Any) -> Any:
