@@ -10,6 +10,7 @@ from mmclipdis.export.kinds import Exportable, Size
 
 #: Patches along the sides of the images that a program of open size is captured with.
 _PATCHES = (5, 6)
+LATER: dict = {}
 
 
 def capture(found: Exportable, size: Size | None) -> Any:
@@ -31,7 +32,7 @@ def capture(found: Exportable, size: Size | None) -> Any:
             (image,),
             dynamic_shapes=_open(found, size),
             strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
+            **LATER,
         )
     except Exception as error:  # of many kinds, ours among them
         reason = " ".join(str(error).split())[:200]

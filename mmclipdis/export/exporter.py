@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from mmclipdis.export.files import FORMATS, file_of, runner_of
 from mmclipdis.export.kinds import Exportable, Size, exportable
 from mmclipdis.export.metadata import preprocessing
 from mmclipdis.export.opened import Source, opened, use_words
-from mmclipdis.utils.whole_files import whole_file
+from mmclipdis.utils.whole_files import make_folder, refuse_existing, whole_file
 from mmclipdis.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -59,6 +60,7 @@ def export(
 
     Raises:
         FileNotFoundError: no such config, checkpoint or weights.
+        OSError: ``out`` cannot be written.
         ImportError: a package of ``mmclipdis[export]`` is missing.
         RuntimeError: weights that are random; or file and model differ.
         ValueError: bad words or options, or a model that cannot be exported; says why.
@@ -114,8 +116,13 @@ def _checked_out(out: Path, format: str) -> Path:
             f"out={str(out)!r}: a file of format {format!r} ends in {SUFFIXES[format]}; name it "
             f"{out.stem + SUFFIXES[format]!r}, or choose another format"
         )
-    if out.is_dir():
-        raise ValueError(f"out={str(out)!r} is a folder: name the file to write")
+    refuse_existing(out, overwrite=True)
+    make_folder(out.parent)
+    try:  # before minutes of work
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(out)) from error
     return out
 
 

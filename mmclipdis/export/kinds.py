@@ -198,8 +198,11 @@ def _fvit(model: Any, size: Size | None) -> Exportable:
     program = detectors.ScoredProposals(model, _fixed(model, size))
     facts = {
         "proposals_per_level": program.counts(),
-        "proposal_nms": {"nms": proposals.nms, "max_per_image": proposals.max_per_img}
-        | {"min_bbox_size": proposals.get("min_bbox_size", -1)},
+        "proposal_nms": {
+            "iou_threshold": proposals.nms.iou_threshold,
+            "max_per_image": proposals.max_per_img,
+            "min_bbox_size": proposals.get("min_bbox_size", -1),
+        },
         **_of_detector(kept),
     }
     notes = (detectors.NMS_LEFT_OUT, detectors.NO_PADDING)

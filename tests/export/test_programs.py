@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmclipdis.engine.random_weights import take_as_meant
+from mmclipdis.export.detectors import samples_of
 from mmclipdis.export.kinds import Exportable, exportable
+from tests.export.test_page import example
 from tests.export.tiny import NAMES, WORDS, catseg, dclip, images, segmentor, stock, zero_shot
 from tests.models.detection.fvit import tiny as tiny_fvit
 from tests.models.detection.ovdquo import tiny as tiny_ovdquo
@@ -84,18 +87,35 @@ def test_other_segmentors_and_taggers(build: Callable[[], Any], words: Any, size
     same(exportable(named(build(), words), None), *sizes)
 
 
-def test_fvit_has_boxes_and_scores_of_all_proposals() -> None:
+def detected(model: Any, found: Exportable) -> None:
+    """The example of the page makes of a file's boxes what the model detects."""
+    page: dict[str, Any] = {}
+    exec(compile(example("def kept"), "docs/export.md", "exec"), page)
+    pictures = images(1, *DETECTED)
+    with torch.no_grad():
+        outputs = [values.numpy() for values in found.program(pictures)]
+        (wanted,) = model.predict(pictures, samples_of(DETECTED), rescale=False)
+    rows = page["detections"](found.facts, *outputs)
+    wanted = wanted.pred_instances
+    assert len(rows) == len(wanted) > 5
+    assert [row[1] for row in rows] == wanted.labels.tolist()
+    np.testing.assert_allclose([row[0] for row in rows], wanted.scores.numpy(), atol=1e-5)
+    np.testing.assert_allclose([row[2] for row in rows], wanted.bboxes.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("objectness", [0, 1])
+def test_fvit_has_boxes_and_scores_of_all_proposals(objectness: int) -> None:
     DefaultScope.get_instance("tests-fvit-export", scope_name="mmdet")
-    for objectness in (0, 1):
-        torch.manual_seed(0)
-        model: Any = MODELS.build(tiny_fvit.config(objectness=objectness))
-        torch.nn.init.normal_(model.rpn_head.rpn_cls.weight)  # scores that are apart
-        torch.nn.init.normal_(model.rpn_head.rpn_reg.weight, std=0.1)
-        take_as_meant(model)
-        model.eval().set_vocabulary(tiny_fvit.CLASSES, tiny_fvit.NOVEL)
-        found = exportable(model, DETECTED)
-        assert found.facts["proposals_per_level"] == [100, 100, 100, 72, 18]
-        same(found, DETECTED)
+    torch.manual_seed(0)
+    model: Any = MODELS.build(tiny_fvit.config(objectness=objectness))
+    torch.nn.init.normal_(model.rpn_head.rpn_cls.weight)  # scores that are apart
+    torch.nn.init.normal_(model.rpn_head.rpn_reg.weight, std=0.1)
+    take_as_meant(model)
+    model.eval().set_vocabulary(tiny_fvit.CLASSES, tiny_fvit.NOVEL)
+    found = exportable(model, DETECTED)
+    assert found.facts["proposals_per_level"] == [100, 100, 100, 72, 18]
+    same(found, DETECTED)
+    detected(model, found)
 
 
 def test_ovdquo_has_a_box_and_scores_of_every_query() -> None:
@@ -103,6 +123,7 @@ def test_ovdquo_has_a_box_and_scores_of_every_query() -> None:
     found = exportable(model, DETECTED)
     assert found.facts["nms"] == {"type": "nms", "iou_threshold": 0.5}
     same(found, DETECTED)
+    detected(model, found)
     assert "forward" not in vars(model.encoder.layers[0].self_attn)
     assert "pre_transformer" not in vars(model) and model.test_cfg.score_thr == 0.001
 
