@@ -1,6 +1,6 @@
 """A model with its words as one file for other programs: ONNX, or a program of ``torch.export``.
 
-Nothing is imported before it is used, so that the command's help is there at once.
+Nothing is imported before it is used, so that a command's help is there at once.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from mmclipdis.export.kinds import Exportable, Size
 
 #: Patches along the sides of the images that a program of open size is captured with.
 _PATCHES = (5, 6)
-LATER: dict = {}
 
 
 def capture(found: Exportable, size: Size | None) -> Any:
@@ -32,12 +31,11 @@ def capture(found: Exportable, size: Size | None) -> Any:
             (image,),
             dynamic_shapes=_open(found, size),
             strict=False,
-            **LATER,
         )
     except Exception as error:  # of many kinds, ours among them
         reason = " ".join(str(error).split())[:200]
         remedy = (
-            "fix the size: --image-size HEIGHT WIDTH" if size is None else "use mmclipdis itself"
+            "fix the size: --image-size" if size is None else "use mmclipdis itself"
         )
         raise ValueError(
             f"{type(found.program).__name__} cannot be captured by torch.export "

@@ -92,8 +92,20 @@ def corners_of(boxes: Tensor, sides: Tensor, size: Size) -> Tensor:
 
 
 @contextmanager
+def without_text_tower(model: Any) -> Iterator[None]:
+    """Inside the block a detector has its table of embeddings, and nothing to make others with."""
+    text = model.class_text.text
+    text.embeddings()
+    encoder, text.encoder = text.encoder, None
+    try:
+        yield
+    finally:
+        text.encoder = encoder
+
+
+@contextmanager
 def levels_of_known_size(model: Any) -> Iterator[None]:
-    """Inside the block the sizes of a ``DINO``'s levels are numbers.
+    """As :func:`without_text_tower`, and the sizes of a ``DINO``'s levels are numbers.
 
     mmdet has them in a tensor, whose values a capture does not know.
     """
@@ -114,6 +126,7 @@ def levels_of_known_size(model: Any) -> Iterator[None]:
         return {**given, **facts}, {"memory_mask": None, **facts}
 
     with ExitStack() as stack:
+        stack.enter_context(without_text_tower(model))
         stack.enter_context(changed(model, pre_transformer=pre_transformer))
         for part in model.modules():
             if isinstance(part, MultiScaleDeformableAttention):

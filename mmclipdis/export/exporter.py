@@ -33,6 +33,7 @@ def export(
     image_size: int | Sequence[int] | None = None,
     check: bool = True,
     cfg_options: Mapping[str, Any] | None = None,
+    task: str | None = None,
 ) -> Path:
     """Write the image tower, a fixed table of text embeddings and the head of a model as one file.
 
@@ -53,6 +54,8 @@ def export(
         checkpoint: Trained weights, a file or URL; only with a config or a name.
         image_size: Side, or (height, width), in pixels of all images. None leaves it open.
         check: Whether to compare the file, as onnxruntime or PyTorch runs it, with the model.
+        task: ``'segment'``, ``'detect'`` or ``'tag'``, for a name that models of several have; the
+            first of them without it.
         cfg_options: Settings that replace those of the config; only with a config or a name.
 
     Returns:
@@ -69,7 +72,7 @@ def export(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     FORMATS[format].check_installed()
     out = _checked_out(Path(out), format)
-    source = opened(config_or_name, checkpoint, cfg_options)
+    source = opened(config_or_name, checkpoint, cfg_options, task)
     with _at_rest(source.model), use_words(source, words) as classes, torch.no_grad():
         found = exportable(source.model, _size(image_size))
         size = _checked_size(_size(image_size), found)

@@ -17,7 +17,7 @@ Size = tuple[int, int]
 WINDOWS_LEFT_OUT = (
     "the model slides windows of {crop} pixels every {stride}, whose number depends on the size of "
     "the image: the file looks at the whole image at once (test_cfg.mode='whole'); fix the size "
-    "(--image-size HEIGHT WIDTH) to have the windows in the file"
+    "(--image-size) to have the windows in the file"
 )
 
 
@@ -213,9 +213,11 @@ def _fvit(model: Any, size: Size | None) -> Exportable:
         program,
         program.reference,
         ("boxes", "scores", "proposals", "objectness"),
+        (model.backbone.patch_size,) * 2,
         batch=False,
         notes=notes,
         facts=facts,
+        settings=lambda: detectors.without_text_tower(model),
         settled=program.settled,
     )
 
@@ -229,6 +231,7 @@ def _ovdquo(model: Any, size: Size | None) -> Exportable:
         program,
         program.reference,
         ("boxes", "scores"),
+        (model.backbone.patch_size,) * 2,
         batch=False,
         notes=(detectors.NMS_LEFT_OUT, detectors.NO_PADDING),
         facts=_of_detector(model.test_cfg),
@@ -241,7 +244,7 @@ def _fixed(model: Any, size: Size | None) -> Size:
     if size is None:
         raise ValueError(
             f"{type(model).__name__} is exported for images of one size alone, on which the number "
-            "of its boxes depends: fix it, --image-size HEIGHT WIDTH"
+            "of its boxes depends: fix it, --image-size"
         )
     patch = model.backbone.patch_size
     if size[0] % patch or size[1] % patch:

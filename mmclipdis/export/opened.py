@@ -44,7 +44,10 @@ class Source:
 
 
 def opened(
-    config_or_name: Any, checkpoint: str | Path | None, cfg_options: Mapping[str, Any] | None = None
+    config_or_name: Any,
+    checkpoint: str | Path | None,
+    cfg_options: Mapping[str, Any] | None = None,
+    task: str | None = None,
 ) -> Source:
     """The model that a config, a name or a module stands for, with its weights.
 
@@ -66,7 +69,7 @@ def opened(
     else:
         from mmclipdis.apis.inferencers.building import built
 
-        task = _task_of(config_or_name)
+        task = task or _task_of(config_or_name)
         found = built(config_or_name, checkpoint, task, cfg_options)
         config, model = found.config, found.model
         if task == "detect" and found.metainfo.get("classes"):
@@ -103,25 +106,45 @@ def _task_of(config_or_name: Any) -> str:
         )
     if Path(config_or_name).is_file():
         return _task_of_config(read_config_file(config_or_name))
+    return _task_of_name(config_or_name)
+
+
+def _task_of_name(name: str) -> str:
+    from mmclipdis.apis.zoo.listing import find, near
     from mmclipdis.apis.zoo.resolving import look_up
 
-    refusals = []
+    tasks, refusals = [], []
     for task in ("segment", "detect", "tag"):
         try:
-            look_up(config_or_name, task)
+            look_up(name, task)
         except ValueError as error:  # a name of another task, or of none
             refusals.append(error)
         else:
-            return task
-    raise refusals[0]
+            tasks.append(task)
+    if len(tasks) > 1:
+        print(f"note: {name!r} is a name of models to {' and to '.join(tasks)}: took the first")
+    elif not tasks and find(name, "segment") is None:
+        close = " or ".join(map(repr, near(name)))
+        hint = f"did you mean {close}? " if close else ""
+        raise ValueError(
+            f"there is no model {name!r}, and no config of this name; {hint}`mmclipdis models` "
+            "lists all"
+        )
+    elif not tasks:
+        raise refusals[0]
+    return tasks[0]
 
 
 def _task_of_config(config: Config) -> str:
     if not hasattr(config.get("model"), "get"):
         raise ValueError(f"config {str(config.filename)!r} has no model, a dict of settings")
-    with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")):
-        kind = config.model.get("type")
-        kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    kind = config.model.get("type")
+    if isinstance(kind, str):
+        with (
+            DefaultScope.overwrite_default_scope(config.get("default_scope", "mmseg")),
+            MODELS.switch_scope_and_registry(None) as registry,  # imports the scope's models
+        ):
+            kind = registry.get(kind)
     if kind is None:
         return "segment"  # it is named when it is built
     refuse_kind(kind)

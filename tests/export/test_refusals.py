@@ -25,6 +25,7 @@ def test_options_that_do_not_fit_are_refused_before_a_model_is_built(tmp_path: P
     raises("a NoneType is no model", export, None, WORDS, out)
     raises("no config at .*gone.py", export, tmp_path / "gone.py", WORDS, out)
     raises("has no model", export, Config({"a": 1}), WORDS, out)
+    raises("did you mean 'fvit-shapes'", export, "fvit-shape", WORDS, out)
 
 
 def test_sizes_and_words_that_do_not_fit_are_refused(tmp_path: Path) -> None:
