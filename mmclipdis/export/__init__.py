@@ -1,6 +1,6 @@
 """A model with its words as one file for other programs: ONNX, or a program of ``torch.export``.
 
-Nothing is imported before it is used, so that the command's help is there at once.
+Nothing is imported before it is used, so that a command's help is there at once.
 """
 
 from __future__ import annotations
@@ -8,18 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmclipdis.export.command import add_arguments, run
     from mmclipdis.export.exporter import export
     from mmclipdis.export.metadata import load_metadata
 
-__all__ = ["add_arguments", "export", "load_metadata", "run"]
+__all__ = ["export", "load_metadata"]
 
-_PLACES = {
-    "add_arguments": "command",
-    "run": "command",
-    "export": "exporter",
-    "load_metadata": "metadata",
-}
+_PLACES = {"export": "exporter", "load_metadata": "metadata"}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,12 +31,11 @@ def capture(found: Exportable, size: Size | None) -> Any:
             (image,),
             dynamic_shapes=_open(found, size),
             strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
         )
     except Exception as error:  # of many kinds, ours among them
         reason = " ".join(str(error).split())[:200]
         remedy = (
-            "fix the size: --image-size HEIGHT WIDTH" if size is None else "use mmclipdis itself"
+            "fix the size: --image-size" if size is None else "use mmclipdis itself"
         )
         raise ValueError(
             f"{type(found.program).__name__} cannot be captured by torch.export "

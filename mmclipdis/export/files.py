@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmclipdis.export.metadata import EXTRA_FILE, as_texts
-from mmclipdis.export.packages import needed
+from mmclipdis.export.packages import needed, quiet
 
 #: Bytes that a file of protobuf can hold.
 LARGEST = 2**31 - 2**20
@@ -62,13 +62,14 @@ def file_of(
             "format='torch' (--format torch)"
         )
     try:
-        written = torch.onnx.export(
-            program,
-            dynamo=True,
-            input_names=["image"],
-            output_names=list(outputs),
-            verbose=False,
-        )
+        with quiet():
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=["image"],
+                output_names=list(outputs),
+                verbose=False,
+            )
     except Exception as error:  # of many kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -83,7 +84,8 @@ def file_of(
 def runner_of(format: str, data: bytes, outputs: Sequence[str]) -> Run:
     """Run the file: images on the CPU, what it gives for them."""
     if format == "torch":
-        module = torch.export.load(io.BytesIO(data)).module()
+        with quiet():
+            module = torch.export.load(io.BytesIO(data)).module()
         return lambda images: _as_tuple(module(images))
     session = needed("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmclipdis.export.changing import changed
 from mmclipdis.utils.labels import no_class
 
 Size = tuple[int, int]
 WINDOWS_LEFT_OUT = (
     "the model slides windows of {crop} pixels every {stride}, whose number depends on the size of "
     "the image: the file looks at the whole image at once (test_cfg.mode='whole'); fix the size "
-    "(--image-size HEIGHT WIDTH) to have the windows in the file"
+    "(--image-size) to have the windows in the file"
 )
 
 
@@ -25,7 +26,7 @@ class Exportable:
     """A model, ready to be captured.
 
     Attributes:
-        task: ``segment`` or ``tag``.
+        task: ``segment``, ``tag`` or ``detect``.
         program: What becomes the file, from images (B, 3, H, W) to its outputs.
         reference: The same by the model's own code, to compare with.
         outputs: Their names.
@@ -34,6 +35,8 @@ class Exportable:
         notes: What is other than in the model.
         facts: What the file says of its outputs.
         settings: What holds while it is captured.
+        settled: Whether rounding cannot change a rank that the outputs hang on, to choose images
+            for the check.
     """
 
     task: str
@@ -45,6 +48,7 @@ class Exportable:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     settings: Callable[[], AbstractContextManager[None]] = nullcontext
+    settled: Callable[[Tensor], bool] = lambda images: True
 
 
 def refuse_kind(kind: type) -> None:
@@ -74,21 +78,15 @@ def exportable(model: Any, size: Size | None) -> Exportable:
 
 def _refusal(kind: type) -> str:
     name, bases = kind.__name__, {base.__name__ for base in kind.__mro__}
-    if bases & {"FViT", "TwoStageDetector"}:
-        return (
-            f"{name} is not exported: non-maximum suppression and RoIAlign stand between its two "
-            "stages, over as many boxes as a photo has, so that neither its boxes nor their scores "
-            "are a function of fixed shapes; use mmclipdis detect"
-        )
     if "BaseDetector" in bases:
         return (
-            f"{name} is not exported: its deformable attention and its choice of queries per class "
-            "are operations that the exporters do not know; use mmclipdis detect"
+            f"{name} is not exported: its classes are in its weights, so that no words can be "
+            "given; of detectors FViT and OVDQUO are"
         )
     return (
         f"{name} is not exported: OpenVocabSegmentor (CLIP, MaskCLIP, SCLIP, ClearCLIP, DeCLIP, "
-        "CLIP-Surgery), EncoderDecoder with a CosineSegHead, CATSeg, InfoCLIP, DCLIP and "
-        "ZeroShotRecognizer are"
+        "CLIP-Surgery), EncoderDecoder with a CosineSegHead, CATSeg, InfoCLIP, DCLIP, "
+        "ZeroShotRecognizer, FViT and OVDQUO are"
     )
 
 
@@ -132,7 +130,7 @@ def _stock(model: Any, size: Size | None) -> Exportable:
 
     def reference(images: Tensor) -> tuple[Tensor, ...]:
         meta = {"img_shape": torch.Size(images.shape[-2:])}
-        with _changed(head, prob_thd=0.0):
+        with changed(head, prob_thd=0.0):
             return (model.encode_decode(images, [dict(meta) for _ in images]),)
 
     program = WholeImage(CosineMaps(backbone, head), head.rule())
@@ -152,7 +150,7 @@ def _catseg(model: Any, size: Size | None) -> Exportable:
         ("scores",),
         batch=False,  # the windows of its attention are laid for a number of images
         facts=_facts(model.label_rule()),
-        settings=lambda: _changed(aggregator, chunk_mb=float("inf")),  # no loop in the file
+        settings=lambda: changed(aggregator, chunk_mb=float("inf")),  # no loop in the file
     )
 
 
@@ -192,11 +190,84 @@ def _zero_shot(model: Any, size: Size | None) -> Exportable:
     return Exportable("tag", program, reference, ("scores", "logits"), step, facts=facts)
 
 
+def _fvit(model: Any, size: Size | None) -> Exportable:
+    from mmclipdis.export import detectors
+
+    kept = model.roi_head.test_cfg
+    proposals = model.rpn_head.test_cfg
+    program = detectors.ScoredProposals(model, _fixed(model, size))
+    facts = {
+        "proposals_per_level": program.counts(),
+        "proposal_nms": {
+            "iou_threshold": proposals.nms.iou_threshold,
+            "max_per_image": proposals.max_per_img,
+            "min_bbox_size": proposals.get("min_bbox_size", -1),
+        },
+        **_of_detector(kept),
+    }
+    notes = (detectors.NMS_LEFT_OUT, detectors.NO_PADDING)
+    if model.roi_head.with_mask:
+        notes = (*notes, "masks are left out: they are made of the boxes that NMS leaves")
+    return Exportable(
+        "detect",
+        program,
+        program.reference,
+        ("boxes", "scores", "proposals", "objectness"),
+        (model.backbone.patch_size,) * 2,
+        batch=False,
+        notes=notes,
+        facts=facts,
+        settings=lambda: detectors.without_text_tower(model),
+        settled=program.settled,
+    )
+
+
+def _ovdquo(model: Any, size: Size | None) -> Exportable:
+    from mmclipdis.export import detectors
+
+    program = detectors.SearchedQueries(model, _fixed(model, size))
+    return Exportable(
+        "detect",
+        program,
+        program.reference,
+        ("boxes", "scores"),
+        (model.backbone.patch_size,) * 2,
+        batch=False,
+        notes=(detectors.NMS_LEFT_OUT, detectors.NO_PADDING),
+        facts=_of_detector(model.test_cfg),
+        settings=lambda: detectors.levels_of_known_size(model),
+        settled=program.settled,
+    )
+
+
+def _fixed(model: Any, size: Size | None) -> Size:
+    if size is None:
+        raise ValueError(
+            f"{type(model).__name__} is exported for images of one size alone, on which the number "
+            "of its boxes depends: fix it, --image-size"
+        )
+    patch = model.backbone.patch_size
+    if size[0] % patch or size[1] % patch:
+        raise ValueError(
+            f"image_size={size} is no multiple of {type(model).__name__}'s patch of {patch} "
+            "pixels: choose one"
+        )
+    return size
+
+
+def _of_detector(cfg: Any) -> dict[str, Any]:
+    return {
+        "nms": None if cfg.nms is None else dict(cfg.nms),
+        "threshold": cfg.score_thr,
+        "max_per_image": cfg.max_per_img,
+    }
+
+
 def _probabilities(
     model: Any, test_cfg: Mapping[str, Any]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
     def reference(images: Tensor) -> tuple[Tensor, ...]:
-        with _changed(model, test_cfg={**test_cfg, "return_probs": True}):
+        with changed(model, test_cfg={**test_cfg, "return_probs": True}):
             samples = model.predict(images)
         return (torch.stack([sample.seg_logits.data for sample in samples]),)
 
@@ -214,19 +285,6 @@ def _facts(rule: Any) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _changed(owner: Any, **values: Any) -> Iterator[None]:
-    """Attributes that have other values inside the block."""
-    before = {name: getattr(owner, name) for name in values}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
-
-
 #: How each class is exported, and what derives from it.
 _KINDS: dict[str, Callable[[Any, Size | None], Exportable]] = {
     "OpenVocabSegmentor": _open_vocab,
@@ -235,4 +293,6 @@ _KINDS: dict[str, Callable[[Any, Size | None], Exportable]] = {
     "WrappedSegmentor": lambda model, size: exportable(model.segmentor, size),
     "DCLIP": _dclip,
     "ZeroShotRecognizer": _zero_shot,
+    "FViT": _fvit,
+    "OVDQUO": _ovdquo,
 }

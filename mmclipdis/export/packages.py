@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -24,3 +28,19 @@ def needed(*names: str) -> ModuleType:
             "pip install 'mmclipdis[export]'"
         )
     return import_module(names[0])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What the exporters say of their own insides, of every node that they pass over, is unsaid."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)

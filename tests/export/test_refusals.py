@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmclipdis.export import add_arguments, export, load_metadata, run
+from mmclipdis.export import export, load_metadata
 from mmclipdis.export.kinds import exportable
-from tests.export.tiny import NAMES, WORDS, arch, segmentor, zero_shot
+from tests.export.tiny import NAMES, WORDS, arch, segmentor, stock, zero_shot
 from tests.faults.endings import raises
+from tests.models.detection.ovdquo import tiny as tiny_ovdquo
 from tests.paths import ROOT
 
 
@@ -25,6 +25,7 @@ def test_options_that_do_not_fit_are_refused_before_a_model_is_built(tmp_path: P
     raises("a NoneType is no model", export, None, WORDS, out)
     raises("no config at .*gone.py", export, tmp_path / "gone.py", WORDS, out)
     raises("has no model", export, Config({"a": 1}), WORDS, out)
+    raises("did you mean 'fvit-shapes'", export, "fvit-shape", WORDS, out)
 
 
 def test_sizes_and_words_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -34,7 +35,8 @@ def test_sizes_and_words_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         raises("give one side, or height and width", export, model, WORDS, out, image_size=size)
     raises("no class names", export, model, None, out)
     raises("model.float", export, segmentor().half(), WORDS, out)
-    raises("checkpoint goes with a config", export, model, WORDS, out, checkpoint="a.pth")
+    raises("go with a config", export, model, WORDS, out, checkpoint="a.pth")
+    raises("go with a config", export, model, WORDS, out, cfg_options={"model.a": 1})
 
 
 def test_random_weights_are_refused(tmp_path: Path) -> None:
@@ -52,20 +54,47 @@ def test_random_weights_are_refused(tmp_path: Path) -> None:
     raises(r"no weights for decode_head \(CATSegHead\)", export, catseg, WORDS, tmp_path / "a.onnx")
 
 
-class TwoStageDetector(nn.Module): ...
-
-
 class BaseDetector(nn.Module): ...
 
 
 def test_models_that_cannot_go_are_named_with_the_reason() -> None:
-    raises("non-maximum suppression and RoIAlign", exportable, TwoStageDetector(), None)
-    raises("BaseDetector is not exported: its deformable", exportable, BaseDetector(), None)
+    raises("BaseDetector is not exported: its classes are in its weights", exportable,
+           BaseDetector(), None)  # fmt: skip
     raises("Linear is not exported: OpenVocabSegmentor", exportable, nn.Linear(1, 1), None)
     model = zero_shot()
     model.set_vocabulary(NAMES)
     model.segments = object()
     raises("with segments is not exported: how many boxes", exportable, model, None)
+    distillation = Config.fromfile(ROOT / "configs" / "shapes" / "declip_distill.py")
+    raises("DeCLIP is not exported", export, distillation, WORDS, "a.onnx")
+
+
+def test_models_of_mmseg_without_words_are_refused(tmp_path: Path) -> None:
+    model = stock()
+    model.decode_head = nn.Conv2d(1, 1, 1)
+    raises("EncoderDecoder with a Conv2d is not exported: its classes are fixed",
+           export, model, WORDS, tmp_path / "a.onnx")  # fmt: skip
+
+
+def test_detectors_have_one_size_and_one_name_a_class(tmp_path: Path) -> None:
+    model, out = tiny_ovdquo.build(), tmp_path / "a.onnx"
+    raises("OVDQUO is exported for images of one size alone", export, model, NAMES, out)
+    raises("no multiple of OVDQUO's patch of 8", export, model, NAMES, out, image_size=(64, 90))
+    raises("one name a class", export, model, "kite, [plum, purple plum]", out, image_size=64)
+    assert model.vocabulary.class_names == tiny_ovdquo.CLASSES
+
+
+def test_words_that_the_text_tower_cannot_read_are_refused(tmp_path: Path) -> None:
+    words = ["sky", "very " * 90 + "long road"]
+    raises("tokens", export, segmentor(), words, tmp_path / "a.onnx")
+
+
+def test_places_that_cannot_be_written_are_refused_before_a_model_is_built(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    raises("a file stands where a folder is needed", export, None, WORDS, tmp_path / "file/a.onnx")
+    (tmp_path / "b.onnx").mkdir()
+    raises("is a folder; name a file in it", export, None, WORDS, tmp_path / "b.onnx")
+    raises("cannot write", export, None, WORDS, "/proc/a.onnx")
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,23 +109,3 @@ def test_files_of_others_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"\xff\xfe no protobuf")
     raises("is neither ONNX", load_metadata, tmp_path / "a.onnx")
     raises("no file at", load_metadata, tmp_path / "b.onnx")
-
-
-def test_the_command_passes_on_what_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    calls: list[tuple] = []
-
-    def fake(*args: object, **options: object) -> Path:
-        calls.append((args, options))
-        return tmp_path / "a.pt2"
-
-    monkeypatch.setattr("mmclipdis.export.exporter.export", fake)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    words = ["c/my.py", "--words", "sky, road", "--format", "torch", "--image-size", "32", "48"]
-    assert run(parser.parse_args([*words, "--no-check", "--checkpoint", "a.pth"])) == 0
-    (args, options), = calls  # fmt: skip
-    assert args == ("c/my.py", "sky, road", Path("my.pt2"))
-    assert options == dict(format="torch", checkpoint="a.pth", image_size=[32, 48], check=False)
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'a.pt2'}\n"

@@ -14,14 +14,19 @@ WORDS = ["apple", ["plum", "purple plum"], "grass"]
 NAMES = ("apple", "plum", "grass")
 
 
-def arch() -> dict[str, Any]:
+def images(batch: int, height: int, width: int) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(7))
+
+
+def arch(layers: int = 2) -> dict[str, Any]:
     """A tiny CLIP whose text tower knows the tokens of real words."""
-    found = tiny_arch(image_size=32, width=32, head_width=16, layers=2)
+    found = tiny_arch(image_size=32, width=32, head_width=16, layers=layers)
     return {**found, "text_cfg": {**found["text_cfg"], "vocab_size": 49408}}
 
 
-def text_encoder() -> dict[str, Any]:
-    return dict(type="OpenCLIPTextEncoder", arch=arch(), cache_dir=False, progress=False)
+def text_encoder(layers: int = 2) -> dict[str, Any]:
+    part = dict(arch=arch(layers), cache_dir=False, progress=False)
+    return dict(type="OpenCLIPTextEncoder", **part)
 
 
 def build(config: dict[str, Any], scope: str = "mmseg") -> Any:
@@ -32,18 +37,32 @@ def build(config: dict[str, Any], scope: str = "mmseg") -> Any:
     return model
 
 
-def segmentor(backbone: str = "ClearCLIPViT", **test_cfg: Any) -> Any:
+def segmentor(backbone: str = "ClearCLIPViT", layers: int = 2, **test_cfg: Any) -> Any:
     """A training-free segmentor; it slides windows unless ``test_cfg`` says otherwise."""
-    head = dict(type="CosineSegHead", text_encoder=text_encoder(), templates="single")
+    head = dict(type="CosineSegHead", text_encoder=text_encoder(layers), templates="single")
     sliding = dict(mode="slide", crop_size=(32, 32), stride=(16, 16))
     colours = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], bgr_to_rgb=True)
     return build(
         dict(
             type="OpenVocabSegmentor",
             data_preprocessor=dict(type="SegDataPreProcessor", **colours),
-            backbone=dict(type=backbone, arch=arch()),
+            backbone=dict(type=backbone, arch=arch(layers)),
             decode_head=head,
             test_cfg=test_cfg or sliding,
+        )
+    )
+
+
+def stock() -> Any:
+    """mmseg's own segmentor with our backbone and head."""
+    head = dict(type="CosineSegHead", text_encoder=text_encoder(), templates="single")
+    return build(
+        dict(
+            type="EncoderDecoder",
+            data_preprocessor=dict(type="SegDataPreProcessor"),
+            backbone=dict(type="ClearCLIPViT", arch=arch()),
+            decode_head=head,
+            test_cfg=dict(mode="whole"),
         )
     )
 
