@@ -13,7 +13,7 @@ import pytest
 
 from mmclipdis.apis.zoo import DEFAULTS
 from mmclipdis.web import launch, server
-from mmclipdis.web.server import Headers, Running, check_port, is_loopback, offered_models
+from mmclipdis.web.address import check_port, is_loopback
 from tests.faults.endings import raises
 
 
