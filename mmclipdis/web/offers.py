@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmclipdis.apis.zoo import ModelInfo, find, models
 from mmclipdis.apis.zoo.listing import DEFAULTS, ENTRANCES, near
@@ -17,7 +18,7 @@ def offered_models(
         ValueError: a name that the zoo has not, or of a model that takes no photos and words.
     """
     if allowed is None:
-        named = [info for info in models() if info.short or info.default]
+        named = [info for info in models() if (info.short or info.default) and is_at_hand(info)]
     else:
         named = [info for name in dict.fromkeys(allowed) for info in infos_of(name)]
     if model is not None and info_of(model) not in named:
@@ -60,5 +61,23 @@ def infos_of(name: str) -> list[ModelInfo]:
     )
 
 
+def is_at_hand(info: ModelInfo) -> bool:
+    """Whether nobody has to fetch, convert or train anything first: weights are here, or come."""
+    from mmclipdis.apis.zoo.on_disk import find_checkpoint
+    from mmclipdis.apis.zoo.sources import cache_folder
+
+    if info.trained and find_checkpoint(info, None, info.name, needed=False) is None:
+        return False
+    return all(
+        one.kind == "tag"
+        or one.url
+        or Path(one.where).is_file()
+        or (cache_folder() / one.name).is_file()
+        for one in info.downloads
+        if not (one.kind == "trained" and info.trained)  # the checkpoint itself
+    )
+
+
 def label(info: ModelInfo) -> str:
-    return info.name if info.offline else f"{info.name} (needs a download)"
+    """What the list calls a model."""
+    return f"{info.name} ({'tiny, for the examples' if info.offline else 'needs a download'})"

@@ -8,8 +8,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ class Running:
     public_url: str | None
     page: Any
     folder: Path
+    ending: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def close(self) -> None:
         """Stop serving and remove what was uploaded; safe to call again."""
-        self.page.close(verbose=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.ending.close()
 
 
 def build(
@@ -51,7 +52,8 @@ def build(
         folder: Photos are read from here alone, and examples and downloads are written here:
             that of ``GRADIO_TEMP_DIR``, or one above it.
         model: Name of a model that the page begins with.
-        allowed: Names of the models that are offered; None for those with short names.
+        allowed: Names of the models that are offered; None for those with short names whose
+            weights are on this machine or come by themselves.
         device: As of the inferencers.
         max_pixels: Of a photo.
 
@@ -114,23 +116,40 @@ def launch(
         allowed = [info.name for info in models() if info.offline and info.short]
     offered_models(model, allowed)  # before anything slow
     check_port(host, port)
-    folder = Path(tempfile.mkdtemp(prefix="mmclipdis_web_"))
-    os.environ.update(
-        GRADIO_TEMP_DIR=str(folder / "uploads"),
-        GRADIO_EXAMPLES_CACHE=str(folder / "cache"),  # not in the folder where it was started
-        GRADIO_ANALYTICS_ENABLED="False",
-        HF_HUB_DISABLE_TELEMETRY="1",
-    )
-    try:
+    with ExitStack() as ending:  # of what was begun, if the rest fails
+        folder = Path(tempfile.mkdtemp(prefix="mmclipdis_web_"))
+        ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        ending.enter_context(_environment(folder))
         page = build(folder, model=model, allowed=allowed, device=device, max_pixels=max_pixels)
+        ending.callback(page.close, verbose=False)
         running = _serve(page, folder, host, port, share, max_megabytes, inbrowser)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        running = replace(running, ending=ending.pop_all())
     _greet(running, host, open_to_others)
     if block:
         _wait(running)
     return running
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Variables that gradio reads while it serves; afterwards they are what they were."""
+    values = dict(
+        GRADIO_TEMP_DIR=str(folder / "uploads"),
+        GRADIO_EXAMPLES_CACHE=str(folder / "cache"),  # not in the folder where it was started
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_RUN_HISTORY="False",  # in the browser, or at a hub
+        HF_HUB_DISABLE_TELEMETRY="1",
+    )
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _serve(
@@ -164,6 +183,7 @@ def _serve(
         max_file_size=most_bytes,
         footer_links=[],
         enable_monitoring=False,
+        mcp_server=False,
         ssr_mode=False,
         strict_cors=True,
         state_session_capacity=100,

@@ -9,7 +9,7 @@ import pytest
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[web]'")
 
-from mmclipdis.web.page import friendly, question_of  # noqa: E402
+from mmclipdis.web.asking import friendly, question_of  # noqa: E402
 
 PHOTO = {"path": "/tmp/x/a.png", "orig_name": "../../<b>.png"}
 
