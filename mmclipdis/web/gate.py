@@ -67,7 +67,9 @@ class Gate:
         for start in ("file=", "file/"):
             if path.startswith(API + start) and not self._holds(path[len(API + start) :]):
                 return 403, "there is no such file on this page"
-        if path.startswith((API + "proxy=", API + "vibe", API + "dev/", "/monitoring")):
+        if path.startswith(
+            (API + "proxy=", API + "vibe", API + "dev/", API + "run", "/monitoring")
+        ):
             return 404, "this page has none of that"
         if scope["method"] != "POST":
             return None
@@ -133,7 +135,7 @@ def _size(folder: Path) -> int:
     total = 0
     for file in folder.rglob("*"):
         try:
-            total += file.stat().st_size
+            total += file.lstat().st_size if file.is_file() else 0
         except OSError:
             continue
     return total
