@@ -68,7 +68,7 @@ class Gate:
             if path.startswith(API + start) and not self._holds(path[len(API + start) :]):
                 return 403, "there is no such file on this page"
         if path.startswith(
-            (API + "proxy=", API + "vibe", API + "dev/", API + "run", "/monitoring")
+            (API + "proxy=", API + "vibe", API + "dev/", API + "run-history", "/monitoring")
         ):
             return 404, "this page has none of that"
         if scope["method"] != "POST":

@@ -90,7 +90,8 @@ def test_what_the_page_sends_comes_through_as_it_was(ask):
     file = {"path": "/tmp/a.png", "url": "http://127.0.0.1/a.png", "meta": {}}
     body = json.dumps({"data": [file, "see https://example.org", None]}).encode()
     assert ask("/gradio_api/queue/join", body)[0] == 200
-    assert ask.seen == [body]
+    assert ask("/gradio_api/run/predict", body)[0] == 200
+    assert ask.seen == [body, body]
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a.png", "HTTP://10.0.0.1/", "ftp://x/y"])
