@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from importlib.util import find_spec
-
 import click
 
 from mmclipdis.commands.start import run
@@ -25,11 +22,13 @@ Example:
 @click.option("--share", is_flag=True, help="Ask gradio for a public address.")
 def web(model: str | None, host: str, port: int, device: str | None, share: bool) -> int:
     """Open a web page: photo, words, task, threshold; overlays, heat maps, tables, downloads."""
-    if find_spec("gradio") is None:
-        raise Mistake(
-            "the web page needs gradio, which is not installed; run: pip install 'mmclipdis[web]'"
-        )
-    check_port(host, port)
+    from mmclipdis.web.address import check_gradio, check_port
+
+    try:
+        check_gradio()
+        check_port(host, port)
+    except (ImportError, OSError, ValueError) as error:
+        raise Mistake(str(error)) from error
 
     def work() -> int:
         from mmclipdis.web import launch
@@ -38,20 +37,3 @@ def web(model: str | None, host: str, port: int, device: str | None, share: bool
         return 0
 
     return run(work)
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on.
-
-    Raises:
-        Mistake: another program does, or there is no such address.
-    """
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            raise Mistake(
-                f"cannot listen on {host}:{port} ({error.strerror or error}); if another program "
-                "does, give another --port"
-            ) from error

@@ -115,6 +115,8 @@ class Desk:
             )
         if not question.photo.resolve().is_relative_to(self.folder):
             raise ValueError("the photo was not uploaded to this page; upload it")
+        if not question.photo.is_file():  # uploads go after an hour
+            raise FileNotFoundError("the photo is no longer on the server; upload it again")
 
     def _search(
         self, question: Question, words: list[list[str]], background: list[str] | float | None

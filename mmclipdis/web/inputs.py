@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+from PIL import ImageOps
 
-from mmclipdis.apis.inferencers.photos import read_photo
-from mmclipdis.utils.pictures import open_picture, pixel_limit
+from mmclipdis.utils.pictures import open_picture, picture_size, pixel_limit, to_rgb
 
 NO_WORDS = "no words: say what to look for, such as: grass, sand, kite"
 NO_PHOTO = "no photo: upload one, paste one, or click one of the examples"
@@ -66,18 +66,22 @@ def read_uploaded_photo(file: Path, name: str, most_pixels: int) -> np.ndarray:
         ValueError: it is no photo, or has too many pixels.
     """
     content = file.read_bytes()
-    with open_picture(content, limit=float("1e18"), name=name) as picture:
-        width, height = picture.size
-        most = min(most_pixels, pixel_limit())
-        if width * height > most:
-            raise ValueError(
-                f"{name} has {width} x {height} = {width * height:,} pixels, and this page takes "
-                f"{most:,}; make it smaller"
-            )
+    width, height = picture_size(content, name)
+    most = min(most_pixels, pixel_limit())
+    if width * height > most:
+        raise ValueError(
+            f"{name} has {width} x {height} = {width * height:,} pixels, and this page takes "
+            f"{most:,}; make it smaller"
+        )
+    with open_picture(content, most, name) as picture:
         try:
-            return read_photo(picture)
-        except (OSError, SyntaxError) as error:
+            upright = ImageOps.exif_transpose(picture)
+            upright.load()
+        except MemoryError:
+            raise
+        except Exception as error:  # a broken picture raises nearly anything
             raise ValueError(f"cannot read {name} as an image: it is broken") from error
+        return np.ascontiguousarray(to_rgb(upright, name))
 
 
 def clean_name(name: str | None) -> str:

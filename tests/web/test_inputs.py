@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,11 +94,42 @@ def bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("side", [5_000, 60_000])
 def test_a_decompression_bomb_is_a_line_and_is_not_decoded(tmp_path, side, monkeypatch):
-    monkeypatch.setattr(inputs, "read_photo", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(inputs, "open_picture", lambda *_: pytest.fail("it was decoded"))
     file = tmp_path / "bomb.png"
     file.write_bytes(bomb(side, side))
     line = rf"bomb.png has {side} x {side} = .* pixels, and this page takes 16,000,000"
+    before = Image.MAX_IMAGE_PIXELS
     raises(line, read_uploaded_photo, file, "bomb.png", 16_000_000)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def saved(folder: Path, picture: Image.Image, name: str, **options: Any) -> Path:
+    picture.save(folder / name, **options)
+    return folder / name
+
+
+def test_photos_of_all_kinds_are_read_as_rgb(tmp_path):
+    ramp = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)
+    grey = Image.fromarray(ramp)
+    files = {
+        "deep.png": saved(tmp_path, Image.fromarray(ramp.astype(np.uint16) * 256 + 7), "deep.png"),
+        "alpha.png": saved(tmp_path, grey.convert("RGBA"), "alpha.png"),
+        "palette.png": saved(tmp_path, grey.convert("P"), "palette.png"),
+        "moving.gif": saved(
+            tmp_path, grey, "moving.gif", save_all=True, append_images=[Image.new("L", (12, 10))]
+        ),
+    }
+    for name, file in files.items():
+        photo = read_uploaded_photo(file, name, 200)
+        np.testing.assert_array_equal(photo, np.stack([ramp] * 3, -1), name)
+        assert photo.dtype == np.uint8
+    file = saved(tmp_path, grey.convert("CMYK"), "print.jpg", quality=100)
+    np.testing.assert_allclose(read_uploaded_photo(file, "print.jpg", 200)[..., 0], ramp, atol=4)
+
+
+def test_numbers_of_unknown_range_are_a_line(tmp_path):
+    file = saved(tmp_path, Image.new("F", (4, 4)), "depth.tif")
+    raises("^cannot read depth.tif as .* float32", read_uploaded_photo, file, "depth.tif", 100)
 
 
 @pytest.mark.parametrize(

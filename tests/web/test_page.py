@@ -1,69 +1,108 @@
-"""What the browser sends becomes a question or one friendly line, escaped; never a traceback."""
+"""What clicks do: searches, other colours, heat maps, models of a task."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[web]'")
 
-from mmclipdis.web.page import friendly, question_of  # noqa: E402
+from mmclipdis.apis.zoo import DEFAULTS  # noqa: E402
+from mmclipdis.web import page as page_module  # noqa: E402
+from mmclipdis.web.desk import Desk  # noqa: E402
+from mmclipdis.web.examples import write_examples  # noqa: E402
+from mmclipdis.web.page import _Wires, make_page  # noqa: E402
 
-PHOTO = {"path": "/tmp/x/a.png", "orig_name": "../../<b>.png"}
-
-
-def asked(photo: Any = PHOTO, words: Any = "sand", threshold: Any = 0.2) -> Any:
-    return question_of(photo, words, "segment", "clearclip-shapes", None, threshold)
-
-
-def test_what_the_browser_sends_becomes_a_question():
-    question = asked()
-    assert question.photo == Path("/tmp/x/a.png")
-    assert question.name == "b_.png"
-    assert (question.background, question.threshold) == ("", 0.2)
+LABELS = {task: [(f"{name} (tiny)", name)] for task, name in DEFAULTS.items()}
+OFFERED = {task: [name] for task, name in DEFAULTS.items()}
 
 
-@pytest.mark.parametrize(
-    ("sent", "line"),
-    [
-        ({"photo": None}, "no photo: upload one"),
-        ({"photo": "/etc/passwd"}, "no photo: upload one"),
-        ({"photo": {"path": 7}}, "no photo: upload one"),
-        ({"words": " ;"}, "no words: say what"),
-        ({"words": 7}, "no words: say what"),
-        ({"words": ",".join("abcdefgh" * 30)}, "240 words; the page looks for 200"),
-        ({"threshold": "much"}, "a number from 0 to 1"),
-        ({"threshold": 2}, "a number from 0 to 1"),
-    ],
-)
-def test_what_makes_no_question_is_a_line(sent, line):
-    with pytest.raises(gradio.Error, match=line):
-        asked(**sent)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("web")
 
 
-def test_a_mistake_of_the_visitor_is_its_own_line_escaped():
-    def work(_: Any) -> None:
-        asked(words="")
-
-    with pytest.raises(gradio.Error, match="no words"):
-        friendly(work, None)
-
-    from mmclipdis.web.inputs import read_typed_background, read_uploaded_photo
-
-    assert friendly(read_typed_background, "0.5") == 0.5
-    with pytest.raises(gradio.Error) as caught:
-        friendly(read_uploaded_photo, Path(__file__), "<img src=x>", 10)
-    assert "&lt;img src=x&gt;" in caught.value.message
-    assert "<img" not in caught.value.message
+@pytest.fixture(scope="module")
+def wires(folder: Path) -> _Wires:
+    with gradio.Blocks():
+        return _Wires(Desk(OFFERED, folder, device="cpu"), LABELS, [None] * 8, {})
 
 
-def test_a_fault_of_our_own_goes_to_the_log_and_not_to_the_page(capsys):
-    def work() -> None:
-        {}["secret"]
+@pytest.fixture(scope="module")
+def sent(folder: Path) -> list[Any]:
+    """What a browser sends for the first example."""
+    file, words, task = write_examples(folder / "examples")[0]
+    photo = {"path": file, "orig_name": "beach.png"}
+    return [photo, words, task, DEFAULTS[task], "", 0.0, 0.6]
 
-    with pytest.raises(gradio.Error, match="the log of the server says more") as caught:
-        friendly(work)
-    assert "secret" not in caught.value.message
-    assert "KeyError: 'secret'" in capsys.readouterr().err
+
+def difference(first: Any, second: Any) -> float:
+    return float(np.abs(np.asarray(first, float) - np.asarray(second, float)).mean())
+
+
+def test_a_search_fills_in_everything_and_remembers_its_question(wires, sent):
+    drawn, key, rows, note, file, word, heat, question = wires.search(*sent)
+    assert drawn.size == (320, 240)
+    assert key.count("<li>") == len(rows.value["data"]) == 4
+    assert note == ""
+    assert Path(file.value["path"] if isinstance(file.value, dict) else file.value).is_file()
+    assert [value for _, value in word.choices] == sent[1].split(", ")
+    assert (word.value, heat) == (None, None)
+    assert (question.words, question.name) == (sent[1], "beach.png")
+
+
+def test_nothing_is_searched_again_without_a_photo_or_words(wires, sent):
+    skip = wires.again(None, *sent[1:])
+    assert skip == wires.again(sent[0], " ", *sent[2:])
+    assert len(skip) == len(wires.again(*sent)) == 8
+    assert wires.again(*sent)[0].size == (320, 240)
+
+
+def test_other_colours_are_those_of_what_is_shown_whatever_is_typed(wires, sent):
+    drawn, *_, question = wires.search(*sent)
+    photo = np.asarray(wires.desk.answer(question).photo)
+    faint, _, heat = wires.redraw(question, None, 0.1)
+    assert 0 < difference(faint, photo) < difference(drawn, photo)
+    assert heat is None
+    _, _, faint = wires.redraw(question, "water", 0.1)
+    assert 0 < difference(faint, photo) < difference(wires.look(question, "water", 0.9), photo)
+
+
+def test_who_opens_the_heat_maps_sees_that_of_the_first_word(wires, sent):
+    *_, question = wires.search(*sent)
+    word, heat = wires.look_first(question, None, 0.6)
+    assert word == "grass"
+    assert difference(heat, wires.look(question, "grass", 0.6)) == 0
+    assert difference(heat, wires.look(question, "water", 0.6)) > 5
+    kept = wires.look_first(question, "water", 0.6)
+    assert kept == wires.look_first(None, None, 0.6) != [word, heat]
+    assert wires.look(question, None, 0.6) is wires.look(None, "x", 0.6) is None
+
+
+def test_a_task_brings_its_models_and_its_least_score(wires):
+    models, threshold = wires.choose("detect")
+    assert (models.choices, models.value) == (LABELS["detect"], "fvit-shapes")
+    assert threshold == 0.3
+    models, threshold = wires.choose("train")
+    assert (models.value, threshold) == ("clearclip-shapes", 0.0)
+
+
+def test_few_downloads_are_kept(wires, sent, folder, monkeypatch):
+    monkeypatch.setattr(page_module, "KEPT_FILES", 2)
+    for _ in range(4):
+        wires.search(*sent)
+    assert len(list(folder.glob("results_*"))) == 2
+
+
+def test_the_page_asks_for_nothing_from_elsewhere_and_offers_no_api(folder, wires):
+    examples = write_examples(folder / "examples")
+    page = make_page(wires.desk, examples, LABELS, ("segment", "clearclip-shapes"))
+    config = page.get_config_file()
+    assert not config.get("analytics_enabled", False)
+    assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
+    labels = [one["props"].get("label") for one in config["components"]]
+    for label in ("Photo", "Words", "What to make", "Model", "Background", "Least score"):
+        assert label in labels

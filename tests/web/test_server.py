@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import socket
@@ -10,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mmclipdis.apis.zoo import DEFAULTS
-from mmclipdis.web import launch, server
-from mmclipdis.web.server import Headers, Running, check_port, is_loopback, offered_models
+from mmclipdis.web import address, launch, server
+from mmclipdis.web.address import check_port, is_loopback
+from mmclipdis.web.offers import label, offered_models
+from mmclipdis.web.server import Running
 from tests.faults.endings import raises
 
 
@@ -23,6 +25,24 @@ def test_models_of_each_task_are_offered_packaged_ones_first():
     for infos in offered.values():
         offline = [info.offline for info in infos]
         assert offline == sorted(offline, reverse=True)
+
+
+def test_models_that_somebody_has_to_fetch_or_train_first_are_not_offered(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    names = {info.name: info for infos in offered_models().values() for info in infos}
+    assert {"clearclip-vitb16", "clip-rn50"} <= names.keys()  # open_clip downloads what they need
+    assert label(names["clearclip-vitb16"]) == "clearclip-vitb16 (needs a download)"
+    assert label(names["fvit-shapes"]) == "fvit-shapes (tiny, for the examples)"
+    by_hand = {"catseg-vitb16", "declip-vitb16", "fvit-openai-vitb16", "dclip-shapes"}
+    assert not by_hand & names.keys()
+
+    for name in ("DeCLIP_evab_dinov2B_csa_560_0.25_seg.pt", "catseg-vitb16.pth"):
+        file = tmp_path / "hub" / "checkpoints" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    names = {info.name for infos in offered_models().values() for info in infos}
+    assert {"catseg-vitb16", "declip-vitb16"} <= names
 
 
 def test_an_operator_says_which_models_are_offered():
@@ -70,7 +90,7 @@ def test_limits_that_are_none_are_a_line():
 
 def test_without_gradio_there_is_a_line(monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(server, "find_spec", lambda name: None if name == "gradio" else find(name))
+    monkeypatch.setattr(address, "find_spec", lambda name: None if name == "gradio" else find(name))
     raises(r"pip install 'mmclipdis\[web\]'", launch)
     raises(r"pip install 'mmclipdis\[web\]'", server.build, "folder")
 
@@ -92,6 +112,13 @@ def test_it_is_known_who_reaches_an_address(host, own):
     assert is_loopback(host) is own
 
 
+#: What gradio reads and would else send, keep, or put into the folder it was started in.
+VARIABLES = (
+    *("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE", "GRADIO_ANALYTICS_ENABLED"),
+    *("GRADIO_RUN_HISTORY", "HF_HUB_DISABLE_TELEMETRY"),
+)
+
+
 class Page:
     """In place of gradio's."""
 
@@ -108,31 +135,36 @@ def asked(monkeypatch) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     def build(folder: Path, **options: Any) -> Page:
-        seen.update(options, folder=folder, temporary=os.environ["GRADIO_TEMP_DIR"])
-        return Page()
+        seen.update(options, folder=folder, page=Page())
+        seen["environment"] = {name: os.environ[name] for name in VARIABLES}
+        return seen["page"]
 
     def serve(page: Page, folder: Path, *_: Any) -> Running:
         return Running("http://address/", None, page, folder)
 
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setattr(server, "find_spec", lambda _: True)
+    monkeypatch.setattr(server, "check_gradio", lambda: None)
     monkeypatch.setattr(server, "build", build)
     monkeypatch.setattr(server, "_serve", serve)
     monkeypatch.setattr(server, "check_port", lambda *_: None)
     return seen
 
 
-def test_by_default_nothing_is_sent_or_shared_and_nothing_stays(asked, capsys):
+def test_by_default_nothing_is_sent_or_shared_and_nothing_stays(asked, capsys, monkeypatch):
+    monkeypatch.delenv("GRADIO_RUN_HISTORY", raising=False)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/of/another/program")
     running = launch(block=False)
-    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
-    assert Path(asked["temporary"]).parent == asked["folder"] == running.folder
+    temporary, cache, *switches = asked["environment"].values()
+    assert Path(temporary).parent == Path(cache).parent == asked["folder"] == running.folder
+    assert switches == ["False", "False", "1"]
     assert asked["allowed"] is None
     assert running.folder.is_dir()
     assert running.folder.stat().st_mode & 0o077 == 0
     running.close()
     running.close()
+    assert asked["page"].closed == 1
     assert not running.folder.exists()
+    assert os.environ["GRADIO_TEMP_DIR"] == "/of/another/program"
+    assert "GRADIO_RUN_HISTORY" not in os.environ
     printed = capsys.readouterr()
     assert "The page is at http://address/" in printed.out
     assert printed.err == ""
@@ -156,6 +188,7 @@ def test_a_page_that_cannot_start_leaves_nothing(asked, monkeypatch):
     with pytest.raises(OSError, match="no"):
         launch(block=False)
     assert not asked["folder"].exists()
+    assert asked["page"].closed == 1
 
 
 def test_ctrl_c_ends_the_page_and_removes_its_folder(asked, monkeypatch):
@@ -167,20 +200,3 @@ def test_ctrl_c_ends_the_page_and_removes_its_folder(asked, monkeypatch):
     running = launch()
     assert running.page.closed == 1
     assert not asked["folder"].exists()
-
-
-def test_every_answer_tells_the_browser_to_load_nothing_from_elsewhere():
-    sent: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "headers": [(b"a", b"b")]})
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asyncio.run(Headers(app)({"type": "http"}, None, send))
-    headers = dict(sent[0]["headers"])
-    assert headers[b"a"] == b"b"
-    policy = headers[b"content-security-policy"].decode()
-    assert policy.startswith("default-src 'self'")
-    assert "http" not in policy
