@@ -106,6 +106,12 @@ EXTRAS = {
     "export": EXPORT,
     "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
     "web": ["gradio>=6,<7"],
+    "docs": [
+        "latex2mathml>=3.78",
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.7,<10",
+        "mkdocstrings[python]>=1,<2",
+    ],
     "dev": [
         *EXPORT,
         "hypothesis",

@@ -1,0 +1,57 @@
+"""What mkdocs calls: see ``mkdocs.yml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from api_pages import navigation, page, read_modules, rooms
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pages import Pages, notebook
+
+PACKAGE = "mmclipdis"
+#: Files at the top that are pages of the site, too.
+TOP = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the reference to the navigation, and our Markdown."""
+    root = Path(config.config_file_path).parent
+    modules = read_modules(root, PACKAGE)
+    order = rooms((root / "CONTRIBUTING.md").read_text(), PACKAGE)
+    (below,) = navigation(PACKAGE, modules, order).values()
+    config.nav.append({"API": below})
+    config.extra["reference"] = {one.page: page(one, modules, order) for one in modules.values()}
+    config.extra["pages"] = Pages({})
+    config.markdown_extensions.append(config.extra["pages"])
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not Markdown below ``docs``, and say where each file is."""
+    root = Path(config.config_file_path).parent
+    for file in sorted(Path(config.docs_dir, "notebooks").glob("*.ipynb")):
+        place = f"notebooks/{file.stem}.md"
+        files.append(File.generated(config, place, content=notebook(file)))
+        config.extra["pages"].links.places[file] = place
+    for name, place in TOP.items():
+        files.append(File.generated(config, place, abs_src_path=str(root / name)))
+    places = {Path(one.abs_src_path): one.src_uri for one in files if one.abs_src_path}
+    config.extra["pages"].links.places.update(places)
+    for place, content in config.extra["reference"].items():
+        files.append(File.generated(config, place, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **kwargs: object) -> None:
+    """Say whose links come next."""
+    config, place = kwargs["config"], page.file.src_uri
+    links = config.extra["pages"].links
+    sources = {there: file for file, there in links.places.items()}
+    links.begin(sources.get(place), place)
