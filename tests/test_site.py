@@ -48,7 +48,7 @@ def deed(x: int) -> int:
 
 
 class Thing:
-    """A thing; :meth:`be` is what it does, ``:meth:`x``."""
+    """A thing; :meth:`be` is what it does."""
 
     def be(self) -> None:
         """As :class:`ValueError` and :func:`json.dumps`; :func:`_hidden`."""
@@ -63,14 +63,17 @@ def _hidden() -> None:
 def write_site(folder: Path, **changes: str) -> str:
     """A repository with a page, a notebook, a package and ours for the rest; its mkdocs.yml."""
     files = {
-        "README.md": "# Ours\n\nSee [page](docs/page.md#end), [setup](setup.py), `[x](y)`.\n",
+        "README.md": "# Ours\n\nSee [page](docs/page.md#end), [setup](setup.py), `[x](y)`; "
+        "[one](docs/notebooks/one.ipynb).\n",
         "CONTRIBUTING.md": "# How\n\n```\nmmclipdis/\n  room.py   a room\n```\n\n[us](README.md)\n",
         "SECURITY.md": "# Safe\n",
         "CHANGELOG.md": "# News\n",
         "setup.py": "",
         "docs/page.md": "# Page\n\n[up](../README.md), ![p](pic.png), $a_1 + b$, `$x$`\n\n## End\n",
         "docs/pic.png": "",
-        "docs/notebooks/one.ipynb": json.dumps({"cells": []}),
+        "docs/notebooks/one.ipynb": json.dumps(
+            {"cells": [{"cell_type": "markdown", "source": "# One\n\n[up](../page.md)"}]}
+        ),
         **{f"mmclipdis/{name}": text for name, text in PACKAGE.items()},
         **changes,
     }
@@ -83,7 +86,7 @@ def write_site(folder: Path, **changes: str) -> str:
     config["extra_css"] = []
     python = config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["options"]
     python["extensions"] = [str(HOOKS / "docstrings.py")]
-    places = ["index", "page", "notebooks/one", "contributing", "security", "changelog"]
+    places = ["index", "page", "contributing", "security", "changelog"]
     config["nav"] = [f"{place}.md" for place in places]
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(config))
     return str(folder / "mkdocs.yml")
@@ -97,7 +100,10 @@ def test_pages_of_the_repository_become_a_site(tmp_path: Path) -> None:
     assert "<code>[x](y)</code>" in start
     assert 'href="index.html"' in one and 'src="pic.png"' in one
     assert "<msub><mi>a</mi><mn>1</mn></msub>" in one and "<code>$x$</code>" in one
-    assert (site / "notebooks/one.html").exists()
+    assert 'href="notebooks/one.html"' in start
+    notebook_page = (site / "notebooks/one.html").read_text()
+    assert 'href="../page.html"' in notebook_page
+    assert 'href="one.ipynb"' in notebook_page and (site / "notebooks/one.ipynb").exists()
     room = (site / "api/room.html").read_text()
     assert "So often it is done" in room and "Not shown" not in room
     assert 'href="#mmclipdis.room.Thing.be"' in room and 'href="#mmclipdis.room.TIMES"' in room
@@ -183,8 +189,8 @@ def test_a_notebook_shows_text_code_and_what_came_of_it(tmp_path: Path) -> None:
     block = "```python\nx = 1\nx\n```\n\n"
     assert shown == (
         f"# Title\ntext\n\n{block}```text\nsaid\n```\n\n{block}"
-        f"![output](data:image/png;base64,QUJD)\n\n{block}```text\n1\n```\n\n{block}".rstrip()
-        + "\n"
+        f"![output](data:image/png;base64,QUJD)\n\n{block}```text\n1\n```\n\n{block}"
+        '<p><a href="x.ipynb" download>Download this notebook</a></p>\n'
     )
 
 

@@ -21,8 +21,10 @@ TOP = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the reference to the navigation, and our Markdown."""
+    """Add the notebooks and the reference to the navigation, and our Markdown."""
     root = Path(config.config_file_path).parent
+    if notebooks := [place for _, place in find_notebooks(config)]:
+        config.nav.insert(2, {"Notebooks": notebooks})
     modules = read_modules(root, PACKAGE)
     order = rooms((root / "CONTRIBUTING.md").read_text(), PACKAGE)
     (below,) = navigation(PACKAGE, modules, order).values()
@@ -36,17 +38,22 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not Markdown below ``docs``, and say where each file is."""
     root = Path(config.config_file_path).parent
-    for file in sorted(Path(config.docs_dir, "notebooks").glob("*.ipynb")):
-        place = f"notebooks/{file.stem}.md"
-        files.append(File.generated(config, place, content=notebook(file)))
-        config.extra["pages"].links.places[file] = place
     for name, place in TOP.items():
         files.append(File.generated(config, place, abs_src_path=str(root / name)))
     places = {Path(one.abs_src_path): one.src_uri for one in files if one.abs_src_path}
+    for file, place in find_notebooks(config):
+        files.append(File.generated(config, place, content=notebook(file)))
+        places[file] = place
     config.extra["pages"].links.places.update(places)
     for place, content in config.extra["reference"].items():
         files.append(File.generated(config, place, content=content))
     return files
+
+
+def find_notebooks(config: MkDocsConfig) -> list[tuple[Path, str]]:
+    """The notebooks, and where each is shown."""
+    files = sorted(Path(config.docs_dir, "notebooks").glob("*.ipynb"))
+    return [(file, f"notebooks/{file.stem}.md") for file in files]
 
 
 def on_page_markdown(markdown: str, page: Page, **kwargs: object) -> None:

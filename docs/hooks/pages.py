@@ -102,7 +102,7 @@ class Links(Treeprocessor):
 
 
 def notebook(file: Path) -> str:
-    """A notebook as Markdown: its text, its code and what that printed or drew."""
+    """A notebook as Markdown: its text, its code, what that printed or drew; and the file."""
     parts = []
     for cell in json.loads(file.read_text())["cells"]:
         source = "".join(cell["source"])
@@ -110,6 +110,7 @@ def notebook(file: Path) -> str:
             parts.append(source)
         elif cell["cell_type"] == "code":
             parts += [f"```python\n{source}\n```", *map(_output, cell["outputs"])]
+    parts.append(f'<p><a href="{file.name}" download>Download this notebook</a></p>')
     return "\n\n".join(parts) + "\n"
 
 
