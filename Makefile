@@ -74,7 +74,7 @@ install: $(READY)
 $(READY): constraints.txt setup.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 10) else 0)'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(PIN) $(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[all,dev,docs,web]"
+	$(PIN) $(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[all,dev,web]"
 	touch $@
 
 # onedl-mmcv compiles its ops against the torch that is installed, so torch comes first. That takes

@@ -63,7 +63,8 @@ def _hidden() -> None:
 def write_site(folder: Path, **changes: str) -> str:
     """A repository with a page, a notebook, a package and ours for the rest; its mkdocs.yml."""
     files = {
-        "README.md": "# Ours\n\nSee [page](docs/page.md#end), [setup](setup.py), `[x](y)`; "
+        "README.md": '# Ours\n\n<p><img width=9 src="docs/pic.png"></p>\n\n'
+        "See [page](docs/page.md#end), [setup](setup.py), `[x](y)`; "
         "[one](docs/notebooks/one.ipynb).\n",
         "CONTRIBUTING.md": "# How\n\n```\nmmclipdis/\n  room.py   a room\n```\n\n[us](README.md)\n",
         "SECURITY.md": "# Safe\n",
@@ -97,7 +98,7 @@ def test_pages_of_the_repository_become_a_site(tmp_path: Path) -> None:
     site = tmp_path / "site"
     start, one = (site / "index.html").read_text(), (site / "page.html").read_text()
     assert 'href="page.html#end"' in start and "<span>setup</span>" in start
-    assert "<code>[x](y)</code>" in start
+    assert "<code>[x](y)</code>" in start and '<img width=9 src="pic.png">' in start
     assert 'href="index.html"' in one and 'src="pic.png"' in one
     assert "<msub><mi>a</mi><mn>1</mn></msub>" in one and "<code>$x$</code>" in one
     assert 'href="notebooks/one.html"' in start
@@ -118,22 +119,25 @@ def test_what_leads_nowhere_ends_the_build_by_name(
         tmp_path,
         **{
             "README.md": "# Ours\n\n[a](docs/gone.md) [b](docs/page.md#gone)\n",
-            "docs/page.md": "# Page\n\n![p](gone.png)\n",
+            "docs/page.md": '# Page\n\n![p](gone.png) <img src="no.png">\n',
             "docs/more.md": "# In no menu\n",
             "mmclipdis/room.py": '"""A room."""\n\n\ndef deed() -> None:\n'
-            '    """Idea.\n\n    See :func:`~mmclipdis.gone` and :meth:`Thing.be`.\n    """\n',
+            '    """Idea.\n\n    See :func:`~mmclipdis.gone` and :meth:`Thing.be`.\n\n    '
+            ':exc:`KeyError`\n    """\n',
         },
     )
-    with caplog.at_level(logging.INFO, "mkdocs"), pytest.raises(Abort, match="6 warnings"):
+    with caplog.at_level(logging.INFO, "mkdocs"), pytest.raises(Abort, match="8 warnings"):
         build(load_config(config, strict=True))
     said = "\n".join(record.getMessage() for record in caplog.records)
     for fault in (
         f"{tmp_path}/README.md: the link docs/gone.md leads to nothing",
         f"{tmp_path}/docs/page.md: the link gone.png leads to nothing",
+        f"{tmp_path}/docs/page.md: the link no.png leads to nothing",
         "anchor '#gone'",
         "  - more.md",
         f"{tmp_path}/mmclipdis/room.py:7: :func:`~mmclipdis.gone` names nothing",
         f"{tmp_path}/mmclipdis/room.py:7: :meth:`Thing.be` names nothing",
+        f"{tmp_path}/mmclipdis/room.py:9: :exc:`KeyError` is none of the roles",
     ):
         assert fault in said
 

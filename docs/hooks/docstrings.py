@@ -16,7 +16,8 @@ from textwrap import dedent, indent
 import griffe
 
 LOG = logging.getLogger("mkdocs.hooks.docstrings")
-ROLE = re.compile(r":(class|func|meth|attr|data|mod):`(~?)([^`]*)`")
+ROLES = ("attr", "class", "data", "func", "meth", "mod")
+ROLE = re.compile(r":([a-z]+):`(~?)([^`]*)`")
 MATHS = re.compile(r":math:`([^`]*)`")
 #: ``.. math:: x`` and what follows it until an empty line.
 FORMULA = re.compile(r"(?m)^( *)\.\. math::(.*(?:\n.*\S.*)*)")
@@ -71,11 +72,12 @@ def markdown(found: griffe.Object, names: Names) -> str:
     def link(match: re.Match[str]) -> str:
         role, short, name = match.groups()
         shown = (name.rpartition(".")[2] if short else name) + "()" * (role in ("func", "meth"))
-        target = names.find(name, found)
+        target = names.find(name, found) if role in ROLES else None
         if target is None:
             line = found.docstring.lineno or 0
             line += found.docstring.value[: found.docstring.value.find(match[0])].count("\n")
-            LOG.warning("%s:%d: %s names nothing", found.filepath, line, match[0])
+            fault = "names nothing" if role in ROLES else f"is none of the roles {ROLES}"
+            LOG.warning("%s:%d: %s %s", found.filepath, line, match[0], fault)
         return f"[`{shown}`][{target}]" if target else f"`{shown}`"
 
     return ROLE.sub(link, text)

@@ -44,7 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file, place in find_notebooks(config):
         files.append(File.generated(config, place, content=notebook(file)))
         places[file] = place
-    config.extra["pages"].links.places.update(places)
+    config.extra["pages"].places.update(places)
     for place, content in config.extra["reference"].items():
         files.append(File.generated(config, place, content=content))
     return files
@@ -59,6 +59,6 @@ def find_notebooks(config: MkDocsConfig) -> list[tuple[Path, str]]:
 def on_page_markdown(markdown: str, page: Page, **kwargs: object) -> None:
     """Say whose links come next."""
     config, place = kwargs["config"], page.file.src_uri
-    links = config.extra["pages"].links
-    sources = {there: file for file, there in links.places.items()}
-    links.begin(sources.get(place), place)
+    pages = config.extra["pages"]
+    sources = {there: file for file, there in pages.places.items()}
+    pages.begin(sources.get(place), place)

@@ -27,9 +27,12 @@ LOG = logging.getLogger("mkdocs.hooks.pages")
 #: Between dollars that touch the formula, so that two prices are none; or between double ones.
 FORMULA = r"\$\$(?P<block>[^$]+)\$\$|(?<![\\$\w])\$(?P<inline>[^\s$](?:[^$]*[^\s$])?)\$(?![\w$])"
 
+#: A link or a picture in HTML, but for what is to be saved.
+TAG = re.compile(r'(<(?:a|img|source)\s(?![^>]*\bdownload\b)[^>]*?\b(?:src|href)=)"([^"]*)"')
+
 
 class Pages(Extension):
-    """Markdown with links between files and with formulas.
+    """Markdown with links between files and with formulas, of one page after the other.
 
     Args:
         places: Where each file of the site is on it: its path, from the site's root.
@@ -37,12 +40,66 @@ class Pages(Extension):
 
     def __init__(self, places: Mapping[Path, str]) -> None:
         super().__init__()
-        self.links = Links(places)
+        self.places = dict(places)
+        self.file: Path | None = None
+        self.place = ""
 
     def extendMarkdown(self, md: Markdown) -> None:
         """Before mkdocs looks at the links (0), and after code is put aside (190)."""
-        md.treeprocessors.register(self.links, "links_of_files", 5)
+        md.treeprocessors.register(Links(md, self), "links_of_files", 5)
         md.inlinePatterns.register(Formulas(FORMULA, md), "formulas", 185)
+
+    def begin(self, file: Path | None, place: str) -> None:
+        """What is read next is ``file``, or made for the build if None, and goes to ``place``."""
+        self.file, self.place = file, place
+
+    def on_site(self, address: str) -> str | None:
+        """Where a link of the page leads on the site; None if that has not what it leads to."""
+        link = urlsplit(address)
+        if self.file is None or not link.path or link.scheme or link.netloc:
+            return address
+        target = Path(os.path.normpath(self.file.parent / unquote(link.path)))
+        if target in self.places:
+            path = posixpath.relpath(self.places[target], posixpath.dirname(self.place) or ".")
+            return link._replace(path=path).geturl()
+        if not target.exists():
+            LOG.warning("%s: the link %s leads to nothing", self.file, address)
+        return None
+
+
+class Links(Treeprocessor):
+    """Sets the links of a page.
+
+    Args:
+        md: What reads it.
+        pages: Knows where they lead.
+    """
+
+    def __init__(self, md: Markdown, pages: Pages) -> None:
+        super().__init__(md)
+        self.pages = pages
+
+    def run(self, root: Element) -> None:
+        """Set all links, those in HTML as well."""
+        if self.pages.file is None:
+            return
+        for element in root.iter():
+            key = {"a": "href", "img": "src"}.get(element.tag)
+            if key is None:
+                continue
+            link = self.pages.on_site(element.get(key, ""))
+            if link is None:
+                element.attrib.clear()
+                element.tag = "span"
+            else:
+                element.set(key, link)
+        blocks = self.md.htmlStash.rawHtmlBlocks
+        for number, block in enumerate(blocks):
+            if isinstance(block, str):
+                blocks[number] = TAG.sub(self._in_html, block)
+
+    def _in_html(self, match: re.Match[str]) -> str:
+        return f'{match[1]}"{self.pages.on_site(match[2]) or "#"}"'
 
 
 class Formulas(InlineProcessor):
@@ -61,44 +118,6 @@ class Formulas(InlineProcessor):
 def upright(latex: str) -> str:
     r"""Words in ``\mathrm`` as words: letter by letter a browser draws them in italics."""
     return re.sub(r"\\(?:mathrm|operatorname)\{([A-Za-z]{2,})\}", r"\\text{\1}", latex)
-
-
-class Links(Treeprocessor):
-    """Links of one page after the other, which :meth:`begin` names.
-
-    Args:
-        places: As of :class:`Pages`.
-    """
-
-    def __init__(self, places: Mapping[Path, str]) -> None:
-        super().__init__()
-        self.places = places
-        self.file: Path | None = None
-        self.place = ""
-
-    def begin(self, file: Path | None, place: str) -> None:
-        """What is read next is ``file``, or made for the build if None, and goes to ``place``."""
-        self.file, self.place = file, place
-
-    def run(self, root: Element) -> None:
-        """Set the links of a page."""
-        if self.file is None:
-            return
-        for element in root.iter():
-            key = {"a": "href", "img": "src"}.get(element.tag, "")
-            link = urlsplit(element.get(key, ""))
-            if not link.path or link.scheme or link.netloc:
-                continue
-            target = Path(os.path.normpath(self.file.parent / unquote(link.path)))
-            if target in self.places:
-                folder = posixpath.dirname(self.place)
-                path = posixpath.relpath(self.places[target], folder or ".")
-                element.set(key, link._replace(path=path).geturl())
-            else:
-                if not target.exists():
-                    LOG.warning("%s: the link %s leads to nothing", self.file, element.get(key))
-                element.attrib.clear()
-                element.tag = "span"
 
 
 def notebook(file: Path) -> str:
