@@ -2,6 +2,7 @@
 # make test      run the tests
 # make test-fast run those that start no process and train no model
 # make lint      check style and types
+# make docs      build the site of the documentation, site/index.html; a broken link is an error
 # make test-onedl  run what touches mm packages on their maintained fork, in .venv-onedl of its own
 # make tables    regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
 # Each sets up .venv by itself when needed. Variables:
@@ -37,7 +38,7 @@ $(info PYTHON=$(PYTHON) is not used, since $(VENV) is there already; to change i
 endif
 endif
 
-.PHONY: demo test test-fast test-onedl lint format tables install clean
+.PHONY: demo test test-fast test-onedl lint docs format tables install clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
@@ -57,6 +58,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -89,5 +93,5 @@ $(ONEDL)/.ready: constraints.txt constraints-onedl.txt setup.py
 	touch $@
 
 clean:
-	rm -rf $(ONEDL) $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(ONEDL) $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -98,6 +98,13 @@ SEGMENTATION = [
 DETECTION = [*ENGINE, "mmdet>=3.3.0,<4", "lvis>=0.5.3,<1"]
 #: onnxscript is what torch.onnx writes with; onnxruntime compares the file with the model.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+#: What make docs builds the site with; latex2mathml draws formulas without a script.
+DOCS = [
+    "latex2mathml>=3.78",
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1,<2",
+]
 LITE = [*ENGINE, "mmcv-lite>=2.0.0,<2.2.0"]
 EXTRAS = {
     "seg": SEGMENTATION,
@@ -106,7 +113,9 @@ EXTRAS = {
     "export": EXPORT,
     "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
     "web": ["gradio>=6,<7"],
+    "docs": DOCS,
     "dev": [
+        *DOCS,
         *EXPORT,
         "hypothesis",
         "mypy",
