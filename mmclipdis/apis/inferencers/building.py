@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,9 @@ def _build(config: Config, checkpoint: str | Path | None) -> tuple[Any, Mapping[
         if checkpoint is not None:
             if not is_remote(checkpoint) and not Path(checkpoint).is_file():
                 raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-            content = load_checkpoint(model, str(checkpoint), map_location="cpu")
+            # of a logger mmengine's warnings are shown, and not where the file lies
+            logger = logging.getLogger(__name__)
+            content = load_checkpoint(model, str(checkpoint), map_location="cpu", logger=logger)
             check_checkpoint(model, content)
             meta = content.get("meta") or {}
             metainfo = (meta.get("dataset_meta") or {}) if isinstance(meta, Mapping) else {}
