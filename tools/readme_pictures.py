@@ -88,9 +88,7 @@ def heated(numbers: Sequence[int], words: Sequence[str]) -> Image.Image:
         result = segment(scene(number), WORDS)
         heat = [np.asarray(result.heatmap(word).draw(opacity=0.7)) for word in words]
         cells.append([result.photo, *heat])
-    rows = [
-        [*left, *right] for left, right in zip(cells[::2], cells[1::2], strict=True)
-    ]
+    rows = [[*left, *right] for left, right in zip(cells[::2], cells[1::2], strict=True)]
     return compose_sheet(rows, ["photo", *words] * 2, [], [], cell_height=HEIGHT)
 
 

@@ -68,9 +68,7 @@ def code_hash(notebook: Notebook) -> str:
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
-def execute(
-    notebook: Notebook, name: str, parameters: Mapping[str, Any] | None = None
-) -> Notebook:
+def execute(notebook: Notebook, name: str, parameters: Mapping[str, Any] | None = None) -> Notebook:
     """Run all cells in a temporary folder; return the notebook with what they show.
 
     Args:
