@@ -5,6 +5,7 @@
 # make docs      build the site of the documentation, site/index.html; a broken link is an error
 # make test-onedl  run what touches mm packages on their maintained fork, in .venv-onedl of its own
 # make tables    regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
+# make notebooks run docs/notebooks and keep what their cells show; about ten minutes on 2 cores
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch
@@ -38,7 +39,7 @@ $(info PYTHON=$(PYTHON) is not used, since $(VENV) is there already; to change i
 endif
 endif
 
-.PHONY: demo test test-fast test-onedl lint docs format tables install clean
+.PHONY: demo test test-fast test-onedl lint docs format tables notebooks install clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
@@ -68,6 +69,9 @@ format: $(READY)
 
 tables: $(READY)
 	$(BIN)/python tools/make_tables.py
+
+notebooks: $(READY)
+	$(BIN)/python tools/run_notebooks.py
 
 install: $(READY)
 
