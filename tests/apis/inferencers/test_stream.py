@@ -183,8 +183,10 @@ def test_texts_that_cannot_be_read(segmentor, options: dict[str, Any], line: str
     raises(line, segmentor, photo(), **options)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("task", ["segment", "detect", "tag"])
+@pytest.mark.parametrize(
+    ("task", "precision"),
+    [("segment", "bf16"), ("detect", "fp16"), ("tag", "bf16"), ("tag", "fp16")],
+)
 def test_lower_precisions_find_nearly_the_same(
     searchers: dict[str, Any],
     pictures: Path,
