@@ -75,7 +75,8 @@ def register() -> None:
 
     # One name for two things: `import mmclipdis.models` must give the package, as ever, and
     # `mmclipdis.models()` reads as what it does. A module is called if its class says how.
-    models.__class__ = _Models
+    package: Any = models
+    package.__class__ = _Models
 
 
 def _is_command() -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
-import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from tqdm import tqdm
 from mmclipdis.apis.inferencers.asked import Asked, always, other_count, paired, with_words
 from mmclipdis.apis.inferencers.building import built
 from mmclipdis.apis.inferencers.photos import count_of, photos_of
-from mmclipdis.apis.inferencers.search import PRECISIONS, PhotoSearch
+from mmclipdis.apis.inferencers.search import PRECISIONS, PhotoSearch, first_number
 from mmclipdis.apis.inferencers.words import (
     NO_WORDS,
     Backdrop,
@@ -36,7 +34,6 @@ from mmclipdis.clip.text.names import names_of_text
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.moved_pixels import check_test_pipeline
 from mmclipdis.utils.device import usable_device
-from mmclipdis.utils.whole_files import make_folder
 
 
 class OpenVocabInferencer(PhotoSearch):
@@ -160,7 +157,7 @@ class OpenVocabInferencer(PhotoSearch):
             threshold=threshold,
             **options,
         )
-        first = None if out_dir is None else _first_number(Path(out_dir))
+        first = None if out_dir is None else first_number(Path(out_dir))
         results = []
         hidden = None if show_progress is None else not show_progress
         total = None if hidden else count_of(sources)
@@ -318,23 +315,3 @@ class OpenVocabInferencer(PhotoSearch):
         """Whether somebody has given the model other words since the last call."""
         now, ours = self.vocabulary_owner.vocabulary, self._current
         return ours is not None and now is not None and now.names != ours.vocabulary.names
-
-
-def _first_number(folder: Path) -> int:
-    """One more than the largest number at the start of a picture's name in a folder.
-
-    Raises:
-        OSError: the folder cannot be made or written.
-    """
-    problem = f"results cannot be written into {str(folder)!r}"
-    remedy = "give a folder that you may write to as out_dir"
-    try:
-        make_folder(folder)
-    except NotADirectoryError:  # which says what stands there
-        raise
-    except OSError as error:
-        raise OSError(f"{problem} ({error.strerror}); {remedy}") from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{problem} (no permission); {remedy}")
-    found = [re.match(r"(\d{4,})_.*\.png", path.name) for path in folder.glob("*.png")]
-    return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmengine.config import Config
 from torch import nn
@@ -85,7 +85,7 @@ def _kept(kind: type[OpenVocabInferencer], model: Any, building: dict[str, Any],
 #: By the class, what it was called with, and the inferencer.
 _KEPT: dict[type[OpenVocabInferencer], tuple[Any, OpenVocabInferencer]] = {}
 #: What a function takes for its model.
-Model = str | Path | Config | nn.Module | OpenVocabInferencer | None
+Model: TypeAlias = str | Path | Config | nn.Module | OpenVocabInferencer | None
 
 
 def segment(photo: Any, words: Any = None, model: Model = None, **kwargs: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +23,7 @@ from mmengine.registry import DefaultScope
 from mmclipdis.apis.inferencers.asked import Asked
 from mmclipdis.apis.inferencers.photos import Failure, Loaded, Source
 from mmclipdis.apis.results.base import Result
+from mmclipdis.utils.whole_files import make_folder
 
 #: Precision -> type of autocast; None is none.
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -209,6 +212,26 @@ class PhotoSearch(BaseInferencer):
         with DefaultScope.overwrite_default_scope(self.scope):
             batch = self.collate_fn([self._prepared(given)])
         return self.model.data_preprocessor(batch, False)
+
+
+def first_number(folder: Path) -> int:
+    """One more than the largest number at the start of a picture's name in a folder.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    problem = f"results cannot be written into {str(folder)!r}"
+    remedy = "give a folder that you may write to as out_dir"
+    try:
+        make_folder(folder)
+    except NotADirectoryError:  # which says what stands there
+        raise
+    except OSError as error:
+        raise OSError(f"{problem} ({error.strerror}); {remedy}") from error
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{problem} (no permission); {remedy}")
+    found = [re.match(r"(\d{4,})_.*\.png", path.name) for path in folder.glob("*.png")]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _one_line(error: BaseException) -> str:

@@ -34,7 +34,7 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
     """
     word = one_word(word)
     scale = getattr(part.decode_head, "logit_scale", None)
-    names = (word,)
+    names: tuple[str, ...] = (word,)
     if scale is None:  # the words are looked at together
         names = result.names if word in result.names else (word, *result.names)
     place = names.index(word)

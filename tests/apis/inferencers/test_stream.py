@@ -26,7 +26,7 @@ from mmclipdis.apis import (
     Segmentation,
     segment,
 )
-from mmclipdis.apis.inferencers import base, building
+from mmclipdis.apis.inferencers import building, search
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from tests.apis.inferencers.conftest import SHAPES
 from tests.apis.inferencers.test_segment import NAMES, make_config, photo
@@ -183,8 +183,10 @@ def test_texts_that_cannot_be_read(segmentor, options: dict[str, Any], line: str
     raises(line, segmentor, photo(), **options)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("task", ["segment", "detect", "tag"])
+@pytest.mark.parametrize(
+    ("task", "precision"),
+    [("segment", "bf16"), ("detect", "fp16"), ("tag", "bf16"), ("tag", "fp16")],
+)
 def test_lower_precisions_find_nearly_the_same(
     searchers: dict[str, Any],
     pictures: Path,
@@ -296,7 +298,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_photo(
     def refuse(folder: Path) -> None:
         raise OSError(30, "Read-only file system", str(folder))
 
-    monkeypatch.setattr(base, "make_folder", refuse)
+    monkeypatch.setattr(search, "make_folder", refuse)
     raises(r"written into '\S+/out' \(Read-only file system\); give a folder that you may write",
            segmentor, tmp_path / "absent.png", NAMES, out_dir=tmp_path / "out")  # fmt: skip
 
