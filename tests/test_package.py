@@ -20,6 +20,8 @@ import mmclipdis_command
 mmclipdis_command.running = True
 import mmclipdis
 assert not hasattr(mmclipdis, "datasets"), "registered at once"
+from mmclipdis.apis.zoo.resolving import look_up
+assert look_up("clearclip-shapes", "segment")[2]  # which finds mmdet, as `--model` does
 from mmclipdis.commands.start import start
 start("segment")
 from mmseg.registry import MODELS

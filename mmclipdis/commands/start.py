@@ -34,6 +34,8 @@ def start(task: str | None = None) -> None:
     others = {library for library in LIBRARIES.values() if library} - {LIBRARIES[task]}
     absent = [name for name in (*sorted(others), *OPTIONAL) if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    if others & {*absent}:  # the zoo, which has looked up the model, imports what was installed
+        sys.modules.pop("mmclipdis.compat.optional", None)
     with late(OF_MM):
         mmclipdis.register()
     for name in {*absent} - others:
