@@ -10,7 +10,7 @@ from PIL import Image
 from mmclipdis.shapes.scene import draw_scene
 
 #: Seed and task of each photo; its words are what it shows, and one that it does not.
-SCENES = ((35, "segment"), (172, "detect"), (53, "tag"))
+SCENES = ((90, "segment"), (172, "detect"), (53, "tag"))
 SIZE = (240, 320)
 OTHER = "umbrella"
 
