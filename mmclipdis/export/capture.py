@@ -34,9 +34,7 @@ def capture(found: Exportable, size: Size | None) -> Any:
         )
     except Exception as error:  # of many kinds, ours among them
         reason = " ".join(str(error).split())[:200]
-        remedy = (
-            "fix the size: --image-size" if size is None else "use mmclipdis itself"
-        )
+        remedy = "fix the size: --image-size" if size is None else "use mmclipdis itself"
         raise ValueError(
             f"{type(found.program).__name__} cannot be captured by torch.export "
             f"({'any' if size is None else 'fixed'} size): {type(error).__name__}: {reason}; "
