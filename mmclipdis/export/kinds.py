@@ -205,7 +205,7 @@ def _fvit(model: Any, size: Size | None) -> Exportable:
         },
         **_of_detector(kept),
     }
-    notes = (detectors.NMS_LEFT_OUT, detectors.NO_PADDING)
+    notes: tuple[str, ...] = (detectors.NMS_LEFT_OUT, detectors.NO_PADDING)
     if model.roi_head.with_mask:
         notes = (*notes, "masks are left out: they are made of the boxes that NMS leaves")
     return Exportable(

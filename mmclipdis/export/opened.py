@@ -106,7 +106,7 @@ def _task_of(config_or_name: Any) -> str:
         )
     if Path(config_or_name).is_file():
         return _task_of_config(read_config_file(config_or_name))
-    return _task_of_name(config_or_name)
+    return _task_of_name(str(config_or_name))
 
 
 def _task_of_name(name: str) -> str:
