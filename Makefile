@@ -5,7 +5,7 @@
 # make docs      build the site of the documentation, site/index.html; a broken link is an error
 # make test-onedl  run what touches mm packages on their maintained fork, in .venv-onedl of its own
 # make tables    regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
-# make notebooks run docs/notebooks and keep what their cells show; about ten minutes on 2 cores
+# make notebooks run docs/notebooks and keep what their cells show; a few minutes on 2 cores
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Runs the notebooks of docs/notebooks and keeps what their cells show, as `make notebooks` does.
 
-python tools/run_notebooks.py                        # all of them, about ten minutes on 2 cores
+python tools/run_notebooks.py                        # all of them, a few minutes on 2 cores
 python tools/run_notebooks.py docs/notebooks/A.ipynb # this one
 
 No kernel and no Jupyter are needed: cells are plain Python, and run in this process, in a temporary
