@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import mmclipdis
+from mmclipdis import web as web_package
 from mmclipdis.apis import run as run_module
 from mmclipdis.commands import convert as convert_module
 from mmclipdis.commands import web as web_module
 from mmclipdis.commands.__main__ import command
+from mmclipdis.web import address as web_address
 from tests.paths import ROOT
 
 
@@ -104,31 +106,30 @@ def test_models_are_listed_for_people_and_for_scripts(
 def test_the_web_page_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(web_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(web_address, "find_spec", lambda name: None)
     assert command(["web"]) == 2
     assert "run: pip install 'mmclipdis[web]'" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_named(
+def test_a_port_in_use_is_named_before_torch_is_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(web_module, "find_spec", lambda name: object())
+    monkeypatch.setattr(web_address, "find_spec", lambda name: object())
+    monkeypatch.setattr(web_module, "run", lambda work: pytest.fail("it started"))
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         assert command(["web", "--port", str(port)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert f"cannot listen on 127.0.0.1:{port}" in line and "another --port" in line
+    assert f"cannot listen on 127.0.0.1:{port}" in line and "another port, such as --port" in line
 
 
 def test_the_web_page_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    module = ModuleType("mmclipdis.web")
-    module.launch = lambda **options: given.append(options)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mmclipdis.web", module)
-    monkeypatch.setattr(web_module, "find_spec", lambda name: object())
-    monkeypatch.setattr(web_module, "check_port", lambda host, port: None)
+    monkeypatch.setattr(web_package, "launch", lambda **options: given.append(options))
+    monkeypatch.setattr(web_address, "find_spec", lambda name: object())
+    monkeypatch.setattr(web_address, "check_port", lambda host, port: None)
     assert command(["web", "--port", "8000", "--model", "clip-shapes"]) == 0
     expected = {"model": "clip-shapes", "host": "127.0.0.1", "port": 8000, "device": None}
     assert given == [{**expected, "share": False}]
