@@ -183,7 +183,7 @@ class _Wires:
         self.asked = gr.State(None, time_to_live=CACHE_AGE)
         self.packed: deque[Path] = deque()
 
-    def connect(self, shelf: gr.Examples) -> None:
+    def connect(self, shelf: Any) -> None:
         """Say what follows what."""
         _, words, tasks, models, background, threshold, opacity = self.given
         names = ("drawn", "key", "rows", "note", "file", "word", "heat")
