@@ -15,11 +15,9 @@ from typing import Any
 import pytest
 
 import mmclipdis
-from mmclipdis import web as web_package
 from mmclipdis.apis import run as run_module
 from mmclipdis.commands import convert as convert_module
 from mmclipdis.commands.__main__ import command
-from mmclipdis.web import address as web_address
 from tests.paths import ROOT
 
 
@@ -118,16 +116,11 @@ def test_models_are_listed_for_people_and_for_scripts(
 def test_the_web_page_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-<<<<<<< HEAD
     monkeypatch.setitem(sys.modules, "gradio", None)  # type: ignore[arg-type]
-=======
-    monkeypatch.setattr(web_address, "find_spec", lambda name: None)
->>>>>>> w19f
     assert command(["web"]) == 2
     assert "run: pip install 'mmclipdis[web]'" in capsys.readouterr().err
 
 
-<<<<<<< HEAD
 @pytest.fixture
 def with_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if gradio were installed."""
@@ -138,26 +131,14 @@ def with_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("with_gradio")
 def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-=======
-def test_a_port_in_use_is_named_before_torch_is_needed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(web_address, "find_spec", lambda name: object())
-    monkeypatch.setattr(web_module, "run", lambda work: pytest.fail("it started"))
->>>>>>> w19f
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         assert command(["web", "--port", str(port)]) == 2
-<<<<<<< HEAD
     (line,) = capsys.readouterr().err.splitlines()
     assert f"cannot listen on 127.0.0.1:{port}" in line
     assert re.search("give another (port, such as )?--port", line)
-=======
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert f"cannot listen on 127.0.0.1:{port}" in line and "another port, such as --port" in line
->>>>>>> w19f
 
 
 @pytest.mark.usefixtures("with_gradio")
@@ -165,20 +146,12 @@ def test_the_web_page_gets_its_settings(monkeypatch: pytest.MonkeyPatch) -> None
     from mmclipdis import web
 
     given: list[Any] = []
-<<<<<<< HEAD
     monkeypatch.setattr(web, "launch", lambda **options: given.append(options))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert command(["web", "--port", str(port), "--model", "clip-shapes"]) == 0
     expected = {"model": "clip-shapes", "host": "127.0.0.1", "port": port, "device": None}
-=======
-    monkeypatch.setattr(web_package, "launch", lambda **options: given.append(options))
-    monkeypatch.setattr(web_address, "find_spec", lambda name: object())
-    monkeypatch.setattr(web_address, "check_port", lambda host, port: None)
-    assert command(["web", "--port", "8000", "--model", "clip-shapes"]) == 0
-    expected = {"model": "clip-shapes", "host": "127.0.0.1", "port": 8000, "device": None}
->>>>>>> w19f
     assert given == [{**expected, "share": False}]
 
 
