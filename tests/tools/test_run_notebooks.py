@@ -28,7 +28,7 @@ from tools.run_notebooks import (
 #: Notebook -> values of its parameters at which it takes seconds.
 TINY: dict[str, dict[str, Any]] = {
     "words_to_masks": {"SCENES": [25, 91], "SIZE": (80, 106)},
-    "distil_and_compare": {"PHOTOS": 6, "TESTS": 4, "ITERATIONS": 2},
+    "distil_and_compare": {"PHOTOS": 6, "TESTS": 1, "ITERATIONS": 1},
 }
 
 
