@@ -71,6 +71,9 @@ def _number_or_word(
         return value
 
 
+#: Least score where nobody asks for one. A detector has a box for anything, most with a score near 0;
+#: this is what mmdet's demos show.
+USUAL = {"detect": 0.3}
 #: Options of all three, in the order of the help.
 OPTIONS = (
     click.argument("sources", nargs=-1, required=True, metavar="SOURCES..."),
@@ -89,7 +92,7 @@ OPTIONS = (
     click.option("--background", metavar="WORD|NUMBER", callback=_number_or_word, help="What is "
                  "not looked for: a word that photos are compared with, too, or the least score."),
     click.option("--threshold", metavar="NUMBER", type=number(0, 1), help="Least score "
-                 "of what is kept, from 0 to 1."),
+                 f"of what is kept, from 0 to 1; `detect` has {USUAL['detect']}."),
     click.option("--device", help="'cuda', 'cpu', ...; without it a GPU if there is one."),
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
                  show_default=True, help="Of the layers that may run in less than fp32."),
@@ -164,6 +167,8 @@ def search(
         raise Mistake(f"{'--resume' if resume else '--overwrite'} is about --out, which is missing")
     if resume and overwrite:
         raise Mistake("--resume goes on with a run and --overwrite begins again: give one")
+    if given["threshold"] is None and not isinstance(given["background"], float):
+        given["threshold"] = USUAL.get(task)
     packaged = _check_model(given["model"], task)
 
     from mmclipdis.commands.progress import Progress

@@ -160,17 +160,34 @@ def test_only_models_of_the_package_import_the_tasks_library_alone(
     assert asked == [task]
 
 
-def test_a_background_is_a_word_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was to be done, with nothing done."""
     found: list[Any] = []
 
     def keep(work: Any, task: str | None) -> int:
-        found.append(work.__closure__[0].cell_contents.background)
+        found.append(work.__closure__[0].cell_contents)
         return 0
 
     monkeypatch.setattr(photos_module, "run", keep)
+    return found
+
+
+def test_a_background_is_a_word_or_a_number(jobs: list[Any]) -> None:
     for text in ("wall", "0.25"):
         assert command(["segment", "a.png", *WORDS, "--background", text]) == 0
-    assert found == ["wall", 0.25]
+    assert [job.background for job in jobs] == ["wall", 0.25]
+
+
+def test_unsure_boxes_are_left_out_unless_somebody_asks(jobs: list[Any]) -> None:
+    for task, more in (
+        ("detect", []),
+        ("detect", ["--threshold", "0"]),
+        ("detect", ["--background", "0.2"]),
+        ("segment", []),
+    ):
+        assert command([task, "a.png", *WORDS, *more]) == 0
+    assert [job.threshold for job in jobs] == [0.3, 0, None, None]
 
 
 def test_what_the_work_returns_is_the_exit_code() -> None:

@@ -175,8 +175,8 @@ def test_detect_and_tag_find_what_their_inferencers_find(
     from mmclipdis import detect, tag
 
     words = ["kite", "apple", "starfish"]
-    for task, search in (("detect", detect), ("tag", tag)):
-        rows = search("photos/a.png", words).to_rows()
+    for task, search, least in (("detect", detect, {"threshold": 0.3}), ("tag", tag, {})):
+        rows = search("photos/a.png", words, **least).to_rows()
         capsys.readouterr()
         assert command([task, "photos/a.png", "--words", ",".join(words), "--json"]) == 0
         (line,) = capsys.readouterr().out.splitlines()
