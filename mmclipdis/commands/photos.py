@@ -71,7 +71,7 @@ def _number_or_word(
         return value
 
 
-#: Least score where nobody asks for one. A detector has a box for anything, most with a score near 0;
+#: Least score where nobody asks for one. Detectors have boxes for anything, with scores near 0;
 #: this is what mmdet's demos show.
 USUAL = {"detect": 0.3}
 #: Options of all three, in the order of the help.

@@ -36,15 +36,26 @@ class HeatMap:
         row, column = np.unravel_index(int(self.values.argmax()), self.values.shape)
         return int(column), int(row)
 
-    def draw(self, opacity: float = 0.6) -> Image.Image:
-        """The values in colours over the photo, from their smallest (blue) to their largest (red).
+    def draw(self, opacity: float = 0.6, limits: tuple[float, float] | None = None) -> Image.Image:
+        """The values in colours over the photo.
+
+        Args:
+            opacity: Of the colours, in [0, 1].
+            limits: The values that are blue and red. None for the smallest and the largest of this
+                map, which are red somewhere even where the word is nowhere; the same limits make
+                maps comparable.
 
         Raises:
-            ValueError: an opacity outside [0, 1].
+            ValueError: an opacity outside [0, 1], or limits that do not rise.
         """
-        return Image.fromarray(draw_heat(self.photo, self.values, opacity))
+        return Image.fromarray(draw_heat(self.photo, self.values, opacity, limits))
 
-    def save(self, path: str | Path, opacity: float = 0.6) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        opacity: float = 0.6,
+        limits: tuple[float, float] | None = None,
+    ) -> Path:
         """Write the picture of :meth:`draw` to a file, or as ``PHOTO_WORD.png`` to a folder.
 
         Raises:
@@ -55,7 +66,7 @@ class HeatMap:
             stem = self.path.stem if self.path else "photo"
             word = "".join(mark if mark.isalnum() else "_" for mark in self.word)
             target = target / f"{stem}_{word}.png"
-        write_picture(target, self.draw(opacity))
+        write_picture(target, self.draw(opacity, limits))
         return target
 
     def _repr_png_(self) -> bytes:

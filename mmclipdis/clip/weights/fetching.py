@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import open_clip.pretrained
+from huggingface_hub.utils import logging as hub_logging
 
 from mmclipdis.clip.weights.files import first_line
 from mmclipdis.utils.downloading import DownloadError, download, sha256_of
@@ -41,7 +43,8 @@ def fetch_tag(arch: str, tag: str, config: Mapping[str, Any]) -> Path:
     problems = []
     if config.get("hf_hub") or not url:
         try:
-            return Path(open_clip.pretrained.download_pretrained(dict(config)))
+            with _quiet_hub():
+                return Path(open_clip.pretrained.download_pretrained(dict(config)))
         except Exception as error:  # of urllib, Hugging Face's hub and open_clip, each with its own
             problems.append(f"{str(config.get('hf_hub') or url)!r}: {first_line(error)[:160]}")
     if url:
@@ -53,6 +56,17 @@ def fetch_tag(arch: str, tag: str, config: Mapping[str, Any]) -> Path:
         f"cannot download the weights {tag!r} of {arch!r} from {'; from '.join(problems)}; fetch "
         f"the file by other means and put it to {place}, or give its path as checkpoint"
     )
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Leave out the hub's line for each time it tries again; the last failure is told."""
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(before)
 
 
 def place_of_tag(arch: str, tag: str, config: Mapping[str, Any]) -> Path:

@@ -196,3 +196,8 @@ def test_a_heat_map_is_drawn_from_blue_to_red(tmp_path: Path) -> None:
     assert drawn[5, 7, 0] > drawn[5, 7, 2] and drawn[0, 0, 2] > drawn[0, 0, 0]
     assert heat.save(tmp_path).name == "a_red_kite.png" and heat._repr_png_()[1:4] == b"PNG"
     raises(r"opacity must be a number in \[0, 1\], got 2", heat.draw, 2)
+    faint = np.asarray(heat.draw(1.0, limits=(0, 5))).astype(int)
+    assert faint[5, 7, 2] > faint[5, 7, 0], "a tenth of what is red"
+    same = np.asarray(heat.draw(1.0, limits=(0, 0.25))).astype(int)
+    assert (same == drawn).all(), "what is above is red, too"
+    raises(r"limits=\(1, 1\): the first must be below", heat.draw, 0.6, (1, 1))
