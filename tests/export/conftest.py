@@ -1,4 +1,4 @@
-"""One file for all tests that read one: writing ONNX takes seconds."""
+"""One file for all tests of a module: writing ONNX takes seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Exported:
     printed: str
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model = segmentor(layers=1)
     path = tmp_path_factory.mktemp("exported") / "shapes.onnx"

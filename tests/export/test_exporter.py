@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import onnxruntime
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from mmclipdis.export import export, load_metadata
 from mmclipdis.export import kinds as kinds_module
 from mmclipdis.export.metadata import preprocessing
 from tests.export import conftest
 from tests.export.conftest import Exported
-from tests.export.tiny import NAMES, WORDS, images, segmentor, zero_shot
+from tests.export.tiny import NAMES, WORDS, example, images, segmentor, zero_shot
 from tests.faults.endings import raises
 from tests.paths import ROOT
 
@@ -145,3 +147,19 @@ def test_a_name_a_file_and_options_name_a_model(uncaptured: list[Any], tmp_path:
         assert uncaptured[-1].facts["threshold"] == 0.25
         assert uncaptured[-1].program.classes.classes == 3
     assert out.read_bytes() == b"program"
+
+
+def test_the_example_of_the_page_names_the_ground(
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(exported.path, "shapes.onnx")
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    Image.fromarray(noise).save("photo.png")
+    exec(compile(example("onnxruntime"), "docs/export.md", "exec"), {})
+    shares = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert set(shares) == {"grass", "sand", "apple"}
+    assert sum(float(share.rstrip("%")) for share in shares.values()) == pytest.approx(100, abs=0.2)

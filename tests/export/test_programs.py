@@ -18,8 +18,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.export.detectors import samples_of
 from mmclipdis.export.kinds import Exportable, exportable
-from tests.export.test_page import example
-from tests.export.tiny import NAMES, WORDS, catseg, dclip, images, segmentor, stock, zero_shot
+from tests.export.tiny import (
+    NAMES,
+    WORDS,
+    catseg,
+    dclip,
+    example,
+    images,
+    segmentor,
+    stock,
+    zero_shot,
+)
 from tests.models.detection.fvit import tiny as tiny_fvit
 from tests.models.detection.ovdquo import tiny as tiny_ovdquo
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmclipdis.engine.random_weights import take_as_meant
+from tests.paths import ROOT
 from tests.tiny import tiny_arch
 
 WORDS = ["apple", ["plum", "purple plum"], "grass"]
@@ -115,3 +117,10 @@ def zero_shot(**options: Any) -> Any:
         ),
         "mmengine",
     )
+
+
+def example(word: str) -> str:
+    """The example of docs/export.md in which a word stands."""
+    page = (ROOT / "docs" / "export.md").read_text()
+    (found,) = [code for code in re.findall(r"(?s)```python\n(.*?)```", page) if word in code]
+    return found

@@ -26,7 +26,7 @@ from mmclipdis.web.server import Running  # noqa: E402
 pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 #: Seconds that anything on the page may take on a machine that does other things, too.
-PATIENCE = 120
+PATIENCE = 60
 #: Where docs/web.md has its picture from: the file that this variable names is written.
 PICTURE = os.environ.get("MMCLIPDIS_WEB_PICTURE")
 
