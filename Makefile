@@ -2,8 +2,10 @@
 # make test      run the tests
 # make test-fast run those that start no process and train no model
 # make lint      check style and types
+# make docs      build the site of the documentation, site/index.html; a broken link is an error
 # make test-onedl  run what touches mm packages on their maintained fork, in .venv-onedl of its own
 # make tables    regenerate the tables of README.md, CONTRIBUTING.md and docs/ from results/
+# make notebooks run docs/notebooks and keep what their cells show; a few minutes on 2 cores
 # Each sets up .venv by itself when needed. Variables:
 #   PYTHON=python3.12     the Python to set it up with (3.10 or newer); make clean before a change
 #   PIP_ARGS="..."        more arguments for pip, for example a wheel index for CPU-only PyTorch
@@ -37,7 +39,7 @@ $(info PYTHON=$(PYTHON) is not used, since $(VENV) is there already; to change i
 endif
 endif
 
-.PHONY: demo test test-fast test-onedl lint format tables install clean
+.PHONY: demo test test-fast test-onedl lint docs format tables notebooks install clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
@@ -58,6 +60,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -65,12 +70,15 @@ format: $(READY)
 tables: $(READY)
 	$(BIN)/python tools/make_tables.py
 
+notebooks: $(READY)
+	$(BIN)/python tools/run_notebooks.py
+
 install: $(READY)
 
 $(READY): constraints.txt setup.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 10) else 0)'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(PIN) $(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[all,dev]"
+	$(PIN) $(BIN)/python -m pip install --upgrade-strategy only-if-needed $(PIP_ARGS) -c constraints.txt -e ".[all,dev,web]"
 	touch $@
 
 # onedl-mmcv compiles its ops against the torch that is installed, so torch comes first. That takes
@@ -89,5 +97,5 @@ $(ONEDL)/.ready: constraints.txt constraints-onedl.txt setup.py
 	touch $@
 
 clean:
-	rm -rf $(ONEDL) $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(ONEDL) $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -71,6 +71,7 @@ REQUIRES = [
     "torchvision>=0.21",
     "open_clip_torch>=3.0,<4",
     "timm>=1.0.17",
+    "click>=8.1",
     "numpy>=1.26",
     "opencv-python>=4.8",
     "packaging",
@@ -95,13 +96,27 @@ SEGMENTATION = [
     "regex",
 ]
 DETECTION = [*ENGINE, "mmdet>=3.3.0,<4", "lvis>=0.5.3,<1"]
+#: onnxscript is what torch.onnx writes with; onnxruntime compares the file with the model.
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+#: What make docs builds the site with; latex2mathml draws formulas without a script.
+DOCS = [
+    "latex2mathml>=3.78",
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1,<2",
+]
 LITE = [*ENGINE, "mmcv-lite>=2.0.0,<2.2.0"]
 EXTRAS = {
     "seg": SEGMENTATION,
     "det": DETECTION,
     "lite": LITE,
+    "export": EXPORT,
     "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
+    "web": ["gradio>=6,<7"],
+    "docs": DOCS,
     "dev": [
+        *DOCS,
+        *EXPORT,
         "hypothesis",
         "mypy",
         "pytest",
@@ -109,6 +124,7 @@ EXTRAS = {
         "pytest-xdist>=3.7",
         "ruff",
         "scikit-learn",
+        "selenium>=4.20",  # drives the browser of tests/web
         "tensorboard",
     ],
 }
@@ -131,15 +147,16 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=["mmclipdis", "mmclipdis.*"]),
-    py_modules=["mmclipdis_startup"],
+    py_modules=["mmclipdis_command", "mmclipdis_startup"],
     cmdclass={"build_py": BuildWithMim, "sdist": SourceWithLinks},
     package_data={
         "mmclipdis": ["py.typed"],
+        "mmclipdis.apis.zoo": ["weights.yml", "weights/*.safetensors"],
         "mmclipdis.clip": ["model_configs/*.json", "model_configs/*.safetensors"],
         "mmclipdis.clip.text": ["class_files/*"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["mmclipdis = mmclipdis.doctor.__main__:command"]},
+    entry_points={"console_scripts": ["mmclipdis = mmclipdis_command:command"]},
     zip_safe=False,
 )

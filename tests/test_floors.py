@@ -19,6 +19,10 @@ FLOORS = (
     ("shapes",),
     ("datasets",),
     ("apis", "doctor"),
+    ("export",),
+    ("web",),
+    ("commands",),
+    ("__main__",),
     ("tools",),
 )
 #: Packages that know torch, open_clip and timm, but no mm package.

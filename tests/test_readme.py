@@ -29,6 +29,7 @@ from PIL import Image
 
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
+from mmclipdis.commands.__main__ import command
 from mmclipdis.shapes.coco import Settings, write_dataset
 from mmclipdis.shapes.world import CLASSES
 from tests.models.test_stock_configs import (
@@ -54,6 +55,7 @@ IN_PLACE_OF = {
     "checkpoint='openai'": "checkpoint='shapes'",
     "'ADE20KDataset'": "'ShapeScenesDataset'",
     # the third
+    "'clearclip-vitb16'": "'clearclip-shapes'",
     "configs/clearclip/clearclip_vitb16_voc20.py": "configs/shapes/clearclip.py",
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -240,10 +242,42 @@ def test_third_way_from_python(clone: Path) -> None:
     photo = np.zeros((96, 128, 3), dtype=np.uint8)
     photo[48:] = 180
     Image.fromarray(photo).save(clone / "street.jpg")
+    (clone / "photos").symlink_to(clone / "data" / "shapes" / "images" / "val")
     names: dict[str, Any] = {}
-    for code in blocks("python", 3):
+    for code, found in zip(
+        blocks("python", 3), ("road tree car sky", "road tree sky"), strict=True
+    ):
         exec(compile(code, "README.md", "exec"), names)
         shares = names["result"].shares()
         assert sum(shares.values()) == pytest.approx(1)
-    assert set(shares) <= {"grass", "sand", "water", "gravel", "snow", "wood"}
+        assert set(shares) <= {*found.split(), "none"}
+    assert names["result"].path == Path("photos/000000000001.png")
     assert (clone / "street_segmented.png").is_file()
+
+
+def test_the_first_lines_in_python(clone: Path) -> None:
+    (clone / "photo.jpg").symlink_to(clone / "data/shapes/images/val/000000000000.png")
+    code = re.findall(r"(?ms)^```python\n(.*?)^```", README.split("## Two commands")[0])
+    names: dict[str, Any] = {}
+    for block in reversed(code):  # the import stands in the second one
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(code) == 2
+    assert (clone / "results" / "photo.png").is_file()
+    assert (clone / "apple.png").is_file()
+
+
+def test_the_first_lines_in_a_terminal(clone: Path) -> None:
+    """Every command of the README parses; the three that search find the photos."""
+    (clone / "photo.jpg").symlink_to(clone / "data/shapes/images/val/000000000000.png")
+    (clone / "photos").symlink_to(clone / "data" / "shapes" / "images" / "val")
+    lines = [
+        shlex.split(line)
+        for block in re.findall(r"(?ms)^```bash\n(.*?)^```", README)
+        for line in block.splitlines()
+        if line.startswith("mmclipdis ")
+    ]
+    assert [words[1] for words in lines] == ["segment", "detect", "segment"]
+    for number, words in enumerate(lines):
+        words[words.index("results/")] = f"results_{number}"
+        assert command(words[1:]) == 0
+        assert len(list((clone / f"results_{number}").glob("*.png"))) == (1 if number == 2 else 2)

@@ -19,15 +19,21 @@ from tests.paths import ROOT
 from tests.processes import run_code
 
 #: What a clean checkout lacks.
-LEFT_OUT = shutil.ignore_patterns(
+NO_CHECKOUT = shutil.ignore_patterns(
     *(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist"),
-    *("data", "work_dirs", "tests", "results"),
+    *("data", "work_dirs"),
 )
 BACKEND = (
     "import sys, setuptools.build_meta as backend\n"
     "print(getattr(backend, f'build_{sys.argv[1]}')(sys.argv[2]))\n"
 )
 MM = re.compile(r"(onedl-)?(mm\w+|lvis)")
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """Names that are not copied: also what no build reads, which packages may be called, too."""
+    unread = {"tests", "results"} if Path(folder) == ROOT else set()
+    return {*NO_CHECKOUT(folder, names), *unread}
 
 
 def build(kind: str, tree: Path, out: Path) -> Path:
@@ -42,7 +48,7 @@ def build(kind: str, tree: Path, out: Path) -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the sdist of a clean checkout, so that what an sdist lacks is missing here, too."""
     folder = tmp_path_factory.mktemp("built")
-    shutil.copytree(ROOT, folder / "tree", ignore=LEFT_OUT, symlinks=True)
+    shutil.copytree(ROOT, folder / "tree", ignore=left_out, symlinks=True)
     with tarfile.open(build("sdist", folder / "tree", folder)) as sdist:
         names = sdist.getnames()
         sdist.extractall(folder / "unpacked", filter="data")
@@ -72,17 +78,20 @@ def test_the_wheel_holds_what_mm_looks_for_and_no_tests(installed: Path) -> None
     assert not any(path.is_symlink() for path in installed.rglob("*"))
     top = {path.name for path in installed.iterdir()}
     assert {n for n in top if not n.endswith(".dist-info")} == {
-        "mmclipdis", "mmclipdis.pth", "mmclipdis_startup.py"
+        "mmclipdis", "mmclipdis.pth", "mmclipdis_command.py", "mmclipdis_startup.py"
     }  # fmt: skip
     for name in ("py.typed", "clip/model_configs/shapes-tiny.safetensors", "clip/text/class_files"):
         assert (installed / "mmclipdis" / name).exists()
+    for name in ("weights.yml", "weights/fvit-shapes.safetensors"):
+        assert (installed / "mmclipdis/apis/zoo" / name).is_file()
     assert len(list(installed.glob("*.dist-info/licenses/LICENSE"))) == 1
 
 
 def test_mm_packages_come_with_extras_alone(installed: Path) -> None:
     (path,) = installed.glob("*.dist-info/METADATA")
     metadata = email.message_from_string(path.read_text("utf-8"))
-    assert {"seg", "det", "lite", "all", "dev"} == set(metadata.get_all("Provides-Extra"))
+    offered = {"seg", "det", "lite", "all", "dev", "docs", "export", "web"}
+    assert offered == set(metadata.get_all("Provides-Extra"))
     plain, extras = set(), {}
     for line in metadata.get_all("Requires-Dist"):
         name = re.match(r"[\w-]+", line)[0].replace("_", "-")
@@ -93,12 +102,13 @@ def test_mm_packages_come_with_extras_alone(installed: Path) -> None:
     assert {"mmdet", "mmengine", "lvis"} <= extras["det"]
     assert {"mmcv-lite", "mmengine"} <= extras["lite"]
     assert extras["all"] == extras["seg"] | extras["det"] | extras["lite"]
+    assert extras["web"] == {"gradio"} and {"onnx", "onnxruntime"} <= extras["export"]
     # nothing at all asks for a full mmcv, which pip would compile for minutes
     assert "mmcv" not in plain.union(*extras.values())
 
 
 def test_an_editable_wheel_starts_with_python_as_well(tmp_path: Path) -> None:
-    shutil.copytree(ROOT, tmp_path / "tree", ignore=LEFT_OUT, symlinks=True)
+    shutil.copytree(ROOT, tmp_path / "tree", ignore=left_out, symlinks=True)
     with zipfile.ZipFile(build("editable", tmp_path / "tree", tmp_path)) as archive:
         names = archive.namelist()
         record = archive.read(next(n for n in names if n.endswith("/RECORD"))).decode()
@@ -106,7 +116,7 @@ def test_an_editable_wheel_starts_with_python_as_well(tmp_path: Path) -> None:
 
 
 def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> None:
-    """The line that starts, names in the hub, ``_base_``, an inferencer and a tool."""
+    """The line that starts, names in the hub, ``_base_``, an inferencer, the command and a tool."""
     write_dataset(tmp_path / "data" / "shapes", Settings(train=1, val=2))
     (tmp_path / "mine.py").write_text("_base_ = 'mmclipdis::shapes/maskclip.py'\n")
     before = {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()}
@@ -122,15 +132,25 @@ def test_the_wheel_works_far_from_any_clone(installed: Path, tmp_path: Path) -> 
         "config = Config.fromfile('mine.py')\n"
         "segmentor = MMSegInferencer('shapes_clearclip', device='cpu')\n"
         "import mmclipdis\n"
+        "from mmclipdis.apis.zoo import resolve\n"
+        "found = resolve(None, 'detect')\n"
+        f"assert found.checkpoint.startswith({str(installed)!r}), found.checkpoint\n"
+        "assert len(mmclipdis.models()) > 150\n"
         f"assert mmclipdis.__file__.startswith({str(installed)!r}), mmclipdis.__file__\n"
         f"assert segmentor.cfg.filename.startswith({str(installed)!r})\n"
         "from mmclipdis.utils.places import IN_CLONE, RESULTS, ROOT\n"
         f"assert not IN_CLONE and str(ROOT) == {str(installed / 'mmclipdis' / '.mim')!r}\n"
+        "import mmclipdis_command\n"
+        f"assert mmclipdis_command.__file__.startswith({str(installed)!r})\n"
+        "asked = ['data/shapes/images/val', '--words', 'grass, kite', '--out', 'found', '-q']\n"
+        "sys.argv = ['mmclipdis', 'segment', *asked, '--format', 'json']\n"
+        "assert mmclipdis_command.command() == 0\n"
         "sys.argv = ['test.py', 'mine.py', '--work-dir', 'out']\n"
         "runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')\n",
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "found" / "results.jsonl").read_text().splitlines()) == 2
     (measured,) = (tmp_path / "out").glob("*/*.json")
     assert json.loads(measured.read_text())["aAcc"] > 50  # the weights that ship
     after = {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, CONTRIBUTING.md and docs from results/*.json.
+"""Writes the tables of README.md, CONTRIBUTING.md and docs from results/*.json and the metafiles.
 
     python tools/make_tables.py            # write them
     python tools/make_tables.py --check    # exit 1 if a page and the results have drifted apart
@@ -11,6 +11,9 @@ A table stands between two comments, each on a line of its own::
 After the file come the metrics wanted as columns, in that order; without any, all of them. Options:
 ``rows=`` patterns (``*`` and ``?``) of row names, separated by ``|``; ``title=`` head of the first
 column. A row that has none of the columns is left out.
+
+``<!-- table: zoo segment -->`` is the list of models of a task that have short names, from the
+metafiles; ``zoo segment results`` all of the task with their published results.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mmclipdis.apis.zoo import as_table, models
 from mmclipdis.engine.results import read_results
 from mmclipdis.utils.whole_files import write_text
 
@@ -89,6 +93,8 @@ def make_table(spec: str, root: Path) -> list[str]:
         FileNotFoundError: for a results file that does not exist.
         ValueError: for an unknown option or metric, or a pattern that fits no row.
     """
+    if spec.startswith("zoo "):
+        return _zoo(spec.split()[1:])
     path, columns, options = _parse(spec)
     rows = read_results(root / path)["rows"]
     patterns = options.get("rows", "*").split("|")
@@ -108,6 +114,15 @@ def make_table(spec: str, root: Path) -> list[str]:
         cells = (number(column, row["metrics"].get(column)) for column in columns)
         lines.append([row["name"], *cells])
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _zoo(words: Sequence[str]) -> list[str]:
+    """Lines of a table of models: those of a task, ``results`` behind it for all of them."""
+    task, *more = words
+    if more not in ([], ["results"]):
+        raise ValueError(f"unknown option(s) {more} behind zoo {task}; known: results")
+    found = [info for info in models(task) if more or info.short]
+    return as_table(found, markdown=True, results=bool(more)).splitlines()
 
 
 def _parse(spec: str) -> tuple[str, list[str], dict[str, str]]:

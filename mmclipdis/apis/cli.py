@@ -28,8 +28,10 @@ from mmclipdis.apis.resources import (
     resource_message,
     silence_output,
 )
+from mmclipdis.apis.zoo.listing import find, near
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 from mmclipdis.engine.configs import read_config_file
+from mmclipdis.utils.places import ROOT
 
 DEBUG_VARIABLE = "MMCLIPDIS_DEBUG"
 PACKAGE = str(Path(mmclipdis.__file__).parent)
@@ -89,6 +91,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     """Read the config, put in the options of the command line, and choose the work folder.
 
+    A config is a file, or one of the package: by its name in the zoo, or by its path there.
     The work folder is ``--work-dir``, or else the config's own, or else ``work_dirs/CONFIG_NAME``.
 
     Raises:
@@ -97,7 +100,10 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     """
     path = Path(args.config)
     if not path.is_file():
-        raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}")
+        packaged = _packaged(args.config)
+        if packaged is None:
+            raise UserInputError(f"config {args.config!r} does not exist{_did_you_mean(path)}")
+        path = packaged
     config = read_config_file(path)
     if args.cfg_options:
         try:
@@ -130,8 +136,24 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
     return config
 
 
+def _packaged(config: str) -> Path | None:
+    """A config of the package, as an installation has no other path to it: by name, or below ROOT.
+
+    Names are those of the zoo; ``mmclipdis::`` may stand before a path, as in ``_base_``.
+    """
+    relative = Path(config.removeprefix("mmclipdis::"))
+    for folder in (ROOT, ROOT / "configs"):
+        if relative.suffix and (folder / relative).is_file():
+            return folder / relative
+    info = find(config)
+    return None if info is None else info.path
+
+
 def _did_you_mean(path: Path) -> str:
-    folders = [Path("configs"), Path(PACKAGE).parent / "configs"]
+    if not path.suffix:
+        near_names = near(str(path))[:2]
+        return f"; did you mean {' or '.join(near_names)}?" if near_names else "."
+    folders = [Path("configs"), ROOT / "configs"]
     files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
     names = difflib.get_close_matches(path.name, {file.name for file in files}, n=3, cutoff=0.5)
     matches = [os.path.relpath(f) for name in names for f in sorted(files) if f.name == name][:3]

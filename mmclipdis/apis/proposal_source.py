@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision.ops import clip_boxes_to_image
 from tqdm import tqdm
 
-from mmclipdis.apis.segment import build_model
+from mmclipdis.apis.inferencers.building import build_model
 from mmclipdis.models.detection.frozen_vit import FrozenViT
 from mmclipdis.models.detection.reconstruction import centre_features
 from mmclipdis.utils.coco_boxes import is_box

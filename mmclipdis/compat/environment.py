@@ -78,7 +78,7 @@ def check_environment() -> None:
             if trouble.stops:
                 raise IncompatibleEnvironmentError(f"{trouble}.") from trouble.error
             if first:
-                warnings.warn(f"{trouble}.", UntestedEnvironmentWarning, stacklevel=4)
+                warnings.warn(f"{trouble}.", UntestedEnvironmentWarning, stacklevel=5)
 
 
 def _import(name: str, remedy: str) -> ModuleType | Trouble:

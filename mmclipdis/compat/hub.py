@@ -50,14 +50,21 @@ def _is_distribution(name: str) -> bool:
 def with_our_models(list_models: Callable[[str], Any]) -> Callable[[str], Iterator[dict[str, Any]]]:
     """mmengine's reading of a model index, with our segmentors behind mmseg's and so on.
 
-    There our configs are given by their full path. Ours have ``Weights`` None, where mmengine
-    expects an address: what is loaded stands in their configs. Models of neither library, which
-    recognise and distil, are listed in our own scope alone: no inferencer takes them.
+    There our configs are given by their full path, and so are weights that ship. Others of ours
+    have ``Weights`` None, where mmengine expects an address: what is loaded stands in their
+    configs. One alias is a list of one: mmengine's ``list_models`` takes a text for a list of its
+    letters. Models of neither library, which recognise and distil, are listed in our own scope
+    alone: no inferencer takes them.
     """
 
     def ours() -> Iterator[dict[str, Any]]:
         for entry in list_models(str(MIM)):
-            yield {"Weights": None, **entry, "Config": str(MIM / entry["Config"])}
+            ships = entry.get("Weights")
+            weights = None if ships is None else str(MIM.parents[1] / ships)
+            found = {**entry, "Weights": weights, "Config": str(MIM / entry["Config"])}
+            if isinstance(found.get("Alias"), str):
+                found["Alias"] = [found["Alias"]]
+            yield found
 
     @functools.wraps(list_models)
     def listed(folder: str) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,8 @@ def install_quiet_initialisation() -> None:
     """Have ``init_weights()`` print nothing where no log file is open; safe to call again.
 
     A run writes the list into its log file. Without a run, as in Python and in tools, mmengine logs
-    it to the terminal instead: a thousand lines for a segmentor.
+    it to the terminal instead: a thousand lines for a segmentor. Into the log file of a run that is
+    over, which somebody has closed, it cannot write, and fails.
     """
     from mmengine.logging import MMLogger
     from mmengine.model import BaseModule
@@ -52,7 +53,8 @@ def install_quiet_initialisation() -> None:
     @functools.wraps(original)
     def dump(self: Any) -> None:
         handlers = MMLogger.get_current_instance().handlers
-        if any(isinstance(handler, logging.FileHandler) for handler in handlers):
+        files = [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+        if files and all(file.stream is not None for file in files):
             original(self)
 
     dump.for_files_only = True  # type: ignore[attr-defined]

@@ -17,34 +17,19 @@ DESCRIPTION = """Tell what is installed, which mm packages, ops, caches, weights
 found, and each known trouble with its remedy. Exit code 1 if a trouble stops mmclipdis."""
 
 
-def command(arguments: Sequence[str] | None = None) -> int:
-    """The console script ``mmclipdis``, whose one subcommand is the doctor."""
-    parser = argparse.ArgumentParser("mmclipdis", description="Commands of mmclipdis.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    doctor = commands.add_parser("doctor", help="what is installed, and what is wrong")
-    add_arguments(doctor)
-    return report(parser.parse_args(arguments))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m mmclipdis.doctor``."""
-    parser = argparse.ArgumentParser("python -m mmclipdis.doctor")
-    add_arguments(parser)
-    return report(parser.parse_args(arguments))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the doctor."""
-    parser.description = DESCRIPTION
+    """``python -m mmclipdis.doctor``, which needs nothing but Python."""
+    parser = argparse.ArgumentParser("python -m mmclipdis.doctor", description=DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
+    return report(parser.parse_args(arguments).json)
 
 
-def report(args: argparse.Namespace) -> int:
+def report(json_wanted: bool) -> int:
     """Print what is found; returns the exit code."""
     with contextlib.redirect_stdout(io.StringIO()):  # libraries greet when they are imported
         troubles, facts = find_troubles(), collect()
     stopped = any(trouble.stops for trouble in troubles)
-    print(as_json(troubles, facts) if args.json else as_text(troubles, facts))
+    print(as_json(troubles, facts) if json_wanted else as_text(troubles, facts))
     return 1 if stopped else 0
 
 

@@ -31,6 +31,7 @@ NEEDED = (
     ("ftfy", "ftfy", "open_clip and mmseg"),
     ("regex", "regex", "open_clip and mmseg"),
     ("scipy", "scipy", "mmclipdis"),
+    ("click", "click", "mmclipdis"),
 )
 #: Modules that are compiled against NumPy, with their distributions.
 COMPILED = (

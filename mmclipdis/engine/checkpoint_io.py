@@ -19,7 +19,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as stock
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -31,6 +31,7 @@ from mmclipdis.clip.weights.files import (
 )
 from mmclipdis.clip.weights.torchscript import is_torchscript
 from mmclipdis.engine.downloads import downloaded, shown
+from mmclipdis.engine.slim_checkpoint import complete
 from mmclipdis.utils.finite import check_weights, check_writable, named_tensors
 from mmclipdis.utils.whole_files import whole_file, write_bytes
 
@@ -122,13 +123,18 @@ def read_checkpoint(filename: str | Path, map_location: Any = "cpu") -> dict[str
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist.")
     if path.suffix == ".safetensors":
         device = map_location if isinstance(map_location, (str, torch.device)) else "cpu"
-        return _checked({"state_dict": _load_safetensors(path, str(device)), "meta": {}}, str(path))
+        state, meta = _load_safetensors(path, str(device))
+        return _checked({"state_dict": state, "meta": meta}, str(path))
     return _read(path, str(path), map_location)
 
 
-def _load_safetensors(path: Path, device: str) -> dict[str, torch.Tensor]:
+def _load_safetensors(path: Path, device: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors of a file, and what it says of its data set; see :func:`complete`."""
     try:
-        return load_file(path, device=device)
+        state = load_file(path, device=device)
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        return complete(state, header, str(path))
     except SafetensorError as error:
         raise UnsafeCheckpointError(_why_unreadable(path, str(path), error)) from error
 

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import sys
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import torch
 from mmengine.logging import print_log
-from tqdm import tqdm
 
-from mmclipdis.utils.whole_files import whole_file
-
-#: Seconds without an answer after which a server is given up.
-TIMEOUT = 60
+from mmclipdis.utils.downloading import DownloadError, download, sha256_of, shown
 
 
 def downloaded(url: str) -> Path:
@@ -35,9 +26,7 @@ def downloaded(url: str) -> Path:
         ValueError: The file is not the one whose hash stands in its name.
     """
     path = place_of(url)
-    if not path.is_file():
-        print_log(f"Download {shown(url)} to {path}", logger="current")
-        _download(url, path)
+    downloaded_to(url, path, None, "download it by other means and give the file.")
     _check_hash(url, path)
     print_log(f"{shown(url)} is read from {path}", logger="current")
     return path
@@ -50,26 +39,27 @@ def place_of(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / key / (name or "checkpoint")
 
 
-def _download(url: str, path: Path) -> None:
+def downloaded_to(url: str, path: Path, sha256: str | None, remedy: str) -> Path:
+    """The file of a URL at ``path``, downloaded if it is not there yet.
+
+    Args:
+        url: Of the file.
+        path: Where it lies, or will lie.
+        sha256: Of the whole file, in hexadecimal digits; None: it is not checked.
+        remedy: What to do when it cannot be downloaded.
+
+    Raises:
+        FileNotFoundError: It cannot be downloaded; names the URL, the reason and the place for it.
+        OSError, ValueError: as :func:`mmclipdis.utils.downloading.download`.
+    """
+    if path.is_file():
+        return path
+    print_log(f"Download {shown(url)} to {path}", logger="current")
     try:
-        request = Request(url, headers={"User-Agent": "mmclipdis"})
-        with urlopen(request, timeout=TIMEOUT) as answer, whole_file(path) as file:
-            if answer.headers.get_content_type() == "text/html":
-                raise HTTPException("the server answers with a web page")
-            size = int(answer.headers.get("Content-Length") or 0)
-            with tqdm.wrapattr(
-                answer, "read", total=size or None, disable=not sys.stderr.isatty()
-            ) as source:
-                shutil.copyfileobj(source, file)
-            if (file.tell() != size and size) or not file.tell():
-                raise HTTPException(f"{file.tell():,} bytes came of {size:,}")
-    except (OSError, HTTPException, ValueError) as error:
-        if isinstance(error, OSError) and not isinstance(error, URLError) and error.filename:
-            raise  # of our disk
-        reason = " ".join(str(error).split())[:200]
+        return download(url, path, sha256)
+    except DownloadError as error:
         raise FileNotFoundError(
-            f"cannot download checkpoint {shown(url)} ({reason}); download it by other means and "
-            "give the file."
+            f"cannot download checkpoint {shown(url)} ({error}); {remedy}"
         ) from error
 
 
@@ -77,20 +67,10 @@ def _check_hash(url: str, path: Path) -> None:
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
     if found is None or re.fullmatch(r"(19|20)\d{6}", found[1]):  # the date of a release
         return
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            sha256.update(block)
-    digest = sha256.hexdigest()
+    digest = sha256_of(path)
     if not digest.startswith(found[1]):
         raise ValueError(
             f"{path} is not what {shown(url)} promises: its SHA-256 starts with "
             f"{digest[: len(found[1])]}, not with {found[1]}; delete it to download it again, and "
             "if that ends here, too, the server has another file"
         )
-
-
-def shown(url: str) -> str:
-    """The URL without what may be secret in it: user, password, query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

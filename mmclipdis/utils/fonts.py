@@ -1,4 +1,8 @@
-"""A font that has the characters of a text, wherever it is installed."""
+"""A font that has the characters of a text, wherever it is installed.
+
+matplotlib, which knows the installed fonts, is imported when a text is more than ASCII: it takes a
+moment, and most names are.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,6 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 
-import matplotlib
-from matplotlib import font_manager
-from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -38,6 +39,9 @@ def font_for(text: str, size: int) -> Font:
 @contextmanager
 def names_in_figures(names: Iterable[str]) -> Iterator[None]:
     """matplotlib's texts made inside fall back on a font that has the characters of ``names``."""
+    import matplotlib
+    from matplotlib import font_manager
+
     others = frozenset("".join(names)) - frozenset(map(chr, _characters(next(_candidates()))))
     families = ["DejaVu Sans"]
     if others:
@@ -70,6 +74,9 @@ def font_file(characters: frozenset[str]) -> tuple[str, str]:
 
 
 def _candidates() -> Iterator[str]:
+    import matplotlib
+    from matplotlib import font_manager
+
     yield str(Path(matplotlib.get_data_path()) / _DEJAVU)
     for entry in font_manager.fontManager.ttflist:
         plain = entry.style == "normal" and entry.weight in (400, "normal", "regular")
@@ -80,6 +87,8 @@ def _candidates() -> Iterator[str]:
 @cache
 def _characters(path: str) -> frozenset[int]:
     """Code points that a font file has; none for a file that cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
     try:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError):  # listed, but removed or damaged

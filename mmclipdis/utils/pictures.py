@@ -109,16 +109,18 @@ def check_size(size: tuple[int, int], name: str | Path, limit: float | None = No
             Image.MAX_IMAGE_PIXELS = most
 
 
-def picture_size(source: str | Path | bytes) -> tuple[int, int]:
+def picture_size(source: str | Path | bytes, name: str | Path | None = None) -> tuple[int, int]:
     """(width, height) in pixels as stored, before any EXIF turn; reads the head of the file only.
 
     Args:
         source: The file, or its content. A picture of any size is answered.
+        name: As of :func:`open_picture`.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as :func:`open_picture`.
     """
-    with _open(source, "a picture" if isinstance(source, bytes) else source) as picture:
+    name = name or ("a picture" if isinstance(source, bytes) else source)
+    with _open(source, name) as picture:
         return picture.size
 
 

@@ -29,6 +29,7 @@ LONGEST = 8
 #: A name of the legend is no wider than so many times the height of its letters.
 LONGEST_NAME = 24
 TEXT_COLOUR, PAPER = (20, 20, 20), (255, 255, 255)
+#: Of pixels without a class.
 NO_COLOUR = (225, 225, 225)
 #: Hues a golden angle apart stay far from each other however many there are.
 _GOLDEN = 0.618033988749895

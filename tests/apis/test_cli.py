@@ -69,6 +69,19 @@ def test_a_missing_config_without_relatives(capsys: pytest.CaptureFixture[str]) 
     assert failure(run_test, ["zzzzqqqq.py"], capsys) == "config 'zzzzqqqq.py' does not exist."
 
 
+def test_a_config_of_the_package_is_found_by_its_name_and_its_path_anywhere(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # as where there is no clone
+    asked = {"cfg_options": None, "launcher": "none", "work_dir": None}
+    for name in ("clearclip-shapes", "shapes/clearclip.py", "mmclipdis::shapes/clearclip.py"):
+        config = cli.read_config(SimpleNamespace(config=name, **asked), ["model"])
+        assert Path(config.filename).samefile(ROOT / "configs/shapes/clearclip.py")
+        assert config.work_dir == "work_dirs/clearclip"
+    line = failure(run_test, ["clearclip-shape"], capsys)
+    assert line.startswith("config 'clearclip-shape' does not exist; did you mean clearclip-shapes")
+
+
 def test_a_broken_config_is_named(
     capsys: pytest.CaptureFixture[str], config: Callable[..., str]
 ) -> None:

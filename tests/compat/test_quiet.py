@@ -42,4 +42,5 @@ def test_the_log_file_of_a_run_has_the_list(
     assert "0.weight - torch.Size([3, 2])" in (tmp_path / "a.log").read_text()
     assert "torch.Size" not in capsys.readouterr().out
     logger.handlers[-1].close()
+    Sequential(nn.Linear(2, 3)).init_weights()  # the run is over
     MMLogger._instance_dict.pop(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mmclipdis.commands.__main__ import command
 from mmclipdis.compat.trouble import Trouble
 from mmclipdis.doctor import __main__ as doctor
 from mmclipdis.doctor.facts import collect
@@ -24,7 +25,7 @@ for name in ("torch", "torchvision", "mmengine", "mmcv", "numpy"):
 """
 COMMAND = """
 import sys
-from mmclipdis.doctor.__main__ import command
+from mmclipdis_command import command
 sys.exit(command())
 """
 
@@ -55,17 +56,19 @@ def test_the_command_speaks_where_the_package_cannot_be_imported(tmp_path: Path)
     assert done.returncode == 1 and done.stderr == "", done.stderr
     assert "stops: mmclipdis needs torch, which is not installed; run: pip install" in done.stdout
     other = subprocess.run(
-        [sys.executable, str(script), "other"],
+        [sys.executable, str(script), "tag", "a.png", "--words", "a, b"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env=environment,
     )
-    assert other.returncode == 1 and "IncompatibleEnvironmentError" in other.stderr
+    assert other.returncode == 2 and other.stdout == ""
+    (line,) = other.stderr.splitlines()
+    assert line.startswith("error: mmclipdis needs torch, which is not installed; run: pip install")
 
 
 def test_setup_installs_the_command() -> None:
-    assert '"mmclipdis = mmclipdis.doctor.__main__:command"' in (ROOT / "setup.py").read_text()
+    assert '"mmclipdis = mmclipdis_command:command"' in (ROOT / "setup.py").read_text()
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Trouble]:
 def test_the_report_has_all_sections(
     found: list[Trouble], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert doctor.command(["doctor"]) == 0
+    assert command(["doctor"]) == 0
     text = capsys.readouterr().out
     for title in ("System", "PyTorch", "Packages", "Ops", "Caches", "Weights", "Data"):
         assert re.search(rf"(?m)^{title}$", text), title

@@ -15,9 +15,9 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 import mmclipdis  # noqa: F401  (registers)
+from mmclipdis.apis.inferencers.photos import read_photo
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.run import test as run_test
-from mmclipdis.apis.segment import read_photo
 from mmclipdis.clip.text.vocabulary import Vocabulary, novel_flags
 from mmclipdis.datasets import ShapeScenesDataset, VOCMultiLabelDataset
 from mmclipdis.datasets.distillation.images import images_below

@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmclipdis.apis.feature_maps import read_photo as read_drawn_photo
+from mmclipdis.apis.inferencers.photos import read_photo
+from mmclipdis.apis.inferencers.segment import OpenVocabSegInferencer
 from mmclipdis.apis.preflight import check_data
 from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train
-from mmclipdis.apis.segment import OpenVocabSegInferencer, read_photo
 from mmclipdis.clip.text.embeddings_file import read_embeddings
 from mmclipdis.datasets.conversion.files import photo_size, read_picture
 from mmclipdis.datasets.detection.coco import OVCocoDataset

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mmclipdis.utils.interpolation import antialiased
+from mmclipdis.clip.towers.positions import _PRODUCTS, POSITION_RULES
+from mmclipdis.utils.interpolation import antialiased, by_products
 
 
 def kernel(mode: str, x: float) -> float:
@@ -41,3 +45,26 @@ def test_every_size_is_the_separable_filter(mode, size):
     got = antialiased(maps.contiguous(memory_format=torch.channels_last), size, mode)
     assert got.shape[-2:] == size
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def plain(mode: str, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if mode == "antialias":
+        return antialiased(maps, size)
+    return F.interpolate(maps, size, mode=mode, align_corners=False)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "antialias"])
+def test_products_for_sizes_that_are_open_are_what_pytorch_gives(mode: Any) -> None:
+    maps = torch.randn(2, 3, 7, 6, dtype=torch.float64, generator=torch.manual_seed(0))
+    for size in ((7, 6), (5, 1), (1, 1), (14, 5), (3, 19), (9, 6)):
+        got = by_products(maps, size, mode)
+        torch.testing.assert_close(got, plain(mode, maps, size), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", POSITION_RULES)
+def test_position_rules_have_their_products(rule: str) -> None:
+    table = torch.randn(1, 3, 7, 6, generator=torch.manual_seed(0))
+    for size in ((7, 6), (7, 9), (5, 4), (14, 3)):
+        expected = POSITION_RULES[rule](table, size) if size != (7, 6) else table
+        got = by_products(table, size, *_PRODUCTS[rule])
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

@@ -9,6 +9,7 @@ the end-of-text token only. Embeddings of a vocabulary are kept in memory and on
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import textwrap
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip import tokenizer as tokenizers
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
@@ -51,7 +53,12 @@ def clip_tokenizer(context_length: int, **options: Any) -> SimpleTokenizer:
         context_length: Tokens of a text, start and end included.
         options: Those of ``open_clip.tokenizer.SimpleTokenizer``, such as ``clean``.
     """
-    return SimpleTokenizer(context_length=context_length, **options)
+    read = getattr(tokenizers, "_tokenizer", None)
+    if read is None or options:
+        return SimpleTokenizer(context_length=context_length, **options)
+    tokenizer = copy.copy(read)  # with the table that open_clip read when it was imported
+    tokenizer.context_length = context_length
+    return tokenizer
 
 
 def _hashable(options: Mapping[str, Any]) -> dict[str, Any]:

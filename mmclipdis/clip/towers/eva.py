@@ -20,6 +20,7 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.utils.interpolation import is_symbol
 
 #: timm's EVA-02 trunks of CLIP with pre-norm blocks (the enormous one normalises after them).
 TRUNKS = (
@@ -91,10 +92,10 @@ class EvaViT(ImageTower):
 
         Other than the official code's it also fits grids that are not square.
         """
-        rope = self.visual.trunk.rope
-        return rotary_table(
-            self.grid_of(images), rope.dim, rope.ref_feat_shape, rope.temperature, images.device
-        )
+        rope, grid = self.visual.trunk.rope, self.grid_of(images)
+        # an export for any image size has symbols, which no cache can look up
+        table = rotary_table.__wrapped__ if is_symbol(*grid) else rotary_table
+        return table(grid, rope.dim, rope.ref_feat_shape, rope.temperature, images.device)
 
 
 @lru_cache(maxsize=16)

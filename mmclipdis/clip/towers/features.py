@@ -37,4 +37,4 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     Its memory is laid out like that of any map, since convolutions hand on the layout of what they
     are given, and mmcv's compiled ops (RoIAlign among them) read memory without looking at strides.
     """
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid).contiguous()
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid).contiguous()

@@ -14,6 +14,7 @@ from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
 from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
+from mmclipdis.utils.interpolation import known_size
 
 
 class ImageTower(nn.Module, ABC):
@@ -105,7 +106,7 @@ class ImageTower(nn.Module, ABC):
         Raises:
             ValueError: if a side is shorter than a patch.
         """
-        size = (int(images.shape[-2]), int(images.shape[-1]))  # tensors under torch.jit.trace
+        size = (known_size(images.shape[-2]), known_size(images.shape[-1]))
         grid = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
         if 0 in grid:
             raise ValueError(
@@ -122,7 +123,7 @@ class ImageTower(nn.Module, ABC):
         )
         grid = self.grid_of(images)
         patches = self.patches(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
-        cls = self.cls_token.to(patches.dtype).expand(len(images), 1, -1)
+        cls = self.cls_token.to(patches.dtype).expand(images.shape[0], 1, -1)
         table = resample_positions(self.position_table, native, grid, self.positions)
         return self.norm_pre(torch.cat([cls, patches], dim=1) + table.to(patches.dtype))
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.utils.interpolation import antialiased
+from mmclipdis.utils.interpolation import Mode, antialiased, by_products, is_symbol
 
 
 def _legacy(table: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -49,6 +49,14 @@ POSITION_RULES: dict[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
     "size": _size,
     "antialias": _antialias,
     "bilinear": _bilinear,
+}
+
+#: The same, as :func:`~mmclipdis.utils.interpolation.by_products` does it.
+_PRODUCTS: dict[str, tuple[Mode, float]] = {
+    "legacy": ("bicubic", 0.1),
+    "size": ("bicubic", 0.0),
+    "antialias": ("antialias", 0.0),
+    "bilinear": ("bilinear", 0.0),
 }
 
 
@@ -83,8 +91,11 @@ def resample_positions(
         raise ValueError(
             f"position table has {embedding.shape[0]} rows, expected 1 + {native[0]} x {native[1]}"
         )
-    if grid == native:
+    if not is_symbol(*grid) and grid == native:
         return embedding
     table = embedding[1:].T.reshape(1, -1, *native)  # (1, D, g_h, g_w)
-    table = POSITION_RULES[rule](table, grid)
+    if is_symbol(*grid):  # an export for any image size
+        table = by_products(table, grid, *_PRODUCTS[rule])
+    else:
+        table = POSITION_RULES[rule](table, grid)
     return torch.cat([embedding[:1], table.flatten(2)[0].T])

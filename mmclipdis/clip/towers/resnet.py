@@ -126,7 +126,7 @@ class CLIPResNetTower(nn.Module):
         Raises:
             ValueError: for a stage that does not exist or an image smaller than 32 px.
         """
-        if min(images.shape[-2:]) < STRIDE:
+        if any(side < STRIDE for side in images.shape[-2:]):
             height, width = images.shape[-2:]
             raise ValueError(
                 f"image or crop of {height} x {width} px is smaller than {STRIDE} x {STRIDE} px, "

@@ -68,7 +68,7 @@ class UnsafeArchiveError(ValueError):
 
 
 def read_archive(file: Path | BinaryIO, name: str) -> dict[str, Tensor]:
-    """Weights of a TorchScript archive, see :func:`.torchscript.read_torchscript`.
+    """Weights of a TorchScript archive, see :func:`read_torchscript`.
 
     Args:
         name: What the file is called in the message.

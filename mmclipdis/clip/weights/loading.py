@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.readout import AnyReadout
 from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_gelu
 from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.files import first_line, read_file
+from mmclipdis.clip.weights.fetching import fetch_tag
+from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
 from mmclipdis.clip.weights.tags import PACKAGED, unknown_arch, unknown_source
@@ -76,7 +77,7 @@ def has_quick_gelu(arch: Arch) -> bool:
 
 
 def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
-    """Read CLIP weights for ``arch``, from a tag (downloaded once by open_clip) or a local file.
+    """Read CLIP weights for ``arch``, from a tag (downloaded once) or a local file.
 
     Args:
         arch: open_clip config name or dict.
@@ -101,6 +102,15 @@ def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
     check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(str(source)))
     readout = find_readout(entries, metadata, found.image_prefix, str(source))
     return ClipCheckpoint(found.state, quick_gelu, str(source), readout, found.report)
+
+
+def fetch_weights(arch: Arch, source: str | Path) -> Path:
+    """The file of weights: the one that is given, or that of a tag, downloaded if need be.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_clip_checkpoint`.
+    """
+    return _locate(arch, str(source))[0]
 
 
 def load_image_tower(
@@ -207,21 +217,9 @@ def _locate(arch: Arch, source: str) -> tuple[Path, bool | None]:
         quick_gelu = bool(config.get("quick_gelu", False))
         # before the download
         check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
-        return _fetch(config, arch, source), quick_gelu
+        return fetch_tag(arch, source, config), quick_gelu
     name = arch if isinstance(arch, str) else None
     raise FileNotFoundError(unknown_source(name, source, _name(arch)))
-
-
-def _fetch(config: dict[str, Any], arch: str, tag: str) -> Path:
-    """The file of an open_clip tag, downloaded by open_clip where it is not in its cache."""
-    try:
-        return Path(open_clip.pretrained.download_pretrained(config))
-    except Exception as error:  # of urllib, Hugging Face's hub and open_clip, each with its own
-        place = config.get("hf_hub") or config.get("url")
-        raise FileNotFoundError(
-            f"cannot download the weights {tag!r} of {arch!r} from {place!r}: {first_line(error)}; "
-            "fetch the file by other means and give its path as checkpoint"
-        ) from error
 
 
 def _read_entries(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.precision import at_least_fp32, without_autocast
 
 Normalize = Literal["before", "after"]
 
@@ -41,7 +40,7 @@ def region_embeddings(
     """
     if normalize not in ("before", "after"):
         raise ValueError(f"normalize must be 'before' or 'after', got {normalize!r}")
-    with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
+    with without_autocast(maps):  # half-precision cosines tie
         maps = at_least_fp32(maps)
         if normalize == "before":
             maps = F.normalize(maps, dim=1)
@@ -66,7 +65,7 @@ def pool_boxes(
     """
     check_rois(rois)
     height, width = (stride, stride) if isinstance(stride, (int, float)) else stride
-    with torch.autocast(maps.device.type, enabled=False):
+    with without_autocast(maps):
         maps = at_least_fp32(maps)
         cells = rois.to(maps) / maps.new_tensor([1, width, height, width, height])
         pooled: Tensor = roi_align(maps, cells, size, sampling_ratio=-1, aligned=True)

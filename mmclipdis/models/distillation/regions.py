@@ -115,7 +115,7 @@ def predict_regions(
     """Name the regions of a batch of images; the encoder sees every image once.
 
     Args:
-        encoder: a ``CLIPViT``: its :meth:`dense` map, normalised or not as the encoder has it.
+        encoder: its :meth:`CLIPViT.dense` map is read, normalised or not as the encoder has it.
         inputs: what :class:`RegionDataPreprocessor` makes.
         data_samples: one an image, with ``gt_regions``; their ``masks`` are read by ``maskpool``.
         text: (C, D).

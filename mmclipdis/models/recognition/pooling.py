@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmclipdis.utils.precision import without_autocast
+
 #: Where the negative text of a class is read: at the places that it fits best itself (DCLIP), or at
 #: those of the positive text (DualCoOp).
 POOLINGS = ("separate", "positive")
@@ -52,7 +54,7 @@ def spatial_logits(
             f"{tuple(text.shape)}"
         )
     # A half-precision cosine times 100 has steps of 0.05 to 0.4.
-    with torch.autocast(image.device.type, enabled=False):
+    with without_autocast(image):
         dtype = torch.promote_types(image.dtype, torch.float32)
         unit = F.normalize(image.to(dtype), dim=2)
         scores = temperature * F.normalize(text.to(dtype), dim=1) @ unit.mT  # (B, 2N, L)

@@ -175,10 +175,7 @@ class CosineSegHead(QueryText):
             if self.projector is not None:
                 tokens, text = self.projector(features.movedim(1, -1), text)
                 features, text = tokens.movedim(-1, 1), F.normalize(text, dim=1)
-            unit = F.normalize(features, dim=1)
-            # A product and no convolution: cudnn's run in TF32 unless told otherwise.
-            weight = text * self.logit_scale
-            return (weight @ unit.flatten(2)).unflatten(2, unit.shape[2:])
+            return scaled_cosines(features, text, self.logit_scale)
 
     def normalized(self, maps: Tensor) -> Tensor:
         """Logits (n, Q, gh, gw) of an image's n windows as ``score_norm`` wants them."""
@@ -252,6 +249,14 @@ class CosineSegHead(QueryText):
         value = self.loss_decode(scores, target, ignore_index=self.ignore_index, **counted)
         hit = accuracy(scores, target, ignore_index=self.ignore_index)
         return {self.loss_decode.loss_name: value, "acc_seg": hit}
+
+
+def scaled_cosines(features: Tensor, text: Tensor, scale: float) -> Tensor:
+    """``scale`` times the cosines (B, Q, h, w) of a map (B, E, h, w) with unit texts (Q, E)."""
+    unit = F.normalize(features, dim=1)
+    # A product and no convolution: cudnn's run in TF32 unless told otherwise.
+    weight = text * scale
+    return (weight @ unit.flatten(2)).unflatten(2, unit.shape[2:])
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:

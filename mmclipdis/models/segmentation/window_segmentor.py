@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
 
     #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
     undoes = ("pad", "flip")
+    #: Least probability of a labelled pixel, in place of the one of :meth:`label_rule`, or None:
+    #: what a call of an inferencer asks for.
+    asked_threshold: float | None = None
 
     def __init__(
         self,
@@ -86,9 +90,10 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
     def _predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None
     ) -> list[SegDataSample]:
-        return predict_samples(
-            inputs, data_samples, self.window_scores, self.label_rule(), self._settings()
-        )
+        rule = self.label_rule()
+        if self.asked_threshold is not None:
+            rule = replace(rule, prob_thd=self.asked_threshold)
+        return predict_samples(inputs, data_samples, self.window_scores, rule, self._settings())
 
 
 def refuse_pretrained(pretrained: Any, model: str, part: str) -> None:

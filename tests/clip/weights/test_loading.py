@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from logging import WARNING, getLogger
 from pathlib import Path
 from urllib.error import URLError
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
 from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.weights import fetching
 from mmclipdis.clip.weights.eva_layout import official_to_open_clip
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import (
@@ -28,6 +30,7 @@ from mmclipdis.clip.weights.loading import (
 )
 from mmclipdis.clip.weights.readout_mark import encode_readout, readout_json
 from mmclipdis.clip.weights.trainable import split_qkv
+from mmclipdis.utils.downloading import DownloadError
 from tests.eva_files import EVA_ARCH, TinyEva, tiny_official, vision_shapes
 
 
@@ -315,6 +318,7 @@ def test_eva_tags_of_open_clip_resolve(tmp_path, monkeypatch):
         asked.append(config["hf_hub"])
         return str(tmp_path / "open_clip.bin")
 
+    monkeypatch.setattr(fetching, "FOLDER", tmp_path / "clip")
     monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
     checkpoint = read_clip_checkpoint("EVA02-B-16", "merged2b_s8b_b131k")
     assert asked == ["timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k/"]
@@ -476,12 +480,25 @@ def test_unknown_arch_lists_close_names():
         build_image_tower(dict(embed_dim=8, vision_cfg={}))
 
 
-def test_a_tag_that_cannot_be_downloaded_is_one_line(monkeypatch):
+def test_a_tag_that_cannot_be_downloaded_is_one_line(tmp_path, monkeypatch):
+    said = []
+
     def fail(*_, **__):
+        said.append(getLogger("huggingface_hub.utils._http").isEnabledFor(WARNING))
         raise URLError("Name or service\nnot known")
 
+    def unreachable(*_):
+        raise DownloadError("no route")
+
+    monkeypatch.setattr(fetching, "FOLDER", tmp_path)
+    monkeypatch.setattr(fetching, "download", unreachable)
     monkeypatch.setattr(open_clip.pretrained, "download_pretrained", fail)
-    line = r"cannot download the weights 'openai' of 'ViT-B-16-quickgelu' from .*Name or service; "
+    line = (
+        r"cannot download the weights 'openai' of 'ViT-B-16-quickgelu' from 'timm/.*Name or "
+        rf"service; from https:.*/ViT-B-16\.pt: no route; .*put it to {tmp_path}/ViT-B-16\.pt"
+    )
     with pytest.raises(FileNotFoundError, match=line) as caught:
         read_clip_checkpoint("ViT-B-16-quickgelu", "openai")
     assert "\n" not in str(caught.value)
+    assert said == [False], "each time that it tries again"
+    assert getLogger("huggingface_hub.utils._http").isEnabledFor(WARNING)

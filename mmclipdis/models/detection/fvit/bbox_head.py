@@ -21,6 +21,7 @@ from mmclipdis.clip.text.templates import Templates
 from mmclipdis.models.detection.class_text import BACKGROUND, DetectorText, WithDetectorText
 from mmclipdis.models.detection.nms import strongest_nms
 from mmclipdis.utils.finite import check_scores
+from mmclipdis.utils.precision import without_autocast
 
 #: Regions that go through the layers at once in testing, where maps of 1000 are 50 MB each.
 CHUNK = 256
@@ -168,7 +169,7 @@ class FViTBBoxHead(WithDetectorText, ConvFCBBoxHead):
         Of several words for the background, their log-sum-exp: what their probabilities add up to.
         """
         text = self.text.embeddings()
-        with torch.autocast(unit.device.type, enabled=False):
+        with without_autocast(unit):
             logits = temperature * (unit @ text.T)
             if len(self.text.words) == 1:
                 return logits

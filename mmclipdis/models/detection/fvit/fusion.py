@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmclipdis.utils.precision import without_autocast
+
 
 def fuse_scores(p_det: Tensor, p_vlm: Tensor, novel: Tensor, alpha: float, beta: float) -> Tensor:
     r"""Geometric mean of two probabilities, which trusts CLIP more where the detector has not
@@ -40,5 +42,5 @@ def fuse_scores(p_det: Tensor, p_vlm: Tensor, novel: Tensor, alpha: float, beta:
     dtype = torch.promote_types(p_det.dtype, torch.float32)
     exponent = torch.full(p_det.shape[1:], float(alpha), dtype=dtype, device=p_det.device)
     exponent[:-1][novel.to(p_det.device)] = beta
-    with torch.autocast(p_det.device.type, enabled=False):
+    with without_autocast(p_det):
         return p_det.to(dtype) ** (1 - exponent) * p_vlm.to(dtype) ** exponent

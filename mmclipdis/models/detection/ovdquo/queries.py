@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from mmclipdis.models.detection.ovdquo.targets import Targets
-from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.precision import at_least_fp32, without_autocast
 from mmclipdis.utils.unknown_boxes import UNKNOWN
 
 
@@ -119,12 +119,14 @@ def by_class(classes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         classes: ``(B, Q)``.
         starts: ``(B, Q, 4)``.
     """
-    classes, order = classes.sort(dim=1, stable=True)
-    return classes, starts.gather(1, order[..., None].expand(-1, -1, 4))
+    count = classes.shape[1]
+    places = torch.arange(count, device=classes.device)
+    order = (classes * count + places).argsort(dim=1)  # ONNX has no stable sort
+    return classes.gather(1, order), starts.gather(1, order[..., None].expand(-1, -1, 4))
 
 
 def cosines(regions: Tensor, text: Tensor) -> Tensor:
     """``(n, C)`` of unit vectors ``(n, D)`` and ``(C, D)``, in float32 under autocast, too."""
-    with torch.autocast(regions.device.type, enabled=False):
+    with without_autocast(regions):
         regions = at_least_fp32(regions)
         return regions @ text.to(regions).T

@@ -15,7 +15,7 @@ from mmclipdis.models.clip_resnet import CLIPResNet
 from mmclipdis.models.detection.frozen import FrozenCLIP
 from mmclipdis.models.detection.ovdquo.region_prompt import RegionPrompt
 from mmclipdis.models.detection.regions import check_rois, pool_boxes
-from mmclipdis.utils.precision import at_least_fp32
+from mmclipdis.utils.precision import at_least_fp32, without_autocast
 
 #: Options of the encoder that the backbone decides itself.
 _OWN_OPTIONS = (
@@ -164,7 +164,7 @@ class OVDQUOResNetBackbone(FrozenCLIP):
         check_rois(rois)
         found = maps.new_zeros(len(rois), self.embed_dim, dtype=at_least_fp32(maps).dtype)
         weight = self.encoder.tower.stem.weight
-        with torch.autocast(maps.device.type, enabled=False):  # half-precision cosines tie
+        with without_autocast(maps):  # half-precision cosines tie
             for start in range(0, len(rois), CHUNK):
                 pooled = pool_boxes(maps, rois[start : start + CHUNK], stride, size)
                 seen = pooled.flatten(1).any(dim=1, keepdim=True)

@@ -24,6 +24,7 @@ from mmclipdis.models.segmentation.catseg.common import (
     channels_last,
     recomputed,
 )
+from mmclipdis.utils.precision import without_autocast
 
 _EPS = 1e-6
 
@@ -75,14 +76,14 @@ class ClassAttention(nn.Module):
         key = _phi(self._heads(F.linear(x, self.k.weight[:, : self.dim]) + key_term))
         value = self._heads(self.v(x))
         key, value = _full_precision(key), _full_precision(value)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return torch.einsum("bpthd,bpthe->bphde", key, value), key.sum(2)
 
     def read(self, x: Tensor, query_term: Tensor, kv: Tensor, k_sum: Tensor) -> Tensor:
         """Attend from ``x`` (B, P, T, dim) to the summary of all classes -> (B, P, T, dim)."""
         query = _phi(self._heads(F.linear(x, self.q.weight[:, : self.dim]) + query_term))
         query = _full_precision(query)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             out = torch.einsum("bpthd,bphde->bpthe", query, kv)
             norm = torch.einsum("bpthd,bphd->bpth", query, k_sum) + _EPS
         return (out / norm[..., None]).flatten(-2)

@@ -1,0 +1,1 @@
+"""Inferencers: photos and words in, results out, for people who know no mm."""

@@ -1,0 +1,60 @@
+"""Where a photo looks like a word, by a segmentor and its windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmclipdis.apis.inferencers.heat import one_word
+from mmclipdis.apis.results.base import Result
+from mmclipdis.models.segmentation.prediction import full_size_scores, resize
+from mmclipdis.models.segmentation.samples import image_content, photo_size, refuse_padding, unflip
+from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
+
+
+@torch.no_grad()
+def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np.ndarray, str]:
+    """Values float32 (H, W) of a segmentor, and what they are.
+
+    Heads that compare patches with words give the cosine with this word; trained ones (CAT-Seg)
+    look at all words together and give its probability among those of the result.
+
+    Args:
+        part: The segmentor.
+        batch: Normalised ``inputs`` of the photo and its ``data_samples``.
+        result: What was found in the photo.
+        word: Any word.
+
+    Raises:
+        ValueError: a word that cannot be read, or a head without words.
+    """
+    word = one_word(word)
+    scale = getattr(part.decode_head, "logit_scale", None)
+    names: tuple[str, ...] = (word,)
+    if scale is None:  # the words are looked at together
+        names = result.names if word in result.names else (word, *result.names)
+    place = names.index(word)
+    meta = batch["data_samples"][0].metainfo
+    with part.asking(tuple((name,) for name in names)):
+        if not isinstance(part, WindowSegmentor):
+            return _stock_heat(part, batch["inputs"], meta, result.size), "cosine"
+        images = [image_content(batch["inputs"][0], meta)]
+        scores = part.window_scores(images)[0].select(slice(place, place + 1))
+        activation = part.label_rule().activation
+        values = full_size_scores(scores, photo_size(meta, images[0]), activation)[0]
+    values = unflip(values, meta) / (scale or 1)
+    return values.float().cpu().numpy(), "cosine" if activation is None else "probability"
+
+
+def _stock_heat(part: Any, inputs: Tensor, meta: Any, size: Sequence[int]) -> np.ndarray:
+    """Of mmseg's ``EncoderDecoder`` with a head that compares; the whole photo in one window."""
+    refuse_padding(meta)
+    maps = part.decode_head(part.extract_feat(inputs))[0, :1] / part.decode_head.logit_scale
+    maps = resize(maps, (int(inputs.shape[-2]), int(inputs.shape[-1])))
+    height, width = meta.get("img_shape", inputs.shape[-2:])[:2]
+    found = resize(maps[:, :height, :width], (int(size[0]), int(size[1])))
+    return unflip(found, meta)[0].float().cpu().numpy()

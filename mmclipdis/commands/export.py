@@ -1,0 +1,120 @@
+"""``mmclipdis export``: a model with its words as one file for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmclipdis.commands.start import run
+from mmclipdis.commands.usage import Mistake, complete_model, words_of
+
+EPILOG = """\b
+Example:
+  mmclipdis export clearclip-shapes --words "grass, sand, kite" --out shapes.onnx
+"""
+SETTINGS = "--cfg-options"
+
+
+class WithSettings(click.Command):
+    """Takes several words behind ``--cfg-options``, as argparse does in trainings."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As always, with the option before each of its words."""
+        words: list[str] = []
+        repeated = False
+        for word in args:
+            if repeated and not word.startswith("-") and words[-1] != SETTINGS:
+                words.append(SETTINGS)
+            words.append(word)
+            repeated = word == SETTINGS or (repeated and not word.startswith("-"))
+        return super().parse_args(ctx, words)
+
+
+def _settings(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> Any:
+    wrong = [pair for pair in value if not pair.partition("=")[0] or "=" not in pair]
+    if wrong:
+        raise Mistake(
+            f"{SETTINGS} takes key=value pairs, got {wrong[0]!r}; what is no setting stands "
+            f"before {SETTINGS}"
+        )
+    return value
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
+    """Settings as mmengine reads them on the command lines of mm; None for none."""
+    if not pairs:
+        return None
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument(SETTINGS, nargs="+", action=DictAction)
+    found: dict[str, Any] = parser.parse_args([SETTINGS, *pairs]).cfg_options
+    return found
+
+
+@click.command(
+    cls=WithSettings,
+    epilog=EPILOG,
+    short_help="Write a model with its words as ONNX or torch.export.",
+)
+@click.argument("model", shell_complete=complete_model)
+@click.option("--words", help="The words, as for `mmclipdis segment`.")
+@click.option("--words-file", type=click.Path(), help="A file of words, one a line.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "torch"]),
+    default="onnx",
+    show_default=True,
+    help="Of the file.",
+)
+@click.option("--weights", help="A checkpoint, if the model's own is not meant.")
+@click.option("--image-size", type=int, help="Side of the images in pixels, if it is fixed.")
+@click.option(
+    SETTINGS,
+    multiple=True,
+    callback=_settings,
+    metavar="KEY=VALUE ...",
+    help="Settings that replace those of the config, as for `mmclipdis train`.",
+)
+@click.option("--check/--no-check", default=True, help="Compare the file with the model.")
+def export(
+    model: str,
+    words: str | None,
+    words_file: str | None,
+    out: Path,
+    kind: str,
+    weights: str | None,
+    image_size: int | None,
+    cfg_options: tuple[str, ...],
+    check: bool,
+) -> int:
+    """Write MODEL, a name (`mmclipdis models`) or a config, with its words into one file.
+
+    The file holds the names and how photos are prepared, and is compared with the model before the
+    command ends.
+    """
+    found = words_of(words, words_file)
+
+    def work() -> int:
+        from mmclipdis.export import export as write
+
+        path = write(
+            model,
+            found,
+            out,
+            format=kind,
+            checkpoint=weights,
+            image_size=image_size,
+            check=check,
+            cfg_options=read_settings(cfg_options),
+        )
+        click.echo(f"wrote {path}", err=True)
+        return 0
+
+    return run(work)

@@ -1,0 +1,213 @@
+"""The work of ``segment``, ``detect`` and ``tag``: photos in, results out, one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mmclipdis.commands.outputs import as_text, csv_lines, finish, keep, plain
+from mmclipdis.commands.progress import Progress
+
+#: Exit codes: some photos could not be used, none could.
+SOME_FAILED, ALL_FAILED = 1, 2
+#: What a subcommand does, in the summary.
+DONE = {"segment": "segmented", "detect": "searched", "tag": "tagged"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for; see the options in :mod:`mmclipdis.commands.photos`."""
+
+    task: str
+    sources: tuple[str, ...]
+    words: str | Path
+    model: str | None = None
+    weights: str | None = None
+    device: str | None = None
+    precision: str = "fp32"
+    batch_size: int = 1
+    background: str | float | None = None
+    threshold: float | None = None
+    out: Path | None = None
+    formats: tuple[str, ...] = ()
+    as_json: bool = False
+    quiet: bool = False
+    resume: bool = False
+    overwrite: bool = False
+
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide about results, by their names on the command line."""
+        words = self.words.read_text("utf-8") if isinstance(self.words, Path) else self.words
+        names = ("model", "weights", "precision", "background", "threshold")
+        values = {f"--{name}": getattr(self, name) for name in names}
+        return {"subcommand": self.task, "--words": words, **values, "--format": [*self.formats]}
+
+
+@dataclass
+class Counts:
+    """Photos that were used now, before an interruption, and that could not be used."""
+
+    done: int = 0
+    before: int = 0
+    failed: int = 0
+
+
+def work(job: Job, progress: Progress | None) -> int:
+    """Search all photos and write what is found; returns the exit code.
+
+    Raises:
+        FileNotFoundError, ValueError: before the first photo: a folder without photos, a model
+            that there is not or that is of another task, words that cannot be used.
+    """
+    counts, start = Counts(), time.monotonic()
+    total = _count(job.sources)
+    inferencer = _inferencer(job)
+    found = _results(job, inferencer, {} if progress is None else progress.done, counts)
+    hidden = job.quiet or total == 1 or not sys.stderr.isatty()
+    columns: list[str] = []
+    try:
+        for photo, result in tqdm(found, total=total, disable=hidden, unit="photo", leave=False):
+            if isinstance(result, str):
+                counts.failed += 1
+                _say(f"error: {photo}: {result}" if photo not in result else f"error: {result}")
+                if progress is not None:
+                    progress.add(photo, {"error": result})
+            else:
+                counts.done += 1
+                if progress is not None and job.out is not None:
+                    keep(result, photo, job.formats, progress, job.out)
+            _print(job, photo, result, columns)
+        if progress is not None:
+            progress.finish()
+    finally:
+        used = counts.done + counts.before + counts.failed
+        if progress is not None and job.out is not None and used:
+            finish(job.formats, progress, job.out)
+        if used and not job.quiet and (job.out is not None or counts.done + counts.failed > 1):
+            _say(_summary(job, counts, time.monotonic() - start))
+    if counts.failed:
+        return SOME_FAILED if counts.done + counts.before else ALL_FAILED
+    return 0
+
+
+def _count(sources: tuple[str, ...]) -> int | None:
+    """How many photos there are, None if a video is among them.
+
+    Raises:
+        FileNotFoundError: a folder without photos.
+    """
+    from mmclipdis.apis.inferencers.photos import count_of
+
+    counts = [count_of(source) for source in sources]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _inferencer(job: Job) -> Any:
+    from mmclipdis import apis
+
+    names = {
+        "segment": "OpenVocabSegInferencer",
+        "detect": "OpenVocabDetInferencer",
+        "tag": "OpenVocabTagger",
+    }
+    kind = getattr(apis, names[job.task])
+    with contextlib.redirect_stdout(io.StringIO()):  # mmengine says there what it loads
+        return kind(job.model, job.weights, device=job.device, precision=job.precision)
+
+
+def _results(
+    job: Job, inferencer: Any, done: dict[str, str], counts: Counts
+) -> Iterator[tuple[str, Any]]:
+    """What each photo is called, with its result, or with why there is none."""
+    from mmclipdis.apis.inferencers.photos import Failure
+
+    names: deque[str] = deque()
+
+    def to_do() -> Iterator[Any]:
+        for source in _sources(job.sources):
+            if source.name in done:
+                counts.before += 1
+            else:
+                names.append(source.name)
+                yield source
+
+    results = inferencer.stream(
+        to_do(),
+        job.words,
+        batch_size=job.batch_size,
+        background=job.background,
+        threshold=job.threshold,
+        on_error="yield",
+    )
+    for result in results:
+        yield names.popleft(), result.message if isinstance(result, Failure) else result
+
+
+def _sources(texts: tuple[str, ...]) -> Iterator[Any]:
+    """Photos that are not read yet; what cannot be opened, such as a video, fails when it is."""
+    from mmclipdis.apis.inferencers.photos import Source, photos_of
+
+    def fail(error: Exception) -> Any:
+        raise error
+
+    for text in texts:
+        photos = photos_of(text)
+        while True:
+            try:
+                yield next(photos)
+            except StopIteration:
+                break
+            except (OSError, ValueError) as error:  # the rest of a folder follows
+                yield Source(text, partial(fail, error))
+
+
+def _print(job: Job, photo: str, result: Any, columns: list[str]) -> None:
+    """What goes to stdout: a line of JSON, rows of CSV or a table, unless files are written."""
+    if job.as_json:
+        failed = isinstance(result, str)
+        line = {"photo": photo, "error": result} if failed else plain(result, photo)
+        _show(json.dumps(line, ensure_ascii=False))
+    elif job.out is not None or isinstance(result, str):
+        return
+    elif "csv" in job.formats:
+        rows = result.to_rows()
+        if rows and not columns:
+            columns += rows[0]
+            _show("".join(csv_lines(columns, rows)).rstrip("\n"))
+        elif rows:
+            rows = [{key: row.get(key) for key in columns} for row in rows]
+            _show("".join(csv_lines(columns, rows)).partition("\n")[2].rstrip("\n"))
+    else:
+        _show(as_text(result, photo))
+
+
+def _show(text: str) -> None:
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+def _summary(job: Job, counts: Counts, seconds: float) -> str:
+    """``segmented 12 photos in 3.1 s, 1 failed; results in DIR``."""
+    photos = "1 photo" if counts.done == 1 else f"{counts.done} photos"
+    text = f"{DONE[job.task]} {photos} in {seconds:.1f} s"
+    if counts.before:
+        text += f", {counts.before} done before"
+    if counts.failed:
+        text += f", {counts.failed} could not be used"
+    return text if job.out is None else f"{text}; results in {job.out}"

@@ -1,0 +1,347 @@
+"""What the inferencers of all tasks promise: streams, broken photos, tasks, names of the zoo."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from PIL import Image
+
+import mmclipdis
+from mmclipdis.apis import (
+    Failure,
+    OpenVocabDetInferencer,
+    OpenVocabSegInferencer,
+    OpenVocabTagger,
+    Segmentation,
+    segment,
+)
+from mmclipdis.apis.inferencers import building, search
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from tests.apis.inferencers.conftest import SHAPES
+from tests.apis.inferencers.test_segment import NAMES, make_config, photo
+from tests.faults.endings import raises
+from tests.models.segmentation.fakes import make_segmentor
+
+
+@MODELS.register_module()
+class ColourWords(BaseModule):
+    """A text encoder that knows the words of the fake segmentor's four channels."""
+
+    def embed(self, vocabulary: Vocabulary) -> torch.Tensor:
+        return torch.eye(4)[[NAMES.index(query) for query in vocabulary.queries]]
+
+
+def of_words() -> Config:
+    """The fake segmentor with that text encoder."""
+    config = make_config()
+    config.model.decode_head.update(embeddings=None, text_encoder={"type": "ColourWords"})
+    return config
+
+
+@pytest.fixture(scope="module")
+def segmentor() -> OpenVocabSegInferencer:
+    return OpenVocabSegInferencer(of_words(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def searchers(detector, tagger) -> dict[str, Any]:
+    """One inferencer a task, on the tiny CLIP."""
+    tiny = OpenVocabSegInferencer(SHAPES / "clip.py", device="cpu", templates="a {}.")
+    return {"segment": tiny, "detect": detector, "tag": tagger}
+
+
+def test_a_stream_reads_a_photo_when_its_result_is_asked_for(segmentor) -> None:
+    given: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        for number in range(10**9):
+            given.append(number)
+            yield photo()
+
+    stream = segmentor.stream(endless(), NAMES, batch_size=2)
+    assert not given
+    next(stream), next(stream), next(stream)
+    assert len(given) == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_broken_photo_is_named_and_the_others_follow(
+    segmentor, tmp_path: Path, batch_size: int
+) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no photo")
+    Image.fromarray(photo(12, 8)).save(tmp_path / "c.png")
+    options = dict(batch_size=batch_size, on_error="yield")
+    first, broken, last = segmentor.stream(tmp_path, NAMES, **options)
+    assert isinstance(broken, Failure) and broken.path.endswith("b.png")
+    assert "cannot read" in broken.message and "\n" not in broken.message
+    assert isinstance(first, Segmentation) and last.path == tmp_path / "c.png"
+    assert np.array_equal(last.labels, segmentor(photo(12, 8), NAMES)[0].labels)
+    raises(r"cannot read .*b\.png", segmentor, tmp_path, NAMES)
+    raises("on_error must be 'raise' or 'yield', got 'skip'", segmentor.stream, [], NAMES,
+           on_error="skip")  # fmt: skip
+
+
+def test_a_photo_that_the_model_refuses_is_found_in_its_batch(
+    segmentor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = segmentor.model.test_step
+
+    def refuse(data: Any) -> Any:
+        if any(tuple(one.shape[1:]) == (16, 40) for one in data["inputs"]):
+            raise ValueError("too wide\nfor me")
+        return step(data)
+
+    monkeypatch.setattr(segmentor.model, "test_step", refuse)
+    sizes = [(8, 12), (8, 20), (16, 16)]  # resized to 16 pixels in height
+    found = list(
+        segmentor.stream([photo(*size) for size in sizes], NAMES, batch_size=3, on_error="yield")
+    )
+    kinds = [type(one).__name__ for one in found]
+    assert kinds == ["Segmentation", "Failure", "Segmentation"]
+    assert found[1] == Failure("photo 1", "too wide for me")
+
+
+def test_a_background_word_or_threshold_leaves_pixels_unnamed(segmentor) -> None:
+    (usual,) = segmentor(photo(), ["red", "green", "blue"])
+    (without,) = segmentor(photo(), ["red", "green"], background="blue")
+    assert without.names == ("red", "green") and without.nothing == 255
+    assert np.array_equal(without.labels == 255, usual.labels == 2)
+    assert (without.labels == 255).any() and (without.labels == 0).any()
+    (doubtful,) = segmentor(photo(), NAMES, threshold=1.0)
+    assert set(doubtful.shares()) == {"none"}
+    (again,) = segmentor(photo(), NAMES, background=0)
+    assert "none" not in again.shares()
+    assert segmentor.model.asked_threshold is None
+    raises("threshold 0.5 with one word: .*its probability is 1 everywhere", segmentor, photo(),
+           "red", threshold=0.5)  # fmt: skip
+    with pytest.warns(UserWarning, match="one word and no background: all pixels become 'red'"):
+        segmentor(photo(), "red")
+
+
+def test_a_stock_segmentor_takes_a_threshold_too() -> None:
+    config = of_words()
+    config.model.update(type="EncoderDecoder", test_cfg={"mode": "whole"})
+    config.model.data_preprocessor.type = "SegDataPreProcessor"
+    stock = OpenVocabSegInferencer(config, device="cpu")
+    assert set(stock(photo(), NAMES, threshold=1.0)[0].shares()) == {"none"}
+    assert "none" not in stock(photo(), NAMES, threshold=0.01)[0].shares()
+    heat = stock(photo(), NAMES)[0].heatmap("blue")
+    assert heat.values.shape == (8, 12) and heat.peak()[0] >= 6
+
+
+def test_the_heat_map_of_a_segmentor_is_the_cosine(segmentor) -> None:
+    (found,) = segmentor(photo(), NAMES)
+    heat = found.heatmap("red")
+    assert heat.values[:, :2].mean() == pytest.approx(0.5**0.5, abs=1e-3)  # and as much ground
+    assert heat.values[:, -2:].mean() == pytest.approx(0, abs=1e-3)
+    assert segmentor(photo())[0].names == tuple(NAMES)  # the words stay
+    raises("was not made by an inferencer", Segmentation(found.labels, found.names,
+           found.photo).heatmap, "red")  # fmt: skip
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    raises("precision must be one of fp32, bf16, fp16, got 'int8'", OpenVocabSegInferencer,
+           Config(), precision="int8")  # fmt: skip
+
+
+def test_texts_are_read_as_mmdets_inferencer_reads_them(segmentor) -> None:
+    own = segmentor(photo(), NAMES)[0]
+    texts = ["red . blue", ["green", "ground", "red"]]
+    found = segmentor([photo()] * 2, texts=texts, custom_entities=True, batch_size=2)
+    assert [result.names for result in found] == [("red", "blue"), ("green", "ground", "red")]
+    for result in found:
+        (alone,) = OpenVocabSegInferencer(of_words(), device="cpu")(photo(), list(result.names))
+        assert np.array_equal(alone.labels, result.labels)
+    both = segmentor([photo()] * 2, texts="red, [blue, green]")
+    assert {result.names for result in both} == {("red", "blue")}
+    again = segmentor(photo())[0]
+    assert again.names == own.names and np.array_equal(again.labels, own.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"texts": ["a", "b"]}, "2 texts for 1 photos: give one text for all"),
+        ({"texts": " . "}, "names no classes: write 'kite . red apple'"),
+        ({"texts": "a . b", "names": NAMES}, "names=... or texts=..., not both"),
+        ({"custom_entities": True}, "says how to read texts=..., which is not given"),
+    ],
+)
+def test_texts_that_cannot_be_read(segmentor, options: dict[str, Any], line: str) -> None:
+    raises(line, segmentor, photo(), **options)
+
+
+@pytest.mark.parametrize(
+    ("task", "precision"),
+    [("segment", "bf16"), ("detect", "fp16"), ("tag", "bf16"), ("tag", "fp16")],
+)
+def test_lower_precisions_find_nearly_the_same(
+    searchers: dict[str, Any],
+    pictures: Path,
+    task: str,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searcher, file = searchers[task], min(pictures.iterdir())
+    (exact,) = searcher(file, ["apple", "kite"])
+    heat = exact.heatmap("apple").values
+    monkeypatch.setattr(searcher, "precision", precision)
+    (lower,) = searcher(file, ["apple", "kite"])
+    if task == "segment":
+        assert (exact.labels == lower.labels).mean() > 0.95
+    else:
+        np.testing.assert_allclose(lower.scores[:2], exact.scores[:2], atol=0.02)
+        assert not np.array_equal(lower.scores[:2], exact.scores[:2])
+    rounded = lower.heatmap("apple").values
+    assert 0 < np.abs(rounded - heat).max() < 0.03
+
+
+TASKS: list[tuple[Any, str, str]] = [
+    (OpenVocabSegInferencer, "fvit", "fvit.py' detects objects and cannot segment: give it to mm"),
+    (OpenVocabDetInferencer, "clip", "clip.py' segments photos and cannot detect"),
+    (OpenVocabTagger, "fvit", "fvit.py' detects objects and cannot tag"),
+    (OpenVocabTagger, "regions", "regions.py' measures regions and cannot tag"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "line"), TASKS)
+def test_a_model_of_another_task_is_refused_by_name(kind: Any, name: str, line: str) -> None:
+    raises(line, kind, SHAPES / f"{name}.py", device="cpu")
+
+
+CONFIGS: list[tuple[Any, str, str]] = [
+    (OpenVocabSegInferencer, "FViT", "its FViT detects things.* use OpenVocabDetInferencer"),
+    (OpenVocabSegInferencer, "DCLIP", "its DCLIP tags photos.* use OpenVocabTagger or"),
+    (OpenVocabDetInferencer, "InfoCLIP", "its InfoCLIP segments"),
+    (OpenVocabTagger, "RegionClassifier", "its RegionClassifier neither segments, detects nor"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "line"), CONFIGS)
+def test_a_config_object_of_another_task_is_refused(kind: Any, name: str, line: str) -> None:
+    scope = {"FViT": "mmdet", "InfoCLIP": "mmseg"}.get(name, "mmengine")
+    raises(line, kind, Config({"model": {"type": name}, "default_scope": scope}))
+
+
+def test_a_built_model_of_another_task_is_refused() -> None:
+    raises("the model is of another task: its .* segments photos", OpenVocabTagger,
+           make_segmentor())  # fmt: skip
+
+
+def test_what_a_model_is_called_is_resolved_by_the_zoo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    model = make_segmentor(mode="whole").float()
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
+
+    def resolve(*given: Any) -> SimpleNamespace:
+        asked.append(given)
+        return SimpleNamespace(config=make_config(), checkpoint=str(tmp_path / "a.pth"), info=None)
+
+    monkeypatch.setattr(building, "resolve", resolve)
+    result = mmclipdis.segment(photo(), NAMES, device="cpu")
+    assert {"red", "blue"} <= set(result.shares())
+    assert segment(photo(), NAMES, "own-name", device="cpu").names == tuple(NAMES)
+    segment(photo(), None, "own-name", device="cpu")  # it stays in memory
+    assert asked == [(None, "segment", None, None), ("own-name", "segment", None, None)]
+    # what must be trained is not refused where weights are given, nor what options replace
+    segment(photo(), None, "own-name", weights="b.pth", cfg_options={"model.x": 1}, device="cpu")
+    assert asked[2] == ("own-name", "segment", "b.pth", {"model.x": 1})
+
+
+def test_a_function_takes_one_photo_or_several(segmentor, tmp_path: Path) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    one = segment(tmp_path / "a.png", NAMES, segmentor)
+    many = segment(tmp_path, NAMES, segmentor, out_dir=tmp_path / "out")
+    assert isinstance(one, Segmentation) and isinstance(many, list)
+    assert np.array_equal(one.labels, many[0].labels)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0000_a.png"]
+    raises("an OpenVocabTagger is asked for", mmclipdis.tag, photo(), NAMES, segmentor)
+    with pytest.raises(AttributeError, match="no attribute 'segmentt'"):
+        _ = mmclipdis.segmentt
+
+
+def test_words_that_somebody_gave_the_model_are_kept() -> None:
+    segmentor = OpenVocabSegInferencer(of_words(), device="cpu")
+    segmentor(photo(), ["red", "green"])
+    segmentor.model.set_vocabulary(["blue", "ground"])
+    assert segmentor(photo())[0].names == ("blue", "ground")
+    assert segmentor(photo(), texts="red . green")[0].names == ("red", "green")
+    assert segmentor(photo())[0].names == ("blue", "ground")
+
+
+def test_results_may_be_written_and_not_kept(segmentor, tmp_path: Path) -> None:
+    photos = (photo() for _ in range(3))
+    kept = segmentor(photos, NAMES, out_dir=tmp_path / "out", return_results=False)
+    assert kept == [] and len(list((tmp_path / "out").iterdir())) == 3
+    (tmp_path / "file").write_text("")
+    raises("a file stands where a folder is needed", segmentor, photo(), NAMES,
+           out_dir=tmp_path / "file" / "out")  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_photo(
+    segmentor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(search, "make_folder", refuse)
+    raises(r"written into '\S+/out' \(Read-only file system\); give a folder that you may write",
+           segmentor, tmp_path / "absent.png", NAMES, out_dir=tmp_path / "out")  # fmt: skip
+
+
+def test_functions_keep_an_inferencer_of_each_task() -> None:
+    def inferencers() -> list[Any]:
+        looks = (mmclipdis.segment(photo(), NAMES).look, mmclipdis.tag(photo(), NAMES).look)
+        return [look.__self__ for look in looks]
+
+    first, second = inferencers(), inferencers()
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert mmclipdis.tag(photo(), NAMES, precision="bf16").look.__self__ is not first[1]
+
+
+def test_texts_for_photos_that_nobody_counted_are_counted(segmentor) -> None:
+    photos = (photo() for _ in range(2))
+    raises("3 texts for 2 photos", segmentor, photos, texts=["red . blue"] * 3)
+    photos = (photo() for _ in range(2))
+    raises("1 texts for 2 or more photos", segmentor, photos, texts=["red . blue"])
+
+
+def test_loading_says_nothing_and_warnings_are_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = make_segmentor(mode="whole").float().state_dict()
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    heard: list[str] = []
+    handler, logger = logging.Handler(logging.INFO), MMLogger.get_current_instance()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    before = logger.level
+    try:
+        OpenVocabSegInferencer(make_config(), tmp_path / "a.pth", device="cpu")
+        assert heard == [] and capsys.readouterr() == ("", "")
+        torch.save({"state_dict": {**state, "more": torch.zeros(1)}}, tmp_path / "b.pth")
+        OpenVocabSegInferencer(make_config(), tmp_path / "b.pth", device="cpu")
+        assert len(heard) == 1 and "unexpected key in source state_dict: more" in heard[0]
+        assert logger.level == before
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_both_names_of_one_thing_are_refused(segmentor) -> None:
+    raises("words and names are two names", segmentor, photo(), NAMES, names=NAMES)
+    raises("weights and checkpoint are two names", OpenVocabSegInferencer, Config(), "a",
+           checkpoint="b")  # fmt: skip
