@@ -62,7 +62,7 @@ def fetch_tag(arch: str, tag: str, config: Mapping[str, Any]) -> Path:
 def _quiet_hub() -> Iterator[None]:
     """Leave out the hub's line for each time it tries again; the last failure is told."""
     before = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
+    hub_logging.set_verbosity(hub_logging.ERROR)
     try:
         yield
     finally:
