@@ -44,6 +44,15 @@ def _settings(context: click.Context, parameter: click.Parameter, value: Sequenc
     return value
 
 
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise Mistake(f"--image-size {value!r}: give a side or height x width, as 224 or 480x640")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
 def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
     """Settings as mmengine reads them on the command lines of mm; None for none."""
     if not pairs:
@@ -74,7 +83,17 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
     help="Of the file.",
 )
 @click.option("--weights", help="A checkpoint, if the model's own is not meant.")
-@click.option("--image-size", type=int, help="Side of the images in pixels, if it is fixed.")
+@click.option(
+    "--image-size",
+    metavar="SIDE|HEIGHTxWIDTH",
+    callback=_size,
+    help="Of all images, in pixels; detectors need it. Else any size that the model allows.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(["segment", "detect", "tag"]),
+    help="For a name that models of several tasks have.",
+)
 @click.option(
     SETTINGS,
     multiple=True,
@@ -90,7 +109,8 @@ def export(
     out: Path,
     kind: str,
     weights: str | None,
-    image_size: int | None,
+    image_size: int | tuple[int, int] | None,
+    task: str | None,
     cfg_options: tuple[str, ...],
     check: bool,
 ) -> int:
@@ -111,6 +131,7 @@ def export(
             format=kind,
             checkpoint=weights,
             image_size=image_size,
+            task=task,
             check=check,
             cfg_options=read_settings(cfg_options),
         )

@@ -86,18 +86,26 @@ def test_an_export_gets_words_and_settings(monkeypatch: pytest.MonkeyPatch) -> N
     asked = ["export", "clearclip-shapes", "--words", "a, b", "--out", "x.onnx", "--no-check"]
     assert command(asked) == 0
     settings = {"format": "onnx", "checkpoint": None, "image_size": None, "check": False}
-    expected = (("clearclip-shapes", "a, b", Path("x.onnx")), {**settings, "cfg_options": None})
-    assert given == [expected]
+    settings.update(task=None, cfg_options=None)
+    assert given == [(("clearclip-shapes", "a, b", Path("x.onnx")), settings)]
     more = ["--cfg-options", "model.segments=None", "model.head.sizes=[1,2]"]
     assert command([*asked, *more]) == 0 and command([*asked[:2], *more, *asked[2:]]) == 0
     settings = {"model.segments": None, "model.head.sizes": [1, 2]}
     assert [options["cfg_options"] for _, options in given[1:]] == [settings, settings]
+    for size, task in (("64", "tag"), ("48x64", "segment")):
+        assert command([*asked, "--image-size", size, "--task", task]) == 0
+    assert [(o["image_size"], o["task"]) for _, o in given[3:]] == [
+        (64, "tag"),
+        ((48, 64), "segment"),
+    ]
 
 
 def test_settings_that_are_none_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["export", "clip-shapes", "--words", "a, b", "--out", "x.onnx", "--cfg-options"]
     assert command([*asked, "model.x"]) == 2
     assert "--cfg-options takes key=value pairs, got 'model.x'" in capsys.readouterr().err
+    assert command([*asked[:-1], "--image-size", "48,64"]) == 2
+    assert "--image-size '48,64': give a side or height x width" in capsys.readouterr().err
 
 
 def test_models_are_listed_for_people_and_for_scripts(
