@@ -29,7 +29,8 @@ from mmengine.registry import HOOKS
 assert MODELS.get("OpenVocabSegmentor") and MODELS.get("CLIPViT") and HOOKS.get("VocabularyHook")
 assert sys.modules["mmdet"] is None, "mmseg imported it"
 unwanted = ("matplotlib", "pandas", "scipy.linalg", "sklearn", "tensorboard")
-unwanted = tuple(f"{name}." for name in (*unwanted, "torch.distributed.optim"))
+unwanted = (*unwanted, "torch._dynamo", "torch.distributed.optim")
+unwanted = tuple(f"{name}." for name in unwanted)
 found = {name for name in sys.modules if f"{name}.".startswith(unwanted)}
 assert not found, found
 import numpy, scipy.optimize

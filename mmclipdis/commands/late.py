@@ -1,7 +1,8 @@
 """What mm imports at its start and no model of this package calls, imported when it is called.
 
 mmseg imports most of SciPy for a loss, an assigner and a resizing; mmdet and pycocotools import
-matplotlib for a picture of tracks and one of boxes.
+matplotlib for a picture of tracks and one of boxes; torchvision and timm import PyTorch's compiler
+to ask whether there is one and to keep functions out of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ OF_MM = {
     "scipy.linalg": (),
     "scipy.ndimage": ("distance_transform_edt", "gaussian_filter"),
     "scipy.optimize": ("linear_sum_assignment",),
+    "torch._dynamo": ("disable",),
+    "torch._dynamo.utils": ("is_compile_supported",),
 }
+#: Decorators that only mark a function for a compiler, which is not used here: it stays as it is.
+MARKS = {"torch._dynamo": ("disable",)}
 
 
 class _Late(ModuleType):
@@ -80,4 +85,9 @@ def _fill(stand_in: ModuleType, functions: Sequence[str]) -> None:
 
     stand_in.__getattr__ = get  # type: ignore[method-assign]
     for function in functions:
-        setattr(stand_in, function, called_later(function))
+        mark = function in MARKS.get(name, ())
+        setattr(stand_in, function, _unmarked if mark else called_later(function))
+
+
+def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
+    return (lambda given: given) if function is None else function

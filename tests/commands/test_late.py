@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmclipdis.commands import late as late_module
 from mmclipdis.commands.late import late
 
 
@@ -50,3 +51,22 @@ def test_what_is_imported_already_stays(package: str) -> None:
     with late({f"{package}.part": ("double",)}):
         assert sys.modules[f"{package}.part"] is part
     assert sys.modules[f"{package}.part"] is part
+
+
+def test_functions_that_are_only_marked_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "marks.py").write_text("raise AssertionError('imported')\n")
+    (tmp_path / "user_of_marks.py").write_text(
+        "from marks import disable\n"
+        "@disable\ndef one():\n    return 1\n"
+        "@disable(recursive=False)\ndef two():\n    return 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(late_module.MARKS, "marks", ("disable",))
+    try:
+        with late({"marks": ("disable",)}):
+            user = importlib.import_module("user_of_marks")
+        assert (user.one(), user.two(), user.one.__module__) == (1, 2, "user_of_marks")
+    finally:
+        sys.modules.pop("user_of_marks", None)
