@@ -353,12 +353,13 @@ def test_both_names_of_one_thing_are_refused(segmentor) -> None:
 def test_threads_that_share_a_model_get_their_own_words(
     segmentor: OpenVocabSegInferencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = threading.Barrier(2)
+    both, met = threading.Barrier(2), list[bool]()
     forward = type(segmentor).forward
 
     def slow(self: Any, *args: Any, **options: Any) -> Any:
         with contextlib.suppress(threading.BrokenBarrierError):  # where they take turns
-            both.wait(0.05)
+            both.wait(0.4)
+            met.append(True)
         return forward(self, *args, **options)
 
     monkeypatch.setattr(type(segmentor), "forward", slow)
@@ -373,6 +374,7 @@ def test_threads_that_share_a_model_get_their_own_words(
         thread.start()
     for thread in threads:
         thread.join()
+    assert not met
     for words in asked:
         alone = segmentor(photo(), list(words))[0]
         assert np.array_equal(found[len(words)].labels, alone.labels)
