@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmclipdis.commands.progress import Progress
+from mmclipdis.commands.progress import Progress, json_text
+from mmclipdis.utils.columns import columns_of
 from mmclipdis.utils.whole_files import whole_file
 
 #: Formats, with what each writes into the output folder.
@@ -43,7 +44,7 @@ def keep(result: Any, photo: str, formats: Sequence[str], progress: Progress, fo
         result.save(folder / "labels" / f"{name}.png", kind="labels")
     entry = {"file": name, **plain(result, photo)}
     if "csv" in formats:
-        entry["rows"] = result.to_rows()
+        entry["columns"], entry["rows"] = result.columns(), result.to_rows()
     if "coco" in formats:
         entry["coco"] = result.to_coco()
     progress.add(photo, entry)
@@ -55,13 +56,13 @@ def finish(formats: Sequence[str], progress: Progress, folder: Path) -> None:
         with whole_file(folder / "results.jsonl") as file:
             for entry in progress.entries():
                 line = {k: entry[k] for k in ("photo", "file", "width", "height", "results")}
-                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                file.write(json_text(line).encode() + b"\n")
     if "csv" in formats:
-        columns = list(dict.fromkeys(c for e in progress.entries() for r in e["rows"] for c in r))
+        columns = columns_of(entry["columns"] for entry in progress.entries())
         with whole_file(folder / "results.csv") as file:
             rows = (row for entry in progress.entries() for row in entry["rows"])
             for text in csv_lines(columns or ["photo"], rows):
-                file.write(text.encode())
+                file.write(text.encode(errors="backslashreplace"))
     if "coco" in formats:
         with whole_file(folder / "coco.json") as file:
             for text in _coco(progress):
@@ -86,7 +87,7 @@ def _coco(progress: Progress) -> Iterator[str]:
     yield '{"images": ['
     for number, entry in enumerate(progress.entries(), start=1):
         image = {**entry["coco"]["images"][0], "id": number, "file_name": entry["photo"]}
-        yield (", " if number > 1 else "") + json.dumps(image, ensure_ascii=False)
+        yield (", " if number > 1 else "") + json_text(image)
     yield '],\n"annotations": ['
     categories: Any = []
     note_id = 0
@@ -96,7 +97,7 @@ def _coco(progress: Progress) -> Iterator[str]:
             note_id += 1
             note = {**note, "id": note_id, "image_id": number}
             yield (",\n" if note_id > 1 else "") + json.dumps(note)
-    yield f'],\n"categories": {json.dumps(categories, ensure_ascii=False)}}}\n'
+    yield f'],\n"categories": {json_text(categories)}}}\n'
 
 
 def as_text(result: Any, photo: str) -> str:

@@ -163,6 +163,8 @@ def search(
     formats = check_formats(task, formats, out)
     if out is None and "json" in formats:
         as_json = True
+    if out is None and as_json and "csv" in formats:
+        raise Mistake("--json and --format csv both say what is printed: give one, or --out DIR")
     if out is None and (resume or overwrite):
         raise Mistake(f"{'--resume' if resume else '--overwrite'} is about --out, which is missing")
     if resume and overwrite:

@@ -106,7 +106,7 @@ class Progress:
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        self._file.write(json_text(entry).encode() + b"\n")
         self._file.flush()
 
     def _read(self) -> tuple[dict[str, Any] | None, bool]:
@@ -133,6 +133,16 @@ class Progress:
             finished = "finished" in entry
         self._file.truncate(end)
         return header, finished
+
+
+def json_text(value: Any) -> str:
+    """A value as json in one line, which UTF-8 can take whatever bytes a file's name has."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name that is no UTF-8, as Python reads it
+        return json.dumps(value)
+    return text
 
 
 def _opened(folder: Path) -> BinaryIO:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 import time
 from collections import deque
@@ -16,8 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmclipdis.commands.outputs import as_text, csv_lines, finish, keep, plain
-from mmclipdis.commands.progress import Progress
+from mmclipdis.commands.outputs import OF_PHOTO, as_text, csv_lines, finish, keep, plain
+from mmclipdis.commands.progress import Progress, json_text
+from mmclipdis.commands.usage import Mistake
+from mmclipdis.utils.columns import columns_of
 
 #: Exit codes: some photos could not be used, none could.
 SOME_FAILED, ALL_FAILED = 1, 2
@@ -72,6 +73,7 @@ def work(job: Job, progress: Progress | None) -> int:
     """
     counts, start = Counts(), time.monotonic()
     total = _count(job.sources)
+    _check_apart(job)
     inferencer = _inferencer(job)
     found = _results(job, inferencer, {} if progress is None else progress.done, counts)
     hidden = job.quiet or total == 1 or not sys.stderr.isatty()
@@ -87,7 +89,7 @@ def work(job: Job, progress: Progress | None) -> int:
                 counts.done += 1
                 if progress is not None and job.out is not None:
                     keep(result, photo, job.formats, progress, job.out)
-            _print(job, photo, result, columns)
+            _print(job, photo, result, columns, total is None)
         if progress is not None:
             progress.finish()
     finally:
@@ -114,6 +116,27 @@ def _count(sources: tuple[str, ...]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
+def _check_apart(job: Job) -> None:
+    """Refuse pictures in a folder of the photos, where they replace them or are searched, too.
+
+    Raises:
+        Mistake: naming such a photo.
+    """
+    from mmclipdis.apis.inferencers.photos import files_of
+
+    if job.out is None:
+        return
+    places = {"png": job.out, "labels": job.out / "labels"}
+    folders = {places[name].resolve() for name in job.formats if name in places}
+    for source in job.sources if folders else ():
+        for file in files_of(source):
+            if Path(file).parent.resolve() in folders:
+                raise Mistake(
+                    f"--out {job.out} is where {file} is, which pictures of results would replace "
+                    "or join; give another folder"
+                )
+
+
 def _inferencer(job: Job) -> Any:
     from mmclipdis import apis
 
@@ -134,12 +157,13 @@ def _results(
     from mmclipdis.apis.inferencers.photos import Failure
 
     names: deque[str] = deque()
+    earlier = frozenset(done)
 
     def to_do() -> Iterator[Any]:
         for source in _sources(job.sources):
-            if source.name in done:
+            if source.name in earlier:
                 counts.before += 1
-            else:
+            elif job.out is None or (source.name not in done and source.name not in names):
                 names.append(source.name)
                 yield source
 
@@ -173,18 +197,21 @@ def _sources(texts: tuple[str, ...]) -> Iterator[Any]:
                 yield Source(text, partial(fail, error))
 
 
-def _print(job: Job, photo: str, result: Any, columns: list[str]) -> None:
-    """What goes to stdout: a line of JSON, rows of CSV or a table, unless files are written."""
+def _print(job: Job, photo: str, result: Any, columns: list[str], frames: bool) -> None:
+    """What goes to stdout: a line of JSON, rows of CSV or a table, unless files are written.
+
+    ``columns`` of CSV are made by the first photo; with ``frames``, a video may follow.
+    """
     if job.as_json:
         failed = isinstance(result, str)
         line = {"photo": photo, "error": result} if failed else plain(result, photo)
-        _show(json.dumps(line, ensure_ascii=False))
+        _show(json_text(line))
     elif job.out is not None or isinstance(result, str):
         return
     elif "csv" in job.formats:
         rows = result.to_rows()
-        if rows and not columns:
-            columns += rows[0]
+        if not columns:
+            columns += columns_of([result.columns(), OF_PHOTO if frames else ()])
             _show("".join(csv_lines(columns, rows)).rstrip("\n"))
         elif rows:
             rows = [{key: row.get(key) for key in columns} for row in rows]
@@ -194,7 +221,8 @@ def _print(job: Job, photo: str, result: Any, columns: list[str]) -> None:
 
 
 def _show(text: str) -> None:
-    tqdm.write(text, file=sys.stdout)
+    coding = sys.stdout.encoding or "utf-8"
+    tqdm.write(text.encode(coding, "backslashreplace").decode(coding), file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -39,6 +39,10 @@ MISTAKES = {
         "labels is a map of classes, which `mmclipdis detect` has not",
     ),
     "masks of tags": (["tag", "a.png", *WORDS, "--format", "coco", "--out", "o"], "coco is about"),
+    "two kinds of print": (
+        ["segment", "a.png", *WORDS, "--format", "csv", "--json"],
+        "--json and --format csv both say what is printed",
+    ),
     "resume what": (["segment", "a.png", *WORDS, "--resume"], "--resume is about --out"),
     "resume and overwrite": (
         ["segment", "a.png", *WORDS, "--out", "o", "--resume", "--overwrite"],

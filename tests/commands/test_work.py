@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -190,3 +191,60 @@ def test_what_is_asked_of_a_file_of_words_is_its_content(tmp_path: Path) -> None
     file.write_text("kite\n")
     job = Job("tag", ("a.png",), file)
     assert job.deciding()["--words"] == "kite\n"
+
+
+@pytest.mark.parametrize(("sources", "out"), [("photos", "photos"), ("**/*.png", "photos/found")])
+def test_pictures_do_not_go_where_the_photos_are(
+    sources: str, out: str, photos: Path, quick: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(out).mkdir(exist_ok=True)
+    shutil.copy("photos/b.png", "photos/found" if out != "photos" else "c.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*.png")}
+    assert command(["segment", sources, *ASK, "--out", out]) == 2
+    assert f"--out {out} is where {out}/" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before
+    # one by one a photo of another kind has no picture of its name, and tables replace nothing
+    assert command(["segment", "photos/a.png", *ASK, "--out", "photos", "--format", "csv"]) == 0
+
+
+@pytest.mark.parametrize("size", ["1", "4"])
+def test_a_photo_that_is_given_twice_is_in_tables_once(
+    size: str, photos: Path, quick: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ["photos/a.png", "photos/a.png", "photos", "--out", "o", "--format", "json"]
+    assert command(["segment", *twice, *ASK, "--batch-size", size]) == 0
+    assert [entry["photo"] for entry in lines(Path("o/results.jsonl"))] == [
+        "photos/a.png", "photos/b.png"
+    ]  # fmt: skip
+    assert "done before" not in capsys.readouterr().err
+
+
+def test_a_name_of_any_bytes_is_written_and_stops_nothing(photos: Path, quick: Any) -> None:
+    try:
+        shutil.copy("photos/a.png", b"photos/a\xff.png".decode("utf-8", "surrogateescape"))
+    except OSError:  # a file system that takes UTF-8 alone has no such names
+        return
+    asked = ["segment", "photos", *ASK, "--out", "o", "--format", "csv,json,coco", "--json"]
+    assert command(asked) == 0
+    assert len(lines(Path("o/results.jsonl"))) == 3
+    assert "a\\udcff.png" in Path("o/results.csv").read_text("utf-8")
+    assert command([*asked, "--resume"]) == 0
+    assert command(["segment", "photos", *ASK]) == 0
+
+
+def test_a_table_has_its_columns_whatever_was_found(
+    photos: Path, quick: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = cv2.VideoWriter("film.avi", cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))  # type: ignore[attr-defined]
+    for _ in range(2):
+        film.write(np.zeros((48, 64, 3), np.uint8))
+    film.release()
+    assert command(["segment", "photos/a.png", "film.avi", *ASK, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {(row["photo"], row["frame"]) for row in rows} == {
+        ("photos/a.png", ""), ("film.avi", "0"), ("film.avi", "1")
+    }  # fmt: skip
+    assert (
+        command(["segment", "photos/a.png", "film.avi", *ASK, "--format", "csv", "--out", "o"]) == 0
+    )
+    assert Path("o/results.csv").read_text().splitlines()[0] == "photo,frame,name,share,pixels"

@@ -20,6 +20,7 @@ from mmclipdis.apis.inferencers.asked import Asked, always, other_count, paired,
 from mmclipdis.apis.inferencers.building import built
 from mmclipdis.apis.inferencers.photos import count_of, photos_of
 from mmclipdis.apis.inferencers.search import PRECISIONS, PhotoSearch, first_number
+from mmclipdis.apis.inferencers.turn import Turn
 from mmclipdis.apis.inferencers.words import (
     NO_WORDS,
     Backdrop,
@@ -86,6 +87,7 @@ class OpenVocabInferencer(PhotoSearch):
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.device = usable_device(device)
         self.precision = precision
+        self.turn = Turn()
         found = built(model, checkpoint if weights is None else weights, self.task, cfg_options)
         self.model: Any = found.model.to(self.device).eval()
         self.config = self.cfg = found.config
@@ -205,7 +207,8 @@ class OpenVocabInferencer(PhotoSearch):
                 raise ValueError(
                     "custom_entities=True says how to read texts=..., which is not given"
                 )
-            asked = always(self._ask(words, backdrop, options))
+            with self.turn:
+                asked = always(self._ask(words, backdrop, options))
         else:
             if words is not None:
                 raise ValueError(
@@ -216,10 +219,11 @@ class OpenVocabInferencer(PhotoSearch):
             count = count_of(sources) if one_each else None
             if count is not None and len(listed) != count:
                 raise ValueError(other_count(len(listed), count))
-            each = [
-                self._ask(names_of_text(text, custom_entities), backdrop, options, keep=False)
-                for text in listed
-            ]
+            with self.turn:
+                each = [
+                    self._ask(names_of_text(text, custom_entities), backdrop, options, keep=False)
+                    for text in listed
+                ]
             asked = iter(each) if one_each else always(each[0])
         pairs = paired(photos, asked, one_each)
         return self._stream(pairs, batch_size, on_error == "yield")

@@ -65,7 +65,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
                 "box head a text_encoder"
             )
         batch = self._batch_of(result.photo, result.title)
-        with self._cast():
+        with self.turn, self._cast():
             embedding = word_embedding(text.encoder, word, text.templates)
             cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
         shape = batch["data_samples"][0].img_shape[:2]

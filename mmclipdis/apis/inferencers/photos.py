@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from mmclipdis.datasets.loading import LoadReadableImage
@@ -86,7 +87,9 @@ def photos_of(sources: Any) -> Iterator[Source]:
         return _of_text(sources)
     if isinstance(sources, (np.ndarray, Image.Image)):
         return iter([_of_picture(sources, 0)])
-    if isinstance(sources, (bytes, bytearray, dict)) or not isinstance(sources, Iterable):
+    if isinstance(sources, (bytes, bytearray, dict, torch.Tensor)) or not isinstance(
+        sources, Iterable
+    ):
         raise ValueError(
             f"photos={_short(sources)}: give files, RGB arrays or Pillow images, a folder, a "
             "pattern such as 'photos/*.jpg', an address or a video"
@@ -124,7 +127,8 @@ def _of_many(sources: Iterable[Any]) -> Iterator[Source]:
 
 
 def _of_picture(picture: np.ndarray | Image.Image, number: int) -> Source:
-    return Source(f"photo {number}", lambda: Loaded(read_photo(picture)))
+    # a copy: whoever gives an array may draw on it, or put the next frame into it
+    return Source(f"photo {number}", lambda: Loaded(read_photo(picture).copy()))
 
 
 def _of_text(text: str | Path) -> Iterator[Source]:
@@ -139,6 +143,18 @@ def _of_file(path: str | Path) -> Iterator[Source]:
     if _is_video(path):
         return _frames(path)
     return iter([Source(str(path), lambda: Loaded(read_photo(path), Path(path)))])
+
+
+def files_of(text: str) -> list[str]:
+    """Photos that one text names and whose pictures may be called as they are.
+
+    Of one file with another ending than that of pictures, ``.png``, and of videos: none.
+    """
+    if text.startswith(_WEB):
+        return []
+    if _is_folder(text) or _is_pattern(text):
+        return [path for path in _files_of(text) if not _is_video(path)]
+    return [text] if Path(text).suffix.lower() == ".png" else []
 
 
 def _files_of(text: str | Path) -> list[str]:
@@ -282,5 +298,5 @@ def read_photo(photo: Photo) -> np.ndarray:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -22,6 +22,7 @@ from mmengine.registry import DefaultScope
 
 from mmclipdis.apis.inferencers.asked import Asked
 from mmclipdis.apis.inferencers.photos import Failure, Loaded, Source
+from mmclipdis.apis.inferencers.turn import Turn
 from mmclipdis.apis.results.base import Result
 from mmclipdis.utils.whole_files import make_folder
 
@@ -50,6 +51,8 @@ class PhotoSearch(BaseInferencer):
     config: Config | None
     device: torch.device
     precision: str
+    #: Threads that share the model, and the words that it was given last, take turns.
+    turn: Turn
     pipeline: Compose
     collate_fn: Callable[..., Any]
     #: What a pipeline is, where there is none.
@@ -190,21 +193,24 @@ class PhotoSearch(BaseInferencer):
             yield from part
             return
         ready: list[Any] = list(part)
-        self._use(ready[0].asked)  # outside: words that cannot be used are the fault of no photo
-        try:
-            samples = self.forward([item.inputs for item in ready])
-            results = self.postprocess(list(zip(ready, samples, strict=True)))
-        except ValueError as error:
-            if not yields:
-                raise
-            if len(ready) > 1:  # which of them it is, each alone will tell
-                for item in ready:
-                    yield from self._search([item], yields)
-                return
-            results = [Failure(ready[0].name, _one_line(error))]
-        finally:
-            self._release()
-        yield from results
+        results: list[Any] | None = None
+        with self.turn:
+            self._use(ready[0].asked)  # words that cannot be used are the fault of no photo
+            try:
+                samples = self.forward([item.inputs for item in ready])
+                results = self.postprocess(list(zip(ready, samples, strict=True)))
+            except ValueError as error:
+                if not yields:
+                    raise
+                if len(ready) == 1:
+                    results = [Failure(ready[0].name, _one_line(error))]
+            finally:
+                self._release()
+        if results is None:  # which of them it is, each alone will tell
+            for item in ready:
+                yield from self._search([item], yields)
+        else:
+            yield from results
 
     def _batch_of(self, photo: np.ndarray, name: str) -> Any:
         """What the model's own steps get of one photo: normalised ``inputs`` and its sample."""

@@ -59,7 +59,7 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
             ValueError: an empty word, or a model that compares nothing with words.
         """
         batch = self._batch_of(result.photo, result.title)
-        with self._cast():
+        with self.turn, self._cast():
             values, kind = segmentor_heat(self._part, batch, result, word)
         return HeatMap(values, word, kind, result.photo, result.path)
 

@@ -76,7 +76,7 @@ class OpenVocabTagger(OpenVocabInferencer):
                 "text_encoder"
             )
         batch = self._batch_of(result.photo, result.title)
-        with self._cast():
+        with self.turn, self._cast():
             embedding = word_embedding(text.encoder, word, text.prompt_sets[self._positive])
             cosines = self._cosines(batch["inputs"], embedding)
         side = batch["inputs"].shape[-2:]

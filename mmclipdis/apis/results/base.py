@@ -11,10 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from mmclipdis.utils.columns import FRAME, PHOTO, columns_of
 from mmclipdis.utils.whole_files import write_picture
-
-#: Columns of what a photo is called, in every table.
-PHOTO, FRAME = "photo", "frame"
 
 
 class Result(ABC):
@@ -36,6 +34,8 @@ class Result(ABC):
 
     #: Pictures that :meth:`save` draws, first the usual one.
     KINDS: ClassVar[tuple[str, ...]] = ("sheet",)
+    #: What each row of :meth:`to_rows` says of a thing.
+    COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def title(self) -> str:
@@ -74,11 +74,17 @@ class Result(ABC):
 
         Raises:
             OSError: it cannot be written.
-            ValueError: an ending or a kind that does not exist.
+            ValueError: an ending or a kind that does not exist; or a folder where the photo itself
+                is called so.
         """
         target = Path(path)
         if target.is_dir() or not target.suffix:
             target = target / f"{self.title}.png"
+            if self.path and self.path.exists() and target.resolve() == self.path.resolve():
+                raise ValueError(
+                    f"{target} is the photo itself, which a picture of the result would replace; "
+                    "give another folder, or a file"
+                )
         write_picture(target, self.draw(options.pop("kind", None), *args, **options))
         return target
 
@@ -145,6 +151,10 @@ class Result(ABC):
                 "maps: run the inferencer on the photo"
             )
         return self.look(self, word)
+
+    def columns(self) -> list[str]:
+        """What the rows of :meth:`to_rows` hold, also where there are none."""
+        return [PHOTO, *([] if self.frame is None else [FRAME]), *self.COLUMNS]
 
     def _row(self, **values: Any) -> dict[str, Any]:
         """A row that begins with what the photo is called."""
@@ -224,7 +234,9 @@ def to_dataframe(results: Iterable[Result]) -> Any:
             "to_dataframe() needs pandas, which is not installed; run: pip install pandas "
             "(to_rows() gives the same rows as plain dicts)"
         ) from error
-    return pandas.DataFrame([row for result in results for row in result.to_rows()])
+    listed = list(results)
+    rows = [row for result in listed for row in result.to_rows()]
+    return pandas.DataFrame(rows, columns=columns_of(result.columns() for result in listed))
 
 
 def supervision() -> Any:

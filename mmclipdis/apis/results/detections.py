@@ -45,6 +45,7 @@ class Detections(Result):
     look: Any = field(default=None)
 
     KINDS: ClassVar[tuple[str, ...]] = ("boxes",)
+    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "score", "x1", "y1", "x2", "y2")
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -36,6 +36,7 @@ class Segmentation(Result):
     look: Any = field(default=None)
 
     KINDS: ClassVar[tuple[str, ...]] = ("sheet", "overlay", "labels")
+    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "share", "pixels")
 
     @property
     def nothing(self) -> int:

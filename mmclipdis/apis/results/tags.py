@@ -42,6 +42,7 @@ class Tags(Result):
     look: Any = field(default=None)
 
     KINDS: ClassVar[tuple[str, ...]] = ("bars",)
+    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "score")
 
     def found(self) -> dict[str, float]:
         """Words whose score is at least :attr:`threshold` and their scores, the surest first."""
@@ -60,6 +61,10 @@ class Tags(Result):
         """
         kind_of(self, kind)
         return draw_bars(self.photo, list(self.top(count).items()))
+
+    def columns(self) -> list[str]:
+        """As of the base, and ``local`` if it is known."""
+        return [*super().columns(), *([] if self.local is None else ["local"])]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """A row a word that was found: ``photo``, ``name``, ``score``, and ``local`` if known."""

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmclipdis.apis.inferencers import photos
@@ -140,3 +141,14 @@ def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
            photos_of, tmp_path)  # fmt: skip
     raises(r"nothing behind the pattern '.*\.jpg' is a photo", photos_of, f"{tmp_path}/*.jpg")
     raises("photos=b'ab': give files, RGB arrays or Pillow images", photos_of, b"ab")
+
+
+def test_an_array_may_be_used_again_for_the_next_photo() -> None:
+    buffer = grey(10)
+    loaded = next(photos_of(buffer)).load()
+    buffer[:] = 99
+    assert (loaded.photo == 10).all()
+
+
+def test_a_tensor_is_no_list_of_photos() -> None:
+    raises("photos=tensor", photos_of, torch.zeros(3, 8, 8))

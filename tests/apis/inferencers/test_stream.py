@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -345,3 +348,39 @@ def test_both_names_of_one_thing_are_refused(segmentor) -> None:
     raises("words and names are two names", segmentor, photo(), NAMES, names=NAMES)
     raises("weights and checkpoint are two names", OpenVocabSegInferencer, Config(), "a",
            checkpoint="b")  # fmt: skip
+
+
+def test_threads_that_share_a_model_get_their_own_words(
+    segmentor: OpenVocabSegInferencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, met = threading.Barrier(2), list[bool]()
+    forward = type(segmentor).forward
+
+    def slow(self: Any, *args: Any, **options: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):  # where they take turns
+            both.wait(0.4)
+            met.append(True)
+        return forward(self, *args, **options)
+
+    monkeypatch.setattr(type(segmentor), "forward", slow)
+    found: dict[int, Segmentation] = {}
+
+    def search_for(words: list[str]) -> None:
+        found[len(words)] = segmentor(photo(), words)[0]
+
+    asked = [NAMES[:2], NAMES[::-1][:3]]
+    threads = [threading.Thread(target=search_for, args=(list(words),)) for words in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not met
+    for words in asked:
+        alone = segmentor(photo(), list(words))[0]
+        assert np.array_equal(found[len(words)].labels, alone.labels)
+
+
+def test_an_inferencer_is_copied(segmentor: OpenVocabSegInferencer) -> None:
+    other = copy.copy(segmentor.turn)
+    with segmentor.turn, other:
+        assert other is not segmentor.turn

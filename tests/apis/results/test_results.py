@@ -155,6 +155,13 @@ def test_masks_of_detections_come_along() -> None:
     assert not np.array_equal(np.asarray(found.draw())[72, 104], [128] * 3)  # x = 6, y = 4
 
 
+def fake_pandas() -> Any:
+    """A pandas whose frames are the rows and columns that it was given."""
+    package: Any = ModuleType("pandas")
+    package.DataFrame = lambda rows, columns: (rows, columns)
+    return package
+
+
 def test_other_packages_are_optional_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     monkeypatch.setitem(sys.modules, "supervision", None)
@@ -172,10 +179,8 @@ def test_other_packages_get_what_they_expect(monkeypatch: pytest.MonkeyPatch) ->
 
     package: Any = ModuleType("supervision")
     package.Detections = Taken
-    frames: Any = ModuleType("pandas")
-    frames.DataFrame = list
     monkeypatch.setitem(sys.modules, "supervision", package)
-    monkeypatch.setitem(sys.modules, "pandas", frames)
+    monkeypatch.setitem(sys.modules, "pandas", fake_pandas())
     found = detections().to_supervision()
     assert found.xyxy.shape == (2, 4) and found.class_id.tolist() == [1, 0] and found.mask is None
     assert found.data["class_name"].tolist() == ["fish", "kite"]
@@ -183,7 +188,7 @@ def test_other_packages_get_what_they_expect(monkeypatch: pytest.MonkeyPatch) ->
     assert parts.mask.shape == (2, 20, 30) and parts.xyxy[1].tolist() == [0, 10, 30, 20]
     nothing = Segmentation(np.full((20, 30), 255), ("sky",), PHOTO)
     assert len(nothing.to_supervision().xyxy) == 0
-    assert to_dataframe([tags(), tags()]) == tags().to_rows() * 2
+    assert to_dataframe([tags(), tags()]) == (tags().to_rows() * 2, tags().columns())
 
 
 def test_a_heat_map_is_drawn_from_blue_to_red(tmp_path: Path) -> None:
@@ -201,3 +206,24 @@ def test_a_heat_map_is_drawn_from_blue_to_red(tmp_path: Path) -> None:
     same = np.asarray(heat.draw(1.0, limits=(0, 0.25))).astype(int)
     assert (same == drawn).all(), "what is above is red, too"
     raises(r"limits=\(1, 1\): the first must be below", heat.draw, 0.6, (1, 1))
+
+
+@pytest.mark.parametrize("result", ALL, ids=lambda result: type(result).__name__)
+def test_columns_are_those_of_the_rows(result: Result) -> None:
+    assert all([*row] == result.columns() for row in result.to_rows())
+
+
+def test_a_table_of_nothing_has_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", fake_pandas())
+    rows, columns = to_dataframe([detections().above(0.99), tags()])
+    assert len(rows) == 2
+    assert columns == [*detections().columns(), "local"]
+
+
+def test_a_picture_does_not_replace_its_photo(tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    Image.fromarray(PHOTO).save(photo)
+    before = photo.read_bytes()
+    raises("is the photo itself", segmentation(str(photo)).save, tmp_path)
+    assert photo.read_bytes() == before
+    assert segmentation(str(photo)).save(tmp_path / "found").name == "a.png"
