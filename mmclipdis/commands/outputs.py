@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmclipdis.commands.progress import Progress, json_text
-from mmclipdis.utils.columns import columns_of
+from mmclipdis.utils.columns import columns_of, no_formula
 from mmclipdis.utils.whole_files import whole_file
 
 #: Formats, with what each writes into the output folder.
@@ -70,12 +70,12 @@ def finish(formats: Sequence[str], progress: Progress, folder: Path) -> None:
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines of a CSV file, the names of the columns first."""
+    """Lines of a CSV file, the names of the columns first; no cell is a formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(row)
+        writer.writerow({key: no_formula(value) for key, value in row.items()})
         yield text.getvalue()
         text.seek(0)
         text.truncate()

@@ -13,11 +13,10 @@ from mmengine.logging import MessageHub, print_log
 from mmengine.visualization import Visualizer
 from numpy.typing import ArrayLike, NDArray
 
+from mmclipdis.utils.columns import no_formula
 from mmclipdis.utils.whole_files import make_folder, write_text
 
 Columns = Mapping[str, ArrayLike]
-#: With these a cell of a spreadsheet starts to calculate.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class ClassFiles:
@@ -150,23 +149,8 @@ def matrix_text(matrix: NDArray[np.int64], rows: Sequence[str], columns: Sequenc
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_no_formula(c) for c in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows([no_formula(c) for c in row] for row in rows)
     return text.getvalue()
-
-
-def _no_formula(cell: object) -> object:
-    """The cell with an apostrophe in front where it would calculate; numbers stay as they are."""
-    if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell):
-        return f"'{cell}"
-    return cell
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _cell(value: object) -> object:

@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as runs
 
 from mmclipdis.commands.__main__ import command
+from mmclipdis.commands.outputs import csv_lines
 from mmclipdis.commands.work import Job
 
 ASK = ["--words", "sand, sea, [kite, bird]"]
@@ -248,3 +249,9 @@ def test_a_table_has_its_columns_whatever_was_found(
         command(["segment", "photos/a.png", "film.avi", *ASK, "--format", "csv", "--out", "o"]) == 0
     )
     assert Path("o/results.csv").read_text().splitlines()[0] == "photo,frame,name,share,pixels"
+
+
+def test_no_cell_of_a_table_is_a_formula() -> None:
+    rows = [{"photo": "a.png", "name": "=1+2", "score": -0.5}]
+    text = "".join(csv_lines(["photo", "name", "score"], rows))
+    assert text == "photo,name,score\na.png,'=1+2,-0.5\n"

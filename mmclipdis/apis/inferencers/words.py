@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Real
@@ -93,7 +94,9 @@ def read_background(background: Any, threshold: float | None = None) -> Backdrop
                 f"background={background!r}: give a word, a list of words, a number in [0, 1], or "
                 "None"
             )
-        listed = read_names([background] if isinstance(background, str) else background)
+        listed = read_names(
+            re.split("[,;]", background.strip(" ,;")) if isinstance(background, str) else background
+        )
         words = tuple(name.strip() for names in listed for name in names)
         if not words or not all(words):
             raise ValueError(f"background={background!r} has no word")

@@ -57,6 +57,7 @@ def test_words_that_are_none(words: Any, line: str) -> None:
 def test_a_background_is_words_or_a_threshold() -> None:
     assert read_background("sky") == Backdrop(("sky",))
     assert read_background(["sky", "sea"], 0.5) == Backdrop(("sky", "sea"), 0.5)
+    assert read_background("sky, sea;cloud,") == Backdrop(("sky", "sea", "cloud"))
     assert read_background(0) == Backdrop((), 0.0)
     assert read_background(None) == Backdrop()
 
@@ -68,6 +69,7 @@ def test_a_background_is_words_or_a_threshold() -> None:
         (0.5, 0.5, "are two thresholds: give one"),
         (True, None, "background=True: give a word"),
         ("", None, "background='' has no word"),
+        ("sky,,sea", None, "background='sky,,sea' has no word"),
         (None, "x", r"score in \[0, 1\], got 'x'"),
         (None, float("nan"), r"score in \[0, 1\], got nan"),
     ],
