@@ -45,6 +45,8 @@ class Progress:
         self.path = folder / NAME
         self.done: dict[str, str] = {}
         self._names: set[str] = set()
+        #: First line of a run that has come to no photo yet: until then an earlier one stays.
+        self._begin: Mapping[str, Any] | None = None
         self._file = _opened(folder)
         for place in (folder, folder / "labels"):  # of a run that was killed while it wrote
             if place.is_dir():
@@ -61,8 +63,7 @@ class Progress:
                     "--resume goes on with it, --overwrite begins again"
                 )
             self.done, self._names = {}, set()
-            self._file.truncate(0)
-            self._write(header)
+            self._begin = header
         except BaseException:
             self._file.close()
             raise
@@ -84,7 +85,7 @@ class Progress:
         self._write({"finished": True})
 
     def close(self) -> None:
-        """Let another run have the folder; a run that came to no photo leaves no file."""
+        """Let another run have the folder; one that came to no photo leaves what was there."""
         self._file.seek(0)
         if len(list(islice(self._file, 2))) < 2:
             self.path.unlink(missing_ok=True)
@@ -105,6 +106,10 @@ class Progress:
             self._names.add(entry["file"].lower())
 
     def _write(self, entry: Mapping[str, Any]) -> None:
+        if self._begin is not None:
+            header, self._begin = self._begin, None
+            self._file.truncate(0)
+            self._write(header)
         self._file.seek(0, os.SEEK_END)
         self._file.write(json_text(entry).encode() + b"\n")
         self._file.flush()

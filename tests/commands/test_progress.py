@@ -23,6 +23,21 @@ def test_a_run_that_came_to_no_photo_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_finished_run_stays_until_another_comes_to_its_first_photo(tmp_path: Path) -> None:
+    first = Progress(tmp_path, {"--words": "kite"}, False, False)
+    first.add("a.png", {"file": "a"})
+    first.finish()
+    first.close()
+    kept = (tmp_path / NAME).read_bytes()
+    Progress(tmp_path, {"--words": "apple"}, False, False).close()  # refused for its words
+    assert (tmp_path / NAME).read_bytes() == kept
+    other = Progress(tmp_path, {"--words": "apple"}, False, False)
+    other.add("b.png", {"file": "b"})
+    assert [entry["photo"] for entry in other.entries()] == ["b.png"]
+    other.close()
+    assert '"apple"' in (tmp_path / NAME).read_text().splitlines()[0]
+
+
 def test_what_failed_is_tried_again_and_what_is_done_is_not(tmp_path: Path) -> None:
     progress = Progress(tmp_path, {}, False, False)
     progress.add("a.png", {"error": "cannot be read"})
