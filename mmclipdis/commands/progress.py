@@ -6,7 +6,6 @@ that a run keeps in memory which photos are done, and nothing of what was found 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmclipdis.commands.usage import Mistake
+from mmclipdis.utils.locks import lock
 from mmclipdis.utils.whole_files import make_folder, remove_leftovers
 from mmclipdis.version import __version__
 
@@ -161,15 +161,9 @@ def _opened(folder: Path) -> BinaryIO:
             f"--out {folder} cannot be written: {error.strerror or error}{where}; give another "
             "folder"
         ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if lock(file) is False:
         file.close()
-        raise Mistake(
-            f"another run writes into {folder}; wait for it, or give another --out"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
+        raise Mistake(f"another run writes into {folder}; wait for it, or give another --out")
     return file
 
 

@@ -11,12 +11,8 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 
+from mmclipdis.utils import locks
 from mmclipdis.utils.whole_files import make_folder, remove_leftovers
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: two runs are not told there
-    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".training.lock"
 
@@ -25,22 +21,21 @@ class FolderLock:
     """Holds the lock of a folder until it is garbage, or its process dies.
 
     The lock is the system's, on a file that stays: a killed run's is no obstacle. A lock of the
-    process (``lockf``) rather than of the file, so that workers which outlive it do not keep it.
+    process rather than of the file, so that workers which outlive it do not keep it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        ours = locks.lock(self._file, of_process=True)
+        if ours is False:
             self._file.seek(0)
             owner = self._file.read(200).strip() or "another process"
             self._file.close()
             raise ValueError(
                 f"work folder {str(folder)!r} is in use: {owner} trains in it; wait for it, end it,"
                 " or give another --work-dir"
-            ) from None
-        except OSError:  # a file system without locks
+            )
+        if ours is None:  # two runs are not told where there are no locks
             return
         self._file.truncate(0)
         self._file.write(
@@ -61,8 +56,7 @@ def lock_work_folder(folder: str | Path) -> FolderLock | None:
     save left behind (``.NAME.RANDOM.tmp``) is removed.
 
     Returns:
-        The lock, to be kept while training; None in other processes than the main one, and on
-        systems without locks.
+        The lock, to be kept while training; None in other processes than the main one.
 
     Raises:
         ValueError: another process trains in it; the message names it.
@@ -84,11 +78,11 @@ def lock_work_folder(folder: str | Path) -> FolderLock | None:
     return lock
 
 
-def _lock(folder: Path) -> FolderLock | None:
+def _lock(folder: Path) -> FolderLock:
     make_folder(folder)
     name = str(folder.resolve())
-    lock = _HELD.get(name)
-    if lock is None and fcntl is not None:
-        lock = _HELD[name] = FolderLock(folder)
+    held = _HELD.get(name)
+    if held is None:
+        held = _HELD[name] = FolderLock(folder)
     remove_leftovers(folder)
-    return lock
+    return held

@@ -26,12 +26,8 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from mmclipdis.utils.locks import lock
 from mmclipdis.utils.whole_files import make_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 #: Seconds without an answer after which a server is given up.
 TIMEOUT = 60
@@ -148,7 +144,7 @@ def _opened(
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
             with os.fdopen(os.open(name, flags, 0o666), "r+b") as file:
-                _lock(file)
+                lock(file, wait=True)
                 size = int(answer.headers.get("Content-Length") or 0)
                 part = _Part(file, name, version, size)
                 yield (None if path.is_file() else answer), part
@@ -224,13 +220,6 @@ def _version(answer: HTTPResponse) -> str | None:
     """What tells this content from others of the same address, as ``If-Range`` takes it."""
     tag = str(answer.headers.get("ETag") or "")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
-
-
-def _lock(file: BinaryIO) -> None:
-    """Wait until no other process writes this file, where the file system has locks."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _reason(error: BaseException) -> str:

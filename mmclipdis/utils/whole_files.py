@@ -23,12 +23,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from mmclipdis.utils.locks import lock
 from mmclipdis.utils.places import IN_CLONE, PACKAGE
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 #: What a disk says that takes no more.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -193,29 +189,17 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
 
 def _hold(file: BinaryIO) -> int | None:
     """Lock a file for as long as it has its temporary name; a descriptor to close after that."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # a file system without locks
-        return None
-    return os.dup(file.fileno())
+    return os.dup(file.fileno()) if lock(file) else None
 
 
 def _abandoned(path: Path) -> bool:
     """Whether no living process writes the file."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                pass
-            else:
-                return True
-        return time.time() - os.fstat(descriptor).st_mtime > 86400
+        free = lock(descriptor)
+        if free is None:
+            return time.time() - os.fstat(descriptor).st_mtime > 86400
+        return free
     finally:
         os.close(descriptor)
 
