@@ -164,7 +164,7 @@ def _files_of(text: str | Path) -> list[str]:
         FileNotFoundError: there is none.
     """
     if not _is_folder(text):
-        found = glob.glob(os.path.expanduser(str(text)), recursive=True)
+        found = set(_behind(os.path.expanduser(str(text)).replace(os.altsep or os.sep, os.sep)))
         files = sorted(path for path in found if _is_media(path) and os.path.isfile(path))
         if not files:
             raise FileNotFoundError(
@@ -181,6 +181,40 @@ def _files_of(text: str | Path) -> list[str]:
         inside = f"; its {folders} folders are not looked into: give '{text}/**'" if folders else ""
         raise FileNotFoundError(f"folder {str(text)!r} holds no photos ({_endings()}){inside}")
     return files
+
+
+def _behind(pattern: str) -> Iterator[str]:
+    """What ``glob.glob(pattern, recursive=True)`` finds, which follows links in circles."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    place = parts.index("**")
+    head = os.sep.join(parts[:place]) or (os.sep if place else "")
+    rest = os.sep.join(parts[place + 1 :] or ["*"])
+    for top in glob.iglob(head) if head else [""]:
+        for folder in _folders(top):
+            yield from _behind(os.path.join(glob.escape(folder), rest))
+
+
+def _folders(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """A folder and all in it, but for hidden ones and for links to where the walk came from.
+
+    Args:
+        folder: Where to begin; ``""`` is the current one.
+        above: Real paths of the folders that the walk came through.
+    """
+    real = os.path.realpath(folder)
+    if any(Path(one).is_relative_to(real) for one in above):
+        return
+    yield folder
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            names = [one.name for one in entries if one.is_dir() and not one.name.startswith(".")]
+    except OSError:  # as glob: what cannot be read has nothing in it
+        return
+    for name in names:
+        yield from _folders(os.path.join(folder, name), (*above, real))
 
 
 def _is_folder(text: str | Path) -> bool:
