@@ -47,6 +47,36 @@ def test_a_stream_reads_a_photo_when_its_result_is_asked_for(segmentor) -> None:
     assert len(given) == 4
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_photos_before_an_error_are_not_lost(
+    segmentor: OpenVocabSegInferencer, batch_size: int
+) -> None:
+    def ends_badly() -> Iterator[np.ndarray]:
+        yield photo()
+        yield photo()
+        raise RuntimeError("the camera is gone")
+
+    for photos, error in ((ends_badly(), "camera is gone"), ([photo()] * 2 + ["x.png"], "x.png")):
+        stream = segmentor.stream(photos, NAMES, batch_size=batch_size)
+        found = [next(stream).names, next(stream).names]
+        with pytest.raises((RuntimeError, FileNotFoundError), match=error):
+            next(stream)
+        assert found == [tuple(NAMES)] * 2
+
+
+def test_a_generator_may_use_one_array_for_all_photos_of_a_batch(
+    segmentor: OpenVocabSegInferencer,
+) -> None:
+    def shown() -> Iterator[np.ndarray]:
+        buffer = photo()
+        for channel in range(3):
+            buffer[:] = 255 * np.eye(3, dtype=np.uint8)[channel]
+            yield buffer
+
+    found = segmentor(shown(), NAMES, batch_size=3)
+    assert [[*result.shares()] for result in found] == [["red"], ["green"], ["blue"]]
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_broken_photo_is_named_and_the_others_follow(
     segmentor, tmp_path: Path, batch_size: int
