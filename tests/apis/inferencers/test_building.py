@@ -72,3 +72,18 @@ def test_loading_says_nothing_and_warnings_are_heard(
         assert logger.level == before
     finally:
         logger.removeHandler(handler)
+
+
+def test_weights_of_another_model_are_one_error_and_nothing_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records: list[logging.LogRecord] = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), "handle", records.append)
+    torch.save({"state_dict": {"stem.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    raises("nothing in the checkpoint belongs to the OpenVocabSegmentor", OpenVocabSegInferencer,
+           make_config(), tmp_path / "other.pth", device="cpu")  # fmt: skip
+    raises("tensor.pth holds a Tensor and no weights by name", OpenVocabSegInferencer,
+           make_config(), tmp_path / "tensor.pth", device="cpu")  # fmt: skip
+    told = [record for record in records if record.levelno >= logging.WARNING]
+    assert told == [] and capsys.readouterr() == ("", "")
