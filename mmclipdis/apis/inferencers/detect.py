@@ -108,14 +108,15 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
         return flat_columns(known, backdrop)
 
     def _check_asked(self, asked: Asked) -> None:
-        novel = (asked.options or {}).get("novel")
+        self.model.class_text.text.check_words(asked.vocabulary)
+        novel = asked.options.get("novel")
         if novel is not None:
             novel_flags(asked.vocabulary.queries, name_list(novel, "novel"), "novel")
 
     def _use(self, asked: Asked) -> None:
         if asked is self._current:
             return
-        novel = (asked.options or {}).get("novel")
+        novel = asked.options.get("novel")
         kept = self._own is asked.vocabulary and novel is None
         flags = self._own_novel if kept else None
         self.model.set_vocabulary(asked.vocabulary, novel)
