@@ -70,7 +70,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
             cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
         shape = batch["data_samples"][0].img_shape[:2]
         values = at_photo(cosines, batch["inputs"].shape[-2:], shape, result.size)
-        return HeatMap(values, one_word(word), "cosine", result.photo, result.path)
+        return HeatMap(values, one_word(word), "cosine", result.photo, result.path, result.frame)
 
     def _vocabulary_owner(self) -> Any:
         if not isinstance(self.model, OpenVocabDetector):
