@@ -172,7 +172,7 @@ def _files_of(text: str | Path) -> list[str]:
             )
         return files
     with os.scandir(text) as entries:
-        names = [(entry.name, entry.is_dir()) for entry in entries]
+        names = [(entry.name, _leads_in(entry)) for entry in entries]
     files = sorted(
         os.path.join(text, name) for name, is_folder in names if not is_folder and _is_media(name)
     )
@@ -210,11 +210,19 @@ def _folders(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     yield folder
     try:
         with os.scandir(folder or os.curdir) as entries:
-            names = [one.name for one in entries if one.is_dir() and not one.name.startswith(".")]
+            names = [one.name for one in entries if not one.name.startswith(".") and _leads_in(one)]
     except OSError:  # as glob: what cannot be read has nothing in it
         return
     for name in names:
         yield from _folders(os.path.join(folder, name), (*above, real))
+
+
+def _leads_in(entry: os.DirEntry[str]) -> bool:
+    """Whether what stands in a folder is one itself, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_folder(text: str | Path) -> bool:
