@@ -84,6 +84,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
             else:
                 self.model.cfg = getattr(self.model, "cfg", None) or self.config
                 self.model.take_names()
+            self._own_novel = self.model.class_text.novel
 
     def _read(self, words: Any) -> Vocabulary:
         found = build_vocabulary(read_words(words), self.model.class_text.text.templates)
@@ -123,13 +124,6 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
         if flags is not None:
             self.model.set_novel(flags)
         self._current = asked
-
-    def _ask(self, *args: Any, **options: Any) -> Asked:
-        first = self._own is None
-        asked = super()._ask(*args, **options)
-        if first:
-            self._own_novel = self.model.class_text.novel
-        return asked
 
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
         """As of the base, with the threshold that was asked for."""

@@ -64,6 +64,14 @@ def test_a_word_that_the_detector_adds_itself_is_refused_before_the_first_photo(
         raises(line, detector.stream, "absent.png", **asked)
 
 
+def test_words_of_a_first_call_may_be_bad(detector: OpenVocabDetInferencer, pictures: Path) -> None:
+    detector.reset_words()
+    (own,) = detector(photo := min(pictures.iterdir()))
+    fresh = OpenVocabDetInferencer(detector.model, device="cpu")
+    raises("the same name stands for two classes.*leave one out", fresh, photo, "kite, Kite")
+    assert fresh(photo)[0].names == own.names
+
+
 def test_a_word_is_novel_unless_it_had_boxes_in_training(
     detector: OpenVocabDetInferencer, pictures: Path
 ) -> None:
