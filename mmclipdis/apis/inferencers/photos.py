@@ -77,7 +77,8 @@ def photos_of(sources: Any) -> Iterator[Source]:
     """The photos of ``sources`` in order; nothing is read before a photo is asked for.
 
     Files of a folder and of a pattern (``'trip/**/*.jpg'``) come in the order of their names; a
-    folder in a folder is not looked into. A video gives its frames.
+    folder in a folder is not looked into. ``**`` follows no link back to a folder that it came
+    through. A video gives its frames.
 
     Raises:
         FileNotFoundError: no such folder, or nothing in it or behind a pattern is a photo.
