@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageOps
 
 from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.utils.patterns import behind, leads_in
 from mmclipdis.utils.pictures import check_size, open_picture, to_rgb
 
 #: A file, folder, pattern or address, or an RGB picture uint8 (H, W, 3), or a Pillow image.
@@ -165,7 +166,7 @@ def _files_of(text: str | Path) -> list[str]:
         FileNotFoundError: there is none.
     """
     if not _is_folder(text):
-        found = set(_behind(os.path.expanduser(str(text)).replace(os.altsep or os.sep, os.sep)))
+        found = set(behind(os.path.expanduser(str(text))))
         files = sorted(path for path in found if _is_media(path) and os.path.isfile(path))
         if not files:
             raise FileNotFoundError(
@@ -173,7 +174,7 @@ def _files_of(text: str | Path) -> list[str]:
             )
         return files
     with os.scandir(text) as entries:
-        names = [(entry.name, _leads_in(entry)) for entry in entries]
+        names = [(entry.name, leads_in(entry)) for entry in entries]
     files = sorted(
         os.path.join(text, name) for name, is_folder in names if not is_folder and _is_media(name)
     )
@@ -182,48 +183,6 @@ def _files_of(text: str | Path) -> list[str]:
         inside = f"; its {folders} folders are not looked into: give '{text}/**'" if folders else ""
         raise FileNotFoundError(f"folder {str(text)!r} holds no photos ({_endings()}){inside}")
     return files
-
-
-def _behind(pattern: str) -> Iterator[str]:
-    """What ``glob.glob(pattern, recursive=True)`` finds, which follows links in circles."""
-    parts = pattern.split(os.sep)
-    if "**" not in parts:
-        yield from glob.iglob(pattern)
-        return
-    place = parts.index("**")
-    head = os.sep.join(parts[:place]) or (os.sep if place else "")
-    rest = os.sep.join(parts[place + 1 :] or ["*"])
-    for top in glob.iglob(head) if head else [""]:
-        for folder in _folders(top):
-            yield from _behind(os.path.join(glob.escape(folder), rest))
-
-
-def _folders(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """A folder and all in it, but for hidden ones and for links to where the walk came from.
-
-    Args:
-        folder: Where to begin; ``""`` is the current one.
-        above: Real paths of the folders that the walk came through.
-    """
-    real = os.path.realpath(folder)
-    if any(Path(one).is_relative_to(real) for one in above):
-        return
-    yield folder
-    try:
-        with os.scandir(folder or os.curdir) as entries:
-            names = [one.name for one in entries if not one.name.startswith(".") and _leads_in(one)]
-    except OSError:  # as glob: what cannot be read has nothing in it
-        return
-    for name in names:
-        yield from _folders(os.path.join(folder, name), (*above, real))
-
-
-def _leads_in(entry: os.DirEntry[str]) -> bool:
-    """Whether what stands in a folder is one itself, or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _is_folder(text: str | Path) -> bool:
