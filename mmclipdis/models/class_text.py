@@ -154,12 +154,12 @@ class ClassText(SharesUnsaved, TextEmbeddings):
                 f"class {several[0]!r} has {len(several)} names ({', '.join(several)}): this model "
                 "takes one name a class; leave the synonyms out (first_only=True)"
             )
-        if self.vocabulary is None or new.key() != self.vocabulary.key():
-            self._embeddings = None
-        self.vocabulary = new
         if self.text_embeddings is not None:
             table = read_embeddings(self.text_embeddings, self.embed_dim, new.class_names)
             self._embeddings = table.to(self._place.device)
+        elif self.vocabulary is None or new.key() != self.vocabulary.key():
+            self._embeddings = None
+        self.vocabulary = new
 
     def embeddings(self) -> Tensor:
         """(C, D) float32 unit vectors, computed at the first call.

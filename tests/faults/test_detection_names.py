@@ -25,7 +25,7 @@ TEXTS: dict[str, tuple[Any, str]] = {
     "empty": ("", "text='' names no classes: write 'kite . red apple'"),
     "no names": (" . . ", "names no classes: write 'kite . red apple'"),
     "empty list": ([], "names no classes: give"),
-    "twice": ("kite . apple . Kite", "same name stands for two classes: 'Kite'.*rename or remove"),
+    "twice": ("kite . apple . Kite", "same name stands for two classes: 'Kite'.*leave one out"),
     "synonyms": (
         "fish, [wheel, tyre]",
         r"class 'wheel' has 2 names \(wheel, tyre\): this model takes one name a class; leave",

@@ -192,7 +192,8 @@ class OpenVocabInferencer(PhotoSearch):
                 of a call.
 
         Raises:
-            FileNotFoundError, ValueError: at once: bad words or options, no photos. Later: a photo.
+            FileNotFoundError, ValueError: at once: bad words or options, no photos. Later: a photo,
+                after the results of those before it.
         """
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size must be an int of at least 1, got {batch_size!r}")

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
 from torch import nn
 
 from mmclipdis.apis.plain_values import check_plain_values
@@ -170,8 +170,14 @@ def _build(config: Config, checkpoint: str | Path | None) -> tuple[Any, Mapping[
         if checkpoint is not None:
             if not is_remote(checkpoint) and not Path(checkpoint).is_file():
                 raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-            content = load_checkpoint(model, str(checkpoint), map_location="cpu", logger="current")
-            check_checkpoint(model, content)
+            content = _load_checkpoint(str(checkpoint), map_location="cpu", logger="current")
+            if not isinstance(content, dict):
+                raise ValueError(
+                    f"{checkpoint} holds a {type(content).__name__} and no weights by name; give "
+                    "a checkpoint of this config"
+                )
+            check_checkpoint(model, content)  # before mmengine lists all that does not fit
+            _load_checkpoint_to_model(model, content, logger="current")
             meta = content.get("meta") or {}
             metainfo = (meta.get("dataset_meta") or {}) if isinstance(meta, Mapping) else {}
     return model, metainfo

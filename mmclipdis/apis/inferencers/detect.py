@@ -70,7 +70,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
             cosines = patch_cosines(self.model.backbone.encoder, batch["inputs"], embedding)
         shape = batch["data_samples"][0].img_shape[:2]
         values = at_photo(cosines, batch["inputs"].shape[-2:], shape, result.size)
-        return HeatMap(values, one_word(word), "cosine", result.photo, result.path)
+        return HeatMap(values, one_word(word), "cosine", result.photo, result.path, result.frame)
 
     def _vocabulary_owner(self) -> Any:
         if not isinstance(self.model, OpenVocabDetector):
@@ -84,6 +84,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
             else:
                 self.model.cfg = getattr(self.model, "cfg", None) or self.config
                 self.model.take_names()
+            self._own_novel = self.model.class_text.novel
 
     def _read(self, words: Any) -> Vocabulary:
         found = build_vocabulary(read_words(words), self.model.class_text.text.templates)
@@ -108,27 +109,21 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
         return flat_columns(known, backdrop)
 
     def _check_asked(self, asked: Asked) -> None:
-        novel = (asked.options or {}).get("novel")
+        self.model.class_text.text.check_words(asked.vocabulary)
+        novel = asked.options.get("novel")
         if novel is not None:
             novel_flags(asked.vocabulary.queries, name_list(novel, "novel"), "novel")
 
     def _use(self, asked: Asked) -> None:
         if asked is self._current:
             return
-        novel = (asked.options or {}).get("novel")
+        novel = asked.options.get("novel")
         kept = self._own is asked.vocabulary and novel is None
         flags = self._own_novel if kept else None
         self.model.set_vocabulary(asked.vocabulary, novel)
         if flags is not None:
             self.model.set_novel(flags)
         self._current = asked
-
-    def _ask(self, *args: Any, **options: Any) -> Asked:
-        first = self._own is None
-        asked = super()._ask(*args, **options)
-        if first:
-            self._own_novel = self.model.class_text.novel
-        return asked
 
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
         """As of the base, with the threshold that was asked for."""

@@ -76,10 +76,12 @@ def _stamp(file: Any) -> float | None:
 
 def _kept(kind: type[OpenVocabInferencer], model: Any, building: dict[str, Any], key: Any) -> Any:
     """The inferencer of the last call, if it was called the same; one of each task is kept."""
-    if _KEPT.get(kind, (None, None))[0] != key:
-        _KEPT.pop(kind, None)  # before another takes its place in memory
-        _KEPT[kind] = key, kind(model, **building)
-    return _KEPT[kind][1]
+    held = _KEPT.get(kind)
+    if held is None or held[0] != key:
+        _KEPT.pop(kind, None)
+        del held  # before another takes its place in memory
+        held = _KEPT[kind] = key, kind(model, **building)
+    return held[1]  # and not what another thread has put there meanwhile
 
 
 #: By the class, what it was called with, and the inferencer.

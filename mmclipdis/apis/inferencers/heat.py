@@ -14,6 +14,7 @@ from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.engine.random_weights import before_use
 from mmclipdis.models.recognition.segments import resize
+from mmclipdis.utils.precision import without_autocast
 
 
 def one_word(word: Any) -> str:
@@ -55,7 +56,7 @@ def patch_cosines(
         dense = encoder.tower.forward_dense(images, READOUTS["clearclip"]).map
     else:
         dense = encoder.dense(images).map
-    with torch.autocast(dense.device.type, enabled=False):
+    with without_autocast(dense):
         tokens, text = dense.float().movedim(1, -1), text.float()
         if projector is not None:
             tokens, text = projector(tokens, text)

@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageOps
 
 from mmclipdis.datasets.loading import LoadReadableImage
+from mmclipdis.utils.patterns import behind, leads_in
 from mmclipdis.utils.pictures import check_size, open_picture, to_rgb
 
 #: A file, folder, pattern or address, or an RGB picture uint8 (H, W, 3), or a Pillow image.
@@ -77,7 +78,8 @@ def photos_of(sources: Any) -> Iterator[Source]:
     """The photos of ``sources`` in order; nothing is read before a photo is asked for.
 
     Files of a folder and of a pattern (``'trip/**/*.jpg'``) come in the order of their names; a
-    folder in a folder is not looked into. A video gives its frames.
+    folder in a folder is not looked into. ``**`` follows no link back to a folder that it came
+    through. A video gives its frames.
 
     Raises:
         FileNotFoundError: no such folder, or nothing in it or behind a pattern is a photo.
@@ -164,7 +166,7 @@ def _files_of(text: str | Path) -> list[str]:
         FileNotFoundError: there is none.
     """
     if not _is_folder(text):
-        found = glob.glob(os.path.expanduser(str(text)), recursive=True)
+        found = set(behind(os.path.expanduser(str(text))))
         files = sorted(path for path in found if _is_media(path) and os.path.isfile(path))
         if not files:
             raise FileNotFoundError(
@@ -172,7 +174,7 @@ def _files_of(text: str | Path) -> list[str]:
             )
         return files
     with os.scandir(text) as entries:
-        names = [(entry.name, entry.is_dir()) for entry in entries]
+        names = [(entry.name, leads_in(entry)) for entry in entries]
     files = sorted(
         os.path.join(text, name) for name, is_folder in names if not is_folder and _is_media(name)
     )

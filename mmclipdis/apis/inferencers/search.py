@@ -60,9 +60,19 @@ class PhotoSearch(BaseInferencer):
 
     def preprocess(self, inputs: Any, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
         """Batches of prepared photos; of ``(source, asked)`` pairs, or failures among them."""
-        pairs = iter(inputs)
-        while batch := list(islice(pairs, batch_size)):
-            yield [self._prepare(source, asked, **kwargs) for source, asked in batch]
+        pairs, full = iter(inputs), True
+        while full:
+            batch: list[Ready | Failure] = []
+            try:
+                for source, asked in islice(pairs, batch_size):
+                    batch.append(self._prepare(source, asked, **kwargs))
+            except Exception:  # whatever a generator raises: the photos before it are not lost
+                if batch:
+                    yield batch
+                raise
+            full = len(batch) == batch_size
+            if batch:
+                yield batch
 
     @torch.no_grad()
     def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from mmclipdis.apis.inferencers.asked import Asked
 from mmclipdis.apis.inferencers.base import OpenVocabInferencer
+from mmclipdis.apis.inferencers.heat import one_word
 from mmclipdis.apis.inferencers.search import Ready
 from mmclipdis.apis.inferencers.segment_heat import segmentor_heat
 from mmclipdis.apis.inferencers.words import read_words
@@ -61,7 +62,7 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
         batch = self._batch_of(result.photo, result.title)
         with self.turn, self._cast():
             values, kind = segmentor_heat(self._part, batch, result, word)
-        return HeatMap(values, word, kind, result.photo, result.path)
+        return HeatMap(values, one_word(word), kind, result.photo, result.path, result.frame)
 
     @property
     def _part(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,7 +82,7 @@ class OpenVocabTagger(OpenVocabInferencer):
             cosines = self._cosines(batch["inputs"], embedding)
         side = batch["inputs"].shape[-2:]
         values = at_photo(cosines, side, side, result.size)
-        return HeatMap(values, one_word(word), "cosine", result.photo, result.path)
+        return HeatMap(values, one_word(word), "cosine", result.photo, result.path, result.frame)
 
     @property
     def _positive(self) -> int:
@@ -150,9 +151,9 @@ class OpenVocabTagger(OpenVocabInferencer):
     ) -> Any:
         """Results of ``(ready photo, data sample)`` pairs, with local scores if they are asked."""
         results = super().postprocess(preds)
-        if not (preds[0][0].asked.options or {}).get("local"):
-            return results
         asked = preds[0][0].asked
+        if not asked.options.get("local"):
+            return results
         batch = self.collate_fn([ready.inputs for ready, _ in preds])
         inputs = self.model.data_preprocessor(batch, False)["inputs"]
         count = asked.vocabulary.num_classes
@@ -160,9 +161,10 @@ class OpenVocabTagger(OpenVocabInferencer):
         with torch.no_grad(), self._cast():
             best = self._cosines(inputs, text).amax((2, 3))
         local = [_of_classes(row, asked).cpu().numpy() for row in best]
-        for result, values in zip(results, local, strict=True):
-            object.__setattr__(result, "local", values[: len(asked.names)])
-        return results
+        return [
+            replace(result, local=values[: len(asked.names)])
+            for result, values in zip(results, local, strict=True)
+        ]
 
     def _result(self, ready: Ready, sample: Any) -> Tags:
         asked, loaded = ready.asked, ready.loaded

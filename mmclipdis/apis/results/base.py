@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,8 +40,7 @@ class Result(ABC):
     @property
     def title(self) -> str:
         """Name of the photo without folder and ending, with the number of a frame."""
-        stem = self.path.stem if self.path else "photo"
-        return stem if self.frame is None else f"{stem}_{self.frame:06d}"
+        return title_of(self.path, self.frame)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -136,7 +135,7 @@ class Result(ABC):
     def heatmap(self, word: str) -> Any:
         """Where the photo looks like a word, one of :attr:`names` or any other.
 
-        The photo is encoded again, once for all words in a row.
+        The photo is encoded again for each word.
 
         Returns:
             A :class:`~mmclipdis.apis.results.heatmap.HeatMap` at the size of the photo.
@@ -176,6 +175,12 @@ class Result(ABC):
         photo = f"{self.path.name if self.path else 'photo'} ({width} x {height})"
         frame = "" if self.frame is None else f", frame {self.frame}"
         return f"{type(self).__name__}({photo}{frame}: {self._summary()})"
+
+
+def title_of(path: Path | None, frame: int | None) -> str:
+    """Name of a photo without folder and ending, with the number of a frame."""
+    stem = path.stem if path else "photo"
+    return stem if frame is None else f"{stem}_{frame:06d}"
 
 
 def kind_of(result: Result, kind: str | None) -> str:
@@ -259,8 +264,3 @@ def some_of(found: Sequence[tuple[str, float]], most: int = 3) -> str:
     """The first pairs of a name and a value in [0, 1], as ``'kite 0.91, sand 0.06, ...'``."""
     listed = [f"{name} {value:.2f}" for name, value in found[:most]]
     return ", ".join([*listed, *(["..."] if len(found) > most else [])]) or "nothing"
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of numpy as Python's own, which json writes."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmclipdis.apis.results.base import png_bytes
+from mmclipdis.apis.results.base import png_bytes, title_of
 from mmclipdis.utils.whole_files import write_picture
 from mmclipdis.visualization.heat import draw_heat
 
@@ -23,6 +23,7 @@ class HeatMap:
         kind: what the values are: ``'cosine'``, in [-1, 1], or ``'probability'``, in [0, 1].
         photo: RGB uint8 (H, W, 3).
         path: file of the photo, if it came from one.
+        frame: number of the photo in its video; None for a photo.
     """
 
     values: np.ndarray
@@ -30,6 +31,7 @@ class HeatMap:
     kind: str
     photo: np.ndarray
     path: Path | None = None
+    frame: int | None = None
 
     def peak(self) -> tuple[int, int]:
         """(x, y) of the pixel with the largest value."""
@@ -63,9 +65,8 @@ class HeatMap:
         """
         target = Path(path)
         if target.is_dir() or not target.suffix:
-            stem = self.path.stem if self.path else "photo"
             word = "".join(mark if mark.isalnum() else "_" for mark in self.word)
-            target = target / f"{stem}_{word}.png"
+            target = target / f"{title_of(self.path, self.frame)}_{word}.png"
         write_picture(target, self.draw(opacity, limits))
         return target
 

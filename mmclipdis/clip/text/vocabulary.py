@@ -215,8 +215,8 @@ class Vocabulary:
         text = f"the same name stands for two classes: {', '.join(shared[:5])}{more}"
         if not self.allow_duplicates:
             raise ValueError(
-                f"{text}; rename or remove one, or set allow_duplicates=True "
-                "(scores tie and the first class wins)"
+                f"{text}; leave one out or rename it, or set allow_duplicates=True in the "
+                "vocabulary of a config (scores tie and the first class wins)"
             )
         warnings.warn(f"{text}; their scores tie and the first class wins", stacklevel=3)
 

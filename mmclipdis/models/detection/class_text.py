@@ -110,7 +110,7 @@ class DetectorText(ClassText):
         new = build_vocabulary(vocabulary, templates=self.templates)
         if new is None:
             raise ValueError(f"vocabulary={vocabulary!r} names no classes; give names or a file")
-        self._check_words(new)
+        self.check_words(new)
         return new
 
     def _embed_also_words(self, new: Vocabulary) -> None:
@@ -212,7 +212,12 @@ class DetectorText(ClassText):
         if novel is not None and self.classes is not None:
             self._note_base(self.classes, novel)
 
-    def _check_words(self, vocabulary: Vocabulary) -> None:
+    def check_words(self, vocabulary: Vocabulary) -> None:
+        """Refuse classes that the detector adds itself; :meth:`set_vocabulary` does.
+
+        Raises:
+            ValueError: a class of the background, or one of the words.
+        """
         folded = {name.lower() for name in vocabulary.queries}
         taken = {BACKGROUND, *(word.lower() for word in self.words)}
         if vocabulary.background_index is not None or folded & taken:

@@ -10,8 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmclipdis.apis import OpenVocabDetInferencer, OpenVocabTagger
+from mmclipdis.apis import OpenVocabDetInferencer, OpenVocabSegInferencer, OpenVocabTagger
 from mmclipdis.shapes.coco import Settings, write_dataset
+from tests.apis.inferencers.colours import of_words
 from tests.paths import ROOT
 
 SHAPES = ROOT / "configs" / "shapes"
@@ -70,3 +71,8 @@ def tagger() -> OpenVocabTagger:
 def noise() -> np.ndarray:
     """A photo of 60 x 90 pixels."""
     return np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def segmentor() -> OpenVocabSegInferencer:
+    return OpenVocabSegInferencer(of_words(), device="cpu")

@@ -55,6 +55,23 @@ def test_words_change_between_calls_and_the_models_own_come_back(
     assert np.array_equal(back.scores, own.scores) and back.names == own.names
 
 
+def test_a_word_that_the_detector_adds_itself_is_refused_before_the_first_photo(
+    detector: OpenVocabDetInferencer,
+) -> None:
+    line = "one named 'grass', .*, which the detector adds itself"
+    for asked in ({"words": "kite, Grass"}, {"words": "kite", "background": "grass"},
+                  {"texts": "kite . grass"}):  # fmt: skip
+        raises(line, detector.stream, "absent.png", **asked)
+
+
+def test_words_of_a_first_call_may_be_bad(detector: OpenVocabDetInferencer, pictures: Path) -> None:
+    detector.reset_words()
+    (own,) = detector(photo := min(pictures.iterdir()))
+    fresh = OpenVocabDetInferencer(detector.model, device="cpu")
+    raises("the same name stands for two classes.*leave one out", fresh, photo, "kite, Kite")
+    assert fresh(photo)[0].names == own.names
+
+
 def test_a_word_is_novel_unless_it_had_boxes_in_training(
     detector: OpenVocabDetInferencer, pictures: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import urllib.request
 from collections.abc import Iterator
@@ -55,6 +56,31 @@ def test_a_pattern_may_look_into_folders(folder: Path) -> None:
     assert names(f"{folder}/*.png") == ["b.png", "c.png"]
     assert names(f"{folder}/**") == ["a.PNG", "b.png", "c.png", "d.png"]
     assert not is_single(f"{folder}/*.png")
+
+
+def test_a_pattern_finds_what_glob_finds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("inside/[deep]/e.png", "inside/.hidden/f.png", "other/inside/g.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey(1)).save(folder / name)
+    (folder / "linked").symlink_to(folder / "inside")
+    monkeypatch.chdir(folder)
+    patterns = ["**", "**/*.png", "**/inside/*.png", "*/**", "**/inside/**", "inside/**/e.png"]
+    for pattern in [*patterns, *(f"{folder}/{one}" for one in patterns), "inside/.hidden/**"]:
+        found = {path for path in glob.glob(pattern, recursive=True) if Path(path).is_file()}
+        wanted = sorted(path for path in found if not path.endswith(".txt"))
+        assert wanted and [source.name for source in photos_of(pattern)] == wanted, pattern
+    assert names("linked/**") == ["e.png", "d.png"]  # a link that leads elsewhere is followed
+
+
+def test_a_pattern_follows_no_links_that_lead_back(folder: Path) -> None:
+    (folder / "other").mkdir()
+    links = [("itself", "itself"), ("back", "."), ("inside/up", ".."), ("inside/far", "../..")]
+    for link, target in [*links, ("inside/side", "../other"), ("other/side", "../inside")]:
+        (folder / link).symlink_to(target, target_is_directory=True)
+    found = [str(Path(source.name).relative_to(folder)) for source in photos_of(f"{folder}/**")]
+    assert found == ["a.PNG", "b.png", "c.png", "inside/d.png", "other/side/d.png"]
+    assert count_of(f"{folder}/**") == 5
+    assert names(folder) == ["a.PNG", "b.png", "c.png"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:

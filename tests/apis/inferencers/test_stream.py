@@ -1,60 +1,29 @@
-"""What the inferencers of all tasks promise: streams, broken photos, tasks, names of the zoo."""
+"""What the inferencers of all tasks promise: streams, broken photos, words, threads."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from PIL import Image
 
-import mmclipdis
 from mmclipdis.apis import (
     Failure,
-    OpenVocabDetInferencer,
     OpenVocabSegInferencer,
-    OpenVocabTagger,
     Segmentation,
-    segment,
 )
-from mmclipdis.apis.inferencers import building, search
-from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.apis.inferencers import search
+from tests.apis.inferencers.colours import of_words
 from tests.apis.inferencers.conftest import SHAPES
-from tests.apis.inferencers.test_segment import NAMES, make_config, photo
+from tests.apis.inferencers.test_segment import NAMES, photo
 from tests.faults.endings import raises
-from tests.models.segmentation.fakes import make_segmentor
-
-
-@MODELS.register_module()
-class ColourWords(BaseModule):
-    """A text encoder that knows the words of the fake segmentor's four channels."""
-
-    def embed(self, vocabulary: Vocabulary) -> torch.Tensor:
-        return torch.eye(4)[[NAMES.index(query) for query in vocabulary.queries]]
-
-
-def of_words() -> Config:
-    """The fake segmentor with that text encoder."""
-    config = make_config()
-    config.model.decode_head.update(embeddings=None, text_encoder={"type": "ColourWords"})
-    return config
-
-
-@pytest.fixture(scope="module")
-def segmentor() -> OpenVocabSegInferencer:
-    return OpenVocabSegInferencer(of_words(), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +45,36 @@ def test_a_stream_reads_a_photo_when_its_result_is_asked_for(segmentor) -> None:
     assert not given
     next(stream), next(stream), next(stream)
     assert len(given) == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_photos_before_an_error_are_not_lost(
+    segmentor: OpenVocabSegInferencer, batch_size: int
+) -> None:
+    def ends_badly() -> Iterator[np.ndarray]:
+        yield photo()
+        yield photo()
+        raise RuntimeError("the camera is gone")
+
+    for photos, error in ((ends_badly(), "camera is gone"), ([photo()] * 2 + ["x.png"], "x.png")):
+        stream = segmentor.stream(photos, NAMES, batch_size=batch_size)
+        found = [next(stream).names, next(stream).names]
+        with pytest.raises((RuntimeError, FileNotFoundError), match=error):
+            next(stream)
+        assert found == [tuple(NAMES)] * 2
+
+
+def test_a_generator_may_use_one_array_for_all_photos_of_a_batch(
+    segmentor: OpenVocabSegInferencer,
+) -> None:
+    def shown() -> Iterator[np.ndarray]:
+        buffer = photo()
+        for channel in range(3):
+            buffer[:] = 255 * np.eye(3, dtype=np.uint8)[channel]
+            yield buffer
+
+    found = segmentor(shown(), NAMES, batch_size=3)
+    assert [[*result.shares()] for result in found] == [["red"], ["green"], ["blue"]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -211,72 +210,6 @@ def test_lower_precisions_find_nearly_the_same(
     assert 0 < np.abs(rounded - heat).max() < 0.03
 
 
-TASKS: list[tuple[Any, str, str]] = [
-    (OpenVocabSegInferencer, "fvit", "fvit.py' detects objects and cannot segment: give it to mm"),
-    (OpenVocabDetInferencer, "clip", "clip.py' segments photos and cannot detect"),
-    (OpenVocabTagger, "fvit", "fvit.py' detects objects and cannot tag"),
-    (OpenVocabTagger, "regions", "regions.py' measures regions and cannot tag"),
-]
-
-
-@pytest.mark.parametrize(("kind", "name", "line"), TASKS)
-def test_a_model_of_another_task_is_refused_by_name(kind: Any, name: str, line: str) -> None:
-    raises(line, kind, SHAPES / f"{name}.py", device="cpu")
-
-
-CONFIGS: list[tuple[Any, str, str]] = [
-    (OpenVocabSegInferencer, "FViT", "its FViT detects things.* use OpenVocabDetInferencer"),
-    (OpenVocabSegInferencer, "DCLIP", "its DCLIP tags photos.* use OpenVocabTagger or"),
-    (OpenVocabDetInferencer, "InfoCLIP", "its InfoCLIP segments"),
-    (OpenVocabTagger, "RegionClassifier", "its RegionClassifier neither segments, detects nor"),
-]
-
-
-@pytest.mark.parametrize(("kind", "name", "line"), CONFIGS)
-def test_a_config_object_of_another_task_is_refused(kind: Any, name: str, line: str) -> None:
-    scope = {"FViT": "mmdet", "InfoCLIP": "mmseg"}.get(name, "mmengine")
-    raises(line, kind, Config({"model": {"type": name}, "default_scope": scope}))
-
-
-def test_a_built_model_of_another_task_is_refused() -> None:
-    raises("the model is of another task: its .* segments photos", OpenVocabTagger,
-           make_segmentor())  # fmt: skip
-
-
-def test_what_a_model_is_called_is_resolved_by_the_zoo(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[tuple[Any, ...]] = []
-    model = make_segmentor(mode="whole").float()
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
-
-    def resolve(*given: Any) -> SimpleNamespace:
-        asked.append(given)
-        return SimpleNamespace(config=make_config(), checkpoint=str(tmp_path / "a.pth"), info=None)
-
-    monkeypatch.setattr(building, "resolve", resolve)
-    result = mmclipdis.segment(photo(), NAMES, device="cpu")
-    assert {"red", "blue"} <= set(result.shares())
-    assert segment(photo(), NAMES, "own-name", device="cpu").names == tuple(NAMES)
-    segment(photo(), None, "own-name", device="cpu")  # it stays in memory
-    assert asked == [(None, "segment", None, None), ("own-name", "segment", None, None)]
-    # what must be trained is not refused where weights are given, nor what options replace
-    segment(photo(), None, "own-name", weights="b.pth", cfg_options={"model.x": 1}, device="cpu")
-    assert asked[2] == ("own-name", "segment", "b.pth", {"model.x": 1})
-
-
-def test_a_function_takes_one_photo_or_several(segmentor, tmp_path: Path) -> None:
-    Image.fromarray(photo()).save(tmp_path / "a.png")
-    one = segment(tmp_path / "a.png", NAMES, segmentor)
-    many = segment(tmp_path, NAMES, segmentor, out_dir=tmp_path / "out")
-    assert isinstance(one, Segmentation) and isinstance(many, list)
-    assert np.array_equal(one.labels, many[0].labels)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0000_a.png"]
-    raises("an OpenVocabTagger is asked for", mmclipdis.tag, photo(), NAMES, segmentor)
-    with pytest.raises(AttributeError, match="no attribute 'segmentt'"):
-        _ = mmclipdis.segmentt
-
-
 def test_words_that_somebody_gave_the_model_are_kept() -> None:
     segmentor = OpenVocabSegInferencer(of_words(), device="cpu")
     segmentor(photo(), ["red", "green"])
@@ -306,42 +239,11 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_photo(
            segmentor, tmp_path / "absent.png", NAMES, out_dir=tmp_path / "out")  # fmt: skip
 
 
-def test_functions_keep_an_inferencer_of_each_task() -> None:
-    def inferencers() -> list[Any]:
-        looks = (mmclipdis.segment(photo(), NAMES).look, mmclipdis.tag(photo(), NAMES).look)
-        return [look.__self__ for look in looks]
-
-    first, second = inferencers(), inferencers()
-    assert all(one is other for one, other in zip(first, second, strict=True))
-    assert mmclipdis.tag(photo(), NAMES, precision="bf16").look.__self__ is not first[1]
-
-
 def test_texts_for_photos_that_nobody_counted_are_counted(segmentor) -> None:
     photos = (photo() for _ in range(2))
     raises("3 texts for 2 photos", segmentor, photos, texts=["red . blue"] * 3)
     photos = (photo() for _ in range(2))
     raises("1 texts for 2 or more photos", segmentor, photos, texts=["red . blue"])
-
-
-def test_loading_says_nothing_and_warnings_are_heard(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    state = make_segmentor(mode="whole").float().state_dict()
-    torch.save({"state_dict": state}, tmp_path / "a.pth")
-    heard: list[str] = []
-    handler, logger = logging.Handler(logging.INFO), MMLogger.get_current_instance()
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    before = logger.level
-    try:
-        OpenVocabSegInferencer(make_config(), tmp_path / "a.pth", device="cpu")
-        assert heard == [] and capsys.readouterr() == ("", "")
-        torch.save({"state_dict": {**state, "more": torch.zeros(1)}}, tmp_path / "b.pth")
-        OpenVocabSegInferencer(make_config(), tmp_path / "b.pth", device="cpu")
-        assert len(heard) == 1 and "unexpected key in source state_dict: more" in heard[0]
-        assert logger.level == before
-    finally:
-        logger.removeHandler(handler)
 
 
 def test_both_names_of_one_thing_are_refused(segmentor) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -200,6 +201,7 @@ def test_a_heat_map_is_drawn_from_blue_to_red(tmp_path: Path) -> None:
     drawn = np.asarray(heat.draw(1.0)).astype(int)
     assert drawn[5, 7, 0] > drawn[5, 7, 2] and drawn[0, 0, 2] > drawn[0, 0, 0]
     assert heat.save(tmp_path).name == "a_red_kite.png" and heat._repr_png_()[1:4] == b"PNG"
+    assert replace(heat, frame=3).save(tmp_path).name == "a_000003_red_kite.png"
     raises(r"opacity must be a number in \[0, 1\], got 2", heat.draw, 2)
     faint = np.asarray(heat.draw(1.0, limits=(0, 5))).astype(int)
     assert faint[5, 7, 2] > faint[5, 7, 0], "a tenth of what is red"

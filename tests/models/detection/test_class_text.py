@@ -87,6 +87,7 @@ def test_a_file_of_embeddings_has_the_words_last(tmp_path):
     torch.testing.assert_close(found.embeddings(), F.normalize(rows, dim=1))
     with pytest.raises(ValueError, match="detector's 4 rows for 3 classes the last row.*'thing'"):
         found.set_vocabulary([*CLASSES, "cow"])
+    assert found.vocabulary.class_names == (*CLASSES, "thing"), "nothing changes"
 
 
 def test_checkpoints_hold_nothing_of_it():
