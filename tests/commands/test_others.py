@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import weakref
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import mmclipdis
+from mmclipdis.apis import cli
 from mmclipdis.apis import run as run_module
 from mmclipdis.commands import convert as convert_module
 from mmclipdis.commands.__main__ import command
@@ -33,6 +35,23 @@ def test_a_training_gets_all_words_and_its_help_says_who_it_is(
     before = sys.argv
     assert command([name, *words]) == 0
     assert given == [words] and sys.argv is before
+
+
+def test_the_runner_of_a_training_lives_until_a_distributed_run_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runners: weakref.WeakSet[Any] = weakref.WeakSet()
+    alive: list[int] = []
+
+    def train(words: list[str]) -> object:
+        runner = ModuleType("runner")  # which takes weak references
+        runners.add(runner)
+        return runner
+
+    monkeypatch.setattr(run_module, "train", train)
+    monkeypatch.setattr(cli, "_end_distributed_run", lambda _: alive.append(len(runners)))
+    assert command(["train", "config.py"]) == 0
+    assert alive == [1]
 
 
 def test_a_mistake_in_a_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
