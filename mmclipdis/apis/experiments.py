@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
@@ -15,6 +14,7 @@ from typing import Any
 
 from mmclipdis.apis.run import find_checkpoint, test
 from mmclipdis.engine.results import ROOT, write_results
+from mmclipdis.utils.downloading import sha256_of
 from mmclipdis.utils.whole_files import write_text
 
 Metrics = dict[str, float]
@@ -87,7 +87,7 @@ def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str 
 def _request(words: Sequence[str]) -> dict[str, Any]:
     """The words of a command, and what the files among them (config, checkpoint) hold."""
     paths = [Path(word.rpartition("=")[2]) for word in words]
-    files = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.is_file()}
+    files = {str(path): sha256_of(path) for path in paths if path.is_file()}
     return {"words": list(words), "files": files}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -90,6 +92,19 @@ def test_a_converter_is_run_as_a_script_with_its_words(
     assert command(["convert", "cocoobject"]) == 2
     assert "no converter 'cocoobject'; there are catseg, " in capsys.readouterr().err
     assert convert_module.TOOLS.is_dir()
+
+
+def test_an_interrupted_converter_is_waited_for_and_says_it_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return SimpleNamespace(returncode=130)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    assert command(["convert", "coco_object", "data/coco"]) == 130
+    assert capsys.readouterr().err == "" and signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_export_gets_words_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmclipdis.apis.zoo.listing import (
     DEFAULTS,
+    SCOPES,
     TASKS,
     ModelInfo,
     check_task,
@@ -101,8 +102,7 @@ def check_config_task(config: Mapping[str, Any], task: str, name: str) -> None:
     Raises:
         ValueError: naming the task that it is for.
     """
-    scopes = {"mmseg": "segment", "mmdet": "detect"}
-    found = scopes.get(str(config.get("default_scope")))
+    found = SCOPES.get(str(config.get("default_scope")))
     kind = str((config.get("model") or {}).get("type", "")).rpartition(".")[2]
     if found is None and config.get("default_scope") == "mmengine":
         found = {"DeCLIP": "distil", "RegionClassifier": "regions"}.get(kind, "tag")
