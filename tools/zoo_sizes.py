@@ -26,6 +26,7 @@ import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.apis.cli import run
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.utils.places import ROOT
+from mmclipdis.utils.whole_files import write_text
 
 #: Settings that constructors read files or look at words for, and that models do without.
 LEFT_OUT = ("projector", "region_prompt", "segments", "vocabulary", "background", "prob_thd")
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if kept != found[entry["Name"]]:
                 print(f"{entry['Name']}: {found[entry['Name']]:,}, the metafile has {kept}")
         if args.write:
-            file.write_text(with_sizes(file.read_text("utf-8"), found), "utf-8")
+            write_text(file, with_sizes(file.read_text("utf-8"), found))
 
 
 def parameters(path: Path, counted: dict[str, int]) -> int:

@@ -29,6 +29,7 @@ from mmclipdis.apis.resources import (
     silence_output,
 )
 from mmclipdis.apis.zoo.listing import find, near
+from mmclipdis.apis.zoo.resolving import config_path
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, MMDET_REMEDY, MMSEG_REMEDY
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.utils.places import ROOT
@@ -137,16 +138,13 @@ def read_config(args: argparse.Namespace, needs: Sequence[str]) -> Config:
 
 
 def _packaged(config: str) -> Path | None:
-    """A config of the package, as an installation has no other path to it: by name, or below ROOT.
-
-    Names are those of the zoo; ``mmclipdis::`` may stand before a path, as in ``_base_``.
-    """
-    relative = Path(config.removeprefix("mmclipdis::"))
-    for folder in (ROOT, ROOT / "configs"):
-        if relative.suffix and (folder / relative).is_file():
-            return folder / relative
-    info = find(config)
-    return None if info is None else info.path
+    """A config of the package, which has no other path once installed: by name, or below ROOT."""
+    try:
+        path = config_path(config)
+    except FileNotFoundError:
+        return None
+    info = find(config) if path is None else None
+    return path if info is None else info.path
 
 
 def _did_you_mean(path: Path) -> str:

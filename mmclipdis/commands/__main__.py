@@ -72,7 +72,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words behind ``mmclipdis``; None for those of the process.
     """
-    words = None if arguments is None else list(arguments)
+    words, stdout = None if arguments is None else list(arguments), sys.stdout
     try:
         code = mmclipdis.main(words, prog_name="mmclipdis", standalone_mode=False)
     except click.ClickException as error:
@@ -87,6 +87,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
     except SystemExit as stop:
+        if sys.stdout is not stdout:  # click put a deaf one there, since a pipe's reader has gone
+            return 128 + signal.SIGPIPE
         if not isinstance(stop.code, int):  # a message, which Python prints
             raise
         return stop.code

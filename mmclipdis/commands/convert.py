@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,12 @@ def _converter(path: Path) -> click.Command:
         others = os.environ.get("PYTHONPATH")
         found = os.pathsep.join([str(PACKAGE.parent), *([others] if others else [])])
         environment = {**os.environ, "PYTHONPATH": found}
-        code = subprocess.run([sys.executable, str(path), *words], env=environment).returncode
+        # Ctrl-C reaches both; it is the converter that cleans up, says so and has the exit code
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            code = subprocess.run([sys.executable, str(path), *words], env=environment).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
         return code if code >= 0 else 128 - code
 
     return converter

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 EPILOG = """\b
@@ -19,4 +21,6 @@ def doctor(as_json: bool) -> int:
     """
     from mmclipdis.doctor.__main__ import report
 
-    return report(as_json)
+    code = report(as_json)
+    sys.stdout.flush()  # a pipe whose reader has gone is told here, not when Python ends
+    return code

@@ -10,19 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mmclipdis.commands.progress import Progress, json_text
-from mmclipdis.utils.columns import columns_of, no_formula
+from mmclipdis.utils.columns import FRAME, PHOTO, columns_of, no_formula
 from mmclipdis.utils.whole_files import whole_file
 
-#: Formats, with what each writes into the output folder.
-FORMATS = {
-    "png": "a picture of each photo with what was found in it, NAME.png",
-    "labels": "a label map of each photo, labels/NAME.png (segment)",
-    "json": "results.jsonl, one JSON object a photo",
-    "csv": "results.csv, one row a box, tag or class that was found",
-    "coco": "coco.json, with boxes, and masks in runs",
-}
 #: Columns of a row that say which photo it is of.
-OF_PHOTO = ("photo", "frame")
+OF_PHOTO = (PHOTO, FRAME)
 
 
 def plain(result: Any, photo: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,23 +47,27 @@ class Progress:
         self._names: set[str] = set()
         #: First line of a run that has come to no photo yet: until then an earlier one stays.
         self._begin: Mapping[str, Any] | None = None
+        #: Pictures that an earlier run left here.
+        self.pictures: frozenset[Path] = frozenset()
         self._file = _opened(folder)
-        for place in (folder, folder / "labels"):  # of a run that was killed while it wrote
-            if place.is_dir():
-                remove_leftovers(place)
         header = {"mmclipdis": __version__, **options}
         try:
             found, finished = self._read()
+            places = picture_folders(folder, (found or {}).get("--format") or ())
+            names = [f"{name}.png" for name in self.done.values()]
+            self.pictures = frozenset(place / name for place in places for name in names)
             if self.done and resume and found is not None:
                 _check_same(self.path, found, header)
-                return
-            if self.done and not finished and not overwrite:
+            elif self.done and not finished and not overwrite:
                 raise Mistake(
                     f"{folder} holds a run that was not finished ({len(self.done)} photos): "
                     "--resume goes on with it, --overwrite begins again"
                 )
-            self.done, self._names = {}, set()
-            self._begin = header
+            else:
+                self.done, self._names = {}, set()
+                self._begin = header
+            for place in (folder, folder / "labels"):  # of a run that was killed while it wrote
+                remove_leftovers(place)
         except BaseException:
             self._file.close()
             raise
@@ -76,7 +80,7 @@ class Progress:
         return name
 
     def add(self, photo: str, entry: Mapping[str, Any]) -> None:
-        """Keep what was found in a photo; on the disk when this returns."""
+        """Keep what was found in a photo; after this the end of the process loses nothing of it."""
         self._write({"photo": photo, **entry})
         self._know(photo, entry)
 
@@ -138,6 +142,12 @@ class Progress:
             finished = "finished" in entry
         self._file.truncate(end)
         return header, finished
+
+
+def picture_folders(out: Path, formats: Iterable[str]) -> list[Path]:
+    """Where pictures of some formats go, without links."""
+    places = {"png": out, "labels": out / "labels"}
+    return [places[name].resolve() for name in formats if name in places]
 
 
 def json_text(value: Any) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import mmclipdis
+
+T = TypeVar("T")
 
 #: The library that a task's models of this package stand on, beside mmengine and mmcv.
 LIBRARIES = {"segment": "mmseg", "detect": "mmdet", "tag": None}
@@ -23,7 +26,8 @@ def start(task: str | None = None) -> None:
             for everything, which the config of a user may name.
 
     Raises:
-        IncompatibleEnvironmentError: packages are missing or do not fit together.
+        IncompatibleEnvironmentError: packages are missing or do not fit together. After any error
+            all that is installed can be imported again.
     """
     if task is None:
         mmclipdis.register()
@@ -36,23 +40,29 @@ def start(task: str | None = None) -> None:
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     if others & {*absent}:  # the zoo, which has looked up the model, imports what was installed
         sys.modules.pop("mmclipdis.compat.optional", None)
-    with late(OF_MM):
-        mmclipdis.register()
-    for name in {*absent} - others:
-        del sys.modules[name]
+    found_again = {*absent} - others
+    try:
+        with late(OF_MM):
+            mmclipdis.register()
+    except BaseException:
+        found_again = {*absent, "mmclipdis.compat.optional"}  # which has noted what was absent
+        raise
+    finally:
+        for name in found_again:
+            sys.modules.pop(name, None)
 
 
-def run(work: Callable[[], int], task: str | None = None) -> int:
+def run(work: Callable[[], T], task: str | None = None) -> T:
     """Do the work of a subcommand as tools do theirs: mistakes become one line.
 
     Args:
-        work: Returns the exit code.
+        work: What it returns, an exit code or a runner, lives until a distributed run has ended.
         task: See :func:`start`.
 
     Raises:
         SystemExit: with the exit codes of :func:`mmclipdis.apis.cli.run`.
     """
     start(task)
-    done: list[int] = []
+    done: list[T] = []
     importlib.import_module("mmclipdis.apis.cli").run(lambda _: done.append(work()), None)
     return done[0]

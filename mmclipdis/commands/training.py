@@ -18,29 +18,30 @@ PASSED_ON: dict[str, Any] = {
 }
 
 
-def passed_on(name: str, main: Callable[[list[str]], object], words: tuple[str, ...]) -> int:
+def passed_on(name: str, main: Callable[[list[str]], object], words: tuple[str, ...]) -> object:
     """Run ``main`` with these words, which calls itself ``name`` in its help and its errors."""
     before = sys.argv
     sys.argv = [name, *words]  # argparse's name of the program
     try:
-        main(list(words))
+        return main(list(words))
     finally:
         sys.argv = before
-    return 0
 
 
 @click.command(short_help="Train a model: CONFIG [--work-dir DIR] [--resume] ...", **PASSED_ON)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def train(words: tuple[str, ...]) -> int:
     """Train a model as a config says; all options are those of ``tools/train.py``."""
-    return run(lambda: passed_on("mmclipdis train", _of_run("train"), words))
+    run(lambda: passed_on("mmclipdis train", _of_run("train"), words))
+    return 0
 
 
 @click.command(short_help="Test a model: CONFIG [CHECKPOINT] [--out DIR] ...", **PASSED_ON)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def test(words: tuple[str, ...]) -> int:
     """Test a model as a config says; all options are those of ``tools/test.py``."""
-    return run(lambda: passed_on("mmclipdis test", _of_run("test"), words))
+    run(lambda: passed_on("mmclipdis test", _of_run("test"), words))
+    return 0
 
 
 def _of_run(name: str) -> Callable[[list[str]], object]:

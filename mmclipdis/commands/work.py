@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mmclipdis.commands.outputs import OF_PHOTO, as_text, csv_lines, finish, keep, plain
-from mmclipdis.commands.progress import Progress, json_text
+from mmclipdis.commands.progress import Progress, json_text, picture_folders
 from mmclipdis.commands.usage import Mistake
 from mmclipdis.utils.columns import columns_of
 
@@ -72,10 +73,11 @@ def work(job: Job, progress: Progress | None) -> int:
             that there is not or that is of another task, words that cannot be used.
     """
     counts, start = Counts(), time.monotonic()
-    total = _count(job.sources)
-    _check_apart(job)
+    sources = _listed(job, frozenset() if progress is None else progress.pictures)
+    total = _count(sources)
     inferencer = _inferencer(job)
-    found = _results(job, inferencer, {} if progress is None else progress.done, counts)
+    done = {} if progress is None else progress.done
+    found = _results(job, sources, inferencer, done, counts)
     hidden = job.quiet or total == 1 or not sys.stderr.isatty()
     columns: list[str] = []
     try:
@@ -103,12 +105,8 @@ def work(job: Job, progress: Progress | None) -> int:
     return 0
 
 
-def _count(sources: tuple[str, ...]) -> int | None:
-    """How many photos there are, None if a video is among them.
-
-    Raises:
-        FileNotFoundError: a folder without photos.
-    """
+def _count(sources: Sequence[str]) -> int | None:
+    """How many photos there are, None if a video is among them."""
     from mmclipdis.apis.inferencers.photos import count_of
 
     counts = [count_of(source) for source in sources]
@@ -116,25 +114,34 @@ def _count(sources: tuple[str, ...]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _check_apart(job: Job) -> None:
-    """Refuse pictures in a folder of the photos, where they replace them or are searched, too.
+def _listed(job: Job, own: frozenset[Path]) -> list[str]:
+    """The sources, folders and patterns as their files, listed before there are any results.
+
+    Pictures that an earlier run left in ``--out``, ``own``, are none of the photos.
 
     Raises:
-        Mistake: naming such a photo.
+        FileNotFoundError: a folder without photos.
+        Mistake: photos lie where pictures go, which replace them or join them; naming one.
     """
-    from mmclipdis.apis.inferencers.photos import files_of
+    from mmclipdis.apis.inferencers.photos import VIDEO_ENDINGS, files_of
 
-    if job.out is None:
-        return
-    places = {"png": job.out, "labels": job.out / "labels"}
-    folders = {places[name].resolve() for name in job.formats if name in places}
-    for source in job.sources if folders else ():
-        for file in files_of(source):
-            if Path(file).parent.resolve() in folders:
+    folders = [] if job.out is None else picture_folders(job.out, job.formats)
+    resolved = functools.cache(lambda folder: Path(folder).resolve())
+    texts: list[str] = []
+    for source in job.sources:
+        files = files_of(source)
+        where = {file: resolved(os.path.dirname(file)) for file in files}
+        files = [f for f in files if where[f] / os.path.basename(f) not in own] or files
+        for file in files:
+            ending = Path(file).suffix.lower()
+            written = ending == ".png" if file == source else ending not in VIDEO_ENDINGS
+            if written and where[file] in folders:
                 raise Mistake(
                     f"--out {job.out} is where {file} is, which pictures of results would replace "
                     "or join; give another folder"
                 )
+        texts += files
+    return texts
 
 
 def _inferencer(job: Job) -> Any:
@@ -151,7 +158,7 @@ def _inferencer(job: Job) -> Any:
 
 
 def _results(
-    job: Job, inferencer: Any, done: dict[str, str], counts: Counts
+    job: Job, sources: Sequence[str], inferencer: Any, done: dict[str, str], counts: Counts
 ) -> Iterator[tuple[str, Any]]:
     """What each photo is called, with its result, or with why there is none."""
     from mmclipdis.apis.inferencers.photos import Failure
@@ -160,7 +167,7 @@ def _results(
     earlier = frozenset(done)
 
     def to_do() -> Iterator[Any]:
-        for source in _sources(job.sources):
+        for source in _sources(sources):
             if source.name in earlier:
                 counts.before += 1
             elif job.out is None or (source.name not in done and source.name not in names):
@@ -179,7 +186,7 @@ def _results(
         yield names.popleft(), result.message if isinstance(result, Failure) else result
 
 
-def _sources(texts: tuple[str, ...]) -> Iterator[Any]:
+def _sources(texts: Sequence[str]) -> Iterator[Any]:
     """Photos that are not read yet; what cannot be opened, such as a video, fails when it is."""
     from mmclipdis.apis.inferencers.photos import Source, photos_of
 
@@ -194,7 +201,7 @@ def _sources(texts: tuple[str, ...]) -> Iterator[Any]:
             except StopIteration:
                 break
             except (OSError, ValueError) as error:  # the rest of a folder follows
-                yield Source(text, partial(fail, error))
+                yield Source(text, functools.partial(fail, error))
 
 
 def _print(job: Job, photo: str, result: Any, columns: list[str], frames: bool) -> None:

@@ -43,7 +43,7 @@ class DownloadError(Exception):
 
 
 def download(url: str, path: str | Path, sha256: str | None = None) -> Path:
-    """Download a file, or what is missing of it; nothing is asked for a file that is there.
+    """Download a file, or what is missing of it; one that is there stays, if its hash is right.
 
     On a terminal a bar shows how far it is. Of two processes the second waits for the first.
 
@@ -58,6 +58,8 @@ def download(url: str, path: str | Path, sha256: str | None = None) -> Path:
         ValueError: It is not the file of this hash; it is removed.
     """
     path = Path(path)
+    if _is_there(path, sha256):
+        return path
     make_folder(path.parent)
     try:
         with _opened(url, path, sha256) as (answer, part):
@@ -85,6 +87,10 @@ def shown(url: str) -> str:
     """The URL without what may be secret in it: user, password, query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _is_there(path: Path, sha256: str | None) -> bool:
+    return path.is_file() and (sha256 is None or sha256_of(path) == sha256.lower())
 
 
 class _Part:
@@ -147,7 +153,7 @@ def _opened(
                 lock(file, wait=True)
                 size = int(answer.headers.get("Content-Length") or 0)
                 part = _Part(file, name, version, size)
-                yield (None if path.is_file() else answer), part
+                yield (None if _is_there(path, sha256) else answer), part
         finally:
             if known is None or (name.is_file() and not name.stat().st_size):
                 name.unlink(missing_ok=True)

@@ -74,7 +74,8 @@ def test_a_config_of_the_package_is_found_by_its_name_and_its_path_anywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # as where there is no clone
     asked = {"cfg_options": None, "launcher": "none", "work_dir": None}
-    for name in ("clearclip-shapes", "shapes/clearclip.py", "mmclipdis::shapes/clearclip.py"):
+    paths = ("shapes/clearclip.py", "mmclipdis::shapes/clearclip.py")
+    for name in ("clearclip-shapes", "clearclip-shapes.py", *paths):
         config = cli.read_config(SimpleNamespace(config=name, **asked), ["model"])
         assert Path(config.filename).samefile(ROOT / "configs/shapes/clearclip.py")
         assert config.work_dir == "work_dirs/clearclip"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -105,6 +107,26 @@ def test_how_a_subcommand_ends_is_the_exit_code(
     monkeypatch.setattr(main.mmclipdis.commands["models"], "callback", fail)
     assert command(["models"]) == code
     assert capsys.readouterr().err.strip().startswith(said)
+
+
+PIPE = """
+import sys, types
+import mmclipdis_command
+doctor = types.ModuleType("mmclipdis.doctor.__main__")
+doctor.report = lambda as_json: print("well") or 0
+sys.modules[doctor.__name__] = doctor
+sys.exit(mmclipdis_command.command())
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["models"], ["doctor"]])
+def test_a_pipe_whose_reader_has_gone_has_its_exit_code(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with contextlib.closing(os.fdopen(write, "w")) as pipe:
+        run = [sys.executable, "-c", PIPE, *words]
+        done = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_warning_is_a_line_where_the_command_is_the_process(

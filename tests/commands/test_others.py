@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import weakref
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 
 import mmclipdis
+from mmclipdis.apis import cli
 from mmclipdis.apis import run as run_module
 from mmclipdis.commands import convert as convert_module
 from mmclipdis.commands.__main__ import command
@@ -33,6 +37,23 @@ def test_a_training_gets_all_words_and_its_help_says_who_it_is(
     before = sys.argv
     assert command([name, *words]) == 0
     assert given == [words] and sys.argv is before
+
+
+def test_the_runner_of_a_training_lives_until_a_distributed_run_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runners: weakref.WeakSet[Any] = weakref.WeakSet()
+    alive: list[int] = []
+
+    def train(words: list[str]) -> object:
+        runner = ModuleType("runner")  # which takes weak references
+        runners.add(runner)
+        return runner
+
+    monkeypatch.setattr(run_module, "train", train)
+    monkeypatch.setattr(cli, "_end_distributed_run", lambda _: alive.append(len(runners)))
+    assert command(["train", "config.py"]) == 0
+    assert alive == [1]
 
 
 def test_a_mistake_in_a_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +92,19 @@ def test_a_converter_is_run_as_a_script_with_its_words(
     assert command(["convert", "cocoobject"]) == 2
     assert "no converter 'cocoobject'; there are catseg, " in capsys.readouterr().err
     assert convert_module.TOOLS.is_dir()
+
+
+def test_an_interrupted_converter_is_waited_for_and_says_it_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return SimpleNamespace(returncode=130)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    assert command(["convert", "coco_object", "data/coco"]) == 130
+    assert capsys.readouterr().err == "" and signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_export_gets_words_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:

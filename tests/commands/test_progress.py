@@ -65,3 +65,15 @@ def test_what_a_killed_run_had_half_written_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".mine.tmp").write_bytes(b"")
     Progress(tmp_path, {}, True, False).close()
     assert not any(half.exists() for half in halves) and (tmp_path / ".mine.tmp").exists()
+
+
+@pytest.mark.parametrize(("resume", "wrong"), [(False, "was not finished"), (True, "otherwise")])
+def test_a_run_that_is_refused_removes_nothing(tmp_path: Path, resume: bool, wrong: str) -> None:
+    first = Progress(tmp_path, {"--words": "kite"}, False, False)
+    first.add("a.png", {"file": "a"})
+    first.close()
+    half = tmp_path / f".a.png.{'0a' * 16}.tmp"
+    half.write_bytes(b"half a picture")
+    with pytest.raises(Mistake, match=wrong):
+        Progress(tmp_path, {"--words": "apple"}, resume, False)
+    assert half.exists()

@@ -208,6 +208,35 @@ def test_pictures_do_not_go_where_the_photos_are(
     assert command(["segment", "photos/a.png", *ASK, "--out", "photos", "--format", "csv"]) == 0
 
 
+def test_pictures_of_the_run_are_none_of_its_photos(
+    photos: Path, quick: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, formats = Path("photos/found"), "png,labels"
+    asked = ["segment", "photos/**", *ASK, "--out", str(out), "--format"]
+    # the second source is looked through before the first has results
+    assert command([*asked, f"{formats},json", "photos/*/*", "photos"]) == 2  # no photo in there
+    assert command([*asked, f"{formats},json", "./photos/**"]) == 0
+    found = [entry["photo"] for entry in lines(out / "results.jsonl")]
+    assert found == ["photos/a.png", "photos/b.png", "./photos/a.png", "./photos/b.png"]
+    capsys.readouterr()
+    assert command([*asked, f"{formats},json", "--resume"]) == 0
+    assert "2 done before" in capsys.readouterr().err
+    assert command([*asked, formats, "./photos/**"]) == 0  # anew
+    assert "segmented 4 photos in" in capsys.readouterr().err
+    assert command([*asked, formats, str(out / "a.png")]) == 2
+    assert f"--out {out} is where {out}/a.png is" in capsys.readouterr().err
+
+
+def test_photos_where_an_earlier_run_wrote_tables_alone_stay_photos(
+    photos: Path, quick: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["segment", "photos", *ASK, "--out", "photos", "--format"]
+    assert command([*asked, "json"]) == 0 and command([*asked, "json", "--resume"]) == 0
+    assert "2 done before" in capsys.readouterr().err
+    assert command([*asked, "png"]) == 2
+    assert "--out photos is where photos/a.png is" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", ["1", "4"])
 def test_a_photo_that_is_given_twice_is_in_tables_once(
     size: str, photos: Path, quick: Any, capsys: pytest.CaptureFixture[str]

@@ -122,6 +122,18 @@ def test_another_hash_is_refused_and_nothing_is_kept(site: str, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_another_hash_is_replaced_and_one_that_is_right_asks_nobody(
+    site: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"damaged")
+    assert download(site, path, SHA256.upper()).read_bytes() == CONTENT
+    asked = [*Handler.asked]
+    assert len(asked) == 1
+    assert download(site, path, SHA256) == download(site, path) == path
+    assert Handler.asked == asked
+
+
 def test_a_file_that_is_missing_and_a_server_that_is_not_there(site: str, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="404"):
         download(site.replace("model", "other"), tmp_path / "a")

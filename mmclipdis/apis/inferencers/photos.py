@@ -148,15 +148,12 @@ def _of_file(path: str | Path) -> Iterator[Source]:
 
 
 def files_of(text: str) -> list[str]:
-    """Photos that one text names and whose pictures may be called as they are.
+    """Photos and videos of a folder or behind a pattern; any other text alone.
 
-    Of one file with another ending than that of pictures, ``.png``, and of videos: none.
+    Raises:
+        FileNotFoundError: there is none in the folder or behind the pattern.
     """
-    if text.startswith(_WEB):
-        return []
-    if _is_folder(text) or _is_pattern(text):
-        return [path for path in _files_of(text) if not _is_video(path)]
-    return [text] if Path(text).suffix.lower() == ".png" else []
+    return _files_of(text) if _is_folder(text) or _is_pattern(text) else [text]
 
 
 def _files_of(text: str | Path) -> list[str]:

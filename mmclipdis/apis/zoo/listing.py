@@ -25,7 +25,8 @@ TASKS = {
 ENTRANCES = ("segment", "detect", "tag")
 #: The packaged models, which need no download.
 DEFAULTS = {"segment": "clearclip-shapes", "detect": "fvit-shapes", "tag": "clip-shapes"}
-_SCOPES = {"mmseg": "segment", "mmdet": "detect"}
+#: mm's scopes -> tasks; that of mmengine has several.
+SCOPES = {"mmseg": "segment", "mmdet": "detect"}
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _info(entry: dict[str, Any], collections: dict[str, Any]) -> ModelInfo:
     """A model of a metafile's entry."""
     about = entry["Metadata"]
     collection = collections[entry["In Collection"]]
-    task = about.get("Task") or _SCOPES[about["Scope"]]
+    task = about.get("Task") or SCOPES[about["Scope"]]
     alias = entry.get("Alias", [])
     short = [alias] if isinstance(alias, str) else list(alias)
     name, *others = [*short, entry["Name"]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmclipdis.apis.zoo.listing import (
     DEFAULTS,
+    SCOPES,
     TASKS,
     ModelInfo,
     check_task,
@@ -81,7 +82,7 @@ def look_up(model: str | Path | None, task: str) -> tuple[str, Path | None, Mode
     """
     check_task(task)
     name = DEFAULTS[task] if model is None else str(model)
-    path = _config_path(name)
+    path = config_path(name)
     info = find(name, task) if path is None else _of_config(path)
     if path is None and info is None:
         raise ValueError(_unknown(name, task))
@@ -101,8 +102,7 @@ def check_config_task(config: Mapping[str, Any], task: str, name: str) -> None:
     Raises:
         ValueError: naming the task that it is for.
     """
-    scopes = {"mmseg": "segment", "mmdet": "detect"}
-    found = scopes.get(str(config.get("default_scope")))
+    found = SCOPES.get(str(config.get("default_scope")))
     kind = str((config.get("model") or {}).get("type", "")).rpartition(".")[2]
     if found is None and config.get("default_scope") == "mmengine":
         found = {"DeCLIP": "distil", "RegionClassifier": "regions"}.get(kind, "tag")
@@ -143,8 +143,8 @@ def _read(path: Path, options: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _config_path(name: str) -> Path | None:
-    """The file that is meant; None for a name.
+def config_path(name: str) -> Path | None:
+    """The config's file that is meant, from here or from ``configs``; None for a name.
 
     Raises:
         FileNotFoundError: it is a path, and there is no such file.

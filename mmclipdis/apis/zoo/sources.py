@@ -14,8 +14,6 @@ import yaml
 #: Quick where libyaml is there; both read plain data only.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CATALOGUE = Path(__file__).with_name("weights.yml")
-#: How weights come to the machine.
-KINDS = ("ships", "tag", "file", "trained")
 
 
 @dataclass(frozen=True)
