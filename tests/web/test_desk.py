@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmclipdis.apis import OpenVocabSegInferencer, Segmentation
 from mmclipdis.apis.zoo import DEFAULTS
-from mmclipdis.web.desk import Desk, Question
+from mmclipdis.web.desk import THRESHOLDS, Desk, Question
 from mmclipdis.web.examples import write_examples
 from mmclipdis.web.outputs import legend, pack, picture, summary, table
 from tests.faults.endings import raises
@@ -68,6 +68,16 @@ def test_an_answer_is_that_of_the_inferencer(desk, questions):
         photo, ["sky", ["grass", "lawn"]], background=["sand"]
     )
     np.testing.assert_array_equal(desk.answer(question).labels, expected.labels)
+
+
+def test_a_number_as_background_is_the_least_score_unless_another_was_chosen(desk, questions):
+    question = replace(questions["detect"], threshold=THRESHOLDS["detect"])
+    usual = desk.answer(question).scores
+    scores = desk.answer(replace(question, background="0.8")).scores
+    assert scores.tolist() == [score for score in usual.tolist() if score >= 0.8]
+    assert 0 < len(scores) < len(usual)
+    line = "background=0.8 and threshold=0.4 are two thresholds: give one"
+    raises(line, desk.answer, replace(question, background="0.8", threshold=0.4))
 
 
 def test_other_words_are_answered_within_a_second(desk, questions):
