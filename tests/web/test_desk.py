@@ -179,6 +179,16 @@ def test_one_word_without_a_background_is_told(desk, questions):
     assert summary(desk.answer(questions["segment"])) == ""
 
 
+def test_a_table_has_no_formulas_and_its_head_without_rows(desk, questions, tmp_path):
+    def written(task: str, **change: object) -> str:
+        result = desk.answer(replace(questions[task], **change))
+        with zipfile.ZipFile(pack(result, 0.6, tmp_path)) as archive:
+            return archive.read(f"{result.title}_table.csv").decode()
+
+    assert ",'=1+2," in written("tag", words="=1+2, kite")
+    assert written("detect", threshold=1.0) == "photo,name,score,x1,y1,x2,y2\n"
+
+
 @pytest.mark.parametrize("task", list(OFFERED))
 def test_a_download_has_picture_table_json_and_labels(desk, questions, task, tmp_path):
     question = replace(questions[task], name="../../Öl & <sand>.png")
