@@ -14,6 +14,7 @@ import numpy as np
 from mmclipdis import apis
 from mmclipdis.apis.inferencers.base import OpenVocabInferencer
 from mmclipdis.apis.results import HeatMap, Result
+from mmclipdis.apis.results.detections import DRAWN
 from mmclipdis.web.inputs import (
     clean_name,
     read_typed_background,
@@ -25,6 +26,8 @@ from mmclipdis.web.inputs import (
 KEPT_MODELS, KEPT_RESULTS = 2, 8
 #: Most numbers that a segmentation makes, one for each word and pixel: 2 GB of them.
 MOST_SCORES = 500_000_000
+#: Least score that the page shows at first: that of pictures of boxes, or 0, the model's own.
+THRESHOLDS = {"segment": 0.0, "detect": DRAWN, "tag": 0.0}
 INFERENCERS = {
     "segment": "OpenVocabSegInferencer",
     "detect": "OpenVocabDetInferencer",
@@ -128,6 +131,8 @@ class Desk:
         key = (question.task, question.model)
         inferencer = _kept(self._models, KEPT_MODELS, key, self._load, *key)
         threshold = question.threshold or None
+        if isinstance(background, float) and threshold == THRESHOLDS[question.task]:
+            threshold = None  # nobody moved it: the background is the least score
         result: Result = inferencer(
             photo, words, background=background, threshold=threshold, show_progress=False
         )[0]

@@ -18,6 +18,11 @@ HEADERS = (
 )
 API = "/gradio_api/"
 UPLOAD = API + "upload"
+#: How addresses begin that the page never asks for: they fetch, write files or are for developers.
+UNUSED = (
+    *(API + name for name in ("proxy=", "deep_link", "vibe", "undo-vibe", "dev/", "run-history")),
+    "/monitoring",
+)
 #: Bytes of a request that uploads nothing: the page's own have a few thousand.
 MOST_BYTES = 200_000
 #: Room of all uploads together, in uploads of the largest size; the oldest go within the hour.
@@ -67,9 +72,7 @@ class Gate:
         for start in ("file=", "file/"):
             if path.startswith(API + start) and not self._holds(path[len(API + start) :]):
                 return 403, "there is no such file on this page"
-        if path.startswith(
-            (API + "proxy=", API + "vibe", API + "dev/", API + "run-history", "/monitoring")
-        ):
+        if path.startswith(UNUSED):
             return 404, "this page has none of that"
         if scope["method"] != "POST":
             return None

@@ -24,7 +24,8 @@ _PART = re.compile(r"\s*\[[^\]]*\]|[^,]+")
 def read_typed_words(text: str | None) -> list[list[str]]:
     """The words that were typed, each with its synonyms: ``'sky, car; van'`` or ``[car, van]``.
 
-    Words stand between commas, on lines of their own, or between points with blanks around them.
+    Words stand between commas, or between points with blanks around them; of several lines each is
+    a word, and commas stand between its synonyms, as in a file of words.
 
     Raises:
         ValueError: no words, or too many.
@@ -32,7 +33,7 @@ def read_typed_words(text: str | None) -> list[list[str]]:
     text = (text or "").strip()
     if len(text) > MOST_LETTERS:
         raise ValueError(f"the words have {len(text):,} letters; the page takes {MOST_LETTERS:,}")
-    parts = _PART.findall(re.sub(r"\s+\.\s+|\n", ",", text))
+    parts = text.split("\n") if "\n" in text else _PART.findall(re.sub(r"\s+\.\s+", ",", text))
     groups = [re.split(r"[,;]", part.strip().strip("[]")) for part in parts]
     words = [[" ".join(name.split()) for name in group if name.strip()] for group in groups]
     words = [names for names in words if names]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmclipdis.apis.results import Detections, Result, Segmentation
 from mmclipdis.apis.results.base import png_bytes
+from mmclipdis.utils.columns import no_formula
 from mmclipdis.visualization import NO_COLOUR, class_palette
 
 #: Rows that the page's table shows; the file has all.
@@ -83,7 +84,7 @@ def pack(result: Result, opacity: float, folder: Path) -> Path:
     title = result.title
     files = {
         f"{title}_overlay.png": png_bytes(picture(result, opacity)),
-        f"{title}_table.csv": _csv(result.to_rows()),
+        f"{title}_table.csv": _csv(result),
         f"{title}_coco.json": json.dumps(result.to_coco()).encode(),
     }
     if isinstance(result, Segmentation):
@@ -96,12 +97,12 @@ def pack(result: Result, opacity: float, folder: Path) -> Path:
     return target
 
 
-def _csv(rows: list[dict[str, Any]]) -> bytes:
+def _csv(result: Result) -> bytes:
     text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    writer = csv.DictWriter(text, result.columns(), lineterminator="\n")
+    writer.writeheader()
+    for row in result.to_rows():
+        writer.writerow({key: no_formula(value) for key, value in row.items()})
     return text.getvalue().encode("utf-8")
 
 

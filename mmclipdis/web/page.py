@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from mmclipdis.web.asking import friendly, question_of
-from mmclipdis.web.desk import Desk, Question
+from mmclipdis.web.desk import THRESHOLDS, Desk, Question
 from mmclipdis.web.outputs import legend, pack, picture, summary, table
 
 #: What each task gives, in words for people who never heard of it.
@@ -22,8 +22,6 @@ TASKS = {
     "detect": "Detect: a box around each thing",
     "tag": "Tag: how well each word fits the photo",
 }
-#: Least score that the slider shows at first: that of pictures of boxes, or the model's own.
-THRESHOLDS = {"segment": 0.0, "detect": 0.3, "tag": 0.0}
 #: Downloads that are kept, and seconds after which gradio removes its copies.
 KEPT_FILES, CACHE_AGE = 8, 3600
 CSS = """

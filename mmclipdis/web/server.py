@@ -166,10 +166,12 @@ def _serve(
 
     from mmclipdis.web.page import CSS, theme
 
+    if ":" in host:
+        host = f"[{host.strip('[]')}]"  # as it stands in addresses of pages
     most_bytes = int(max_megabytes * 2**20)
     middleware = [Middleware(Gate, folder=folder, most_bytes=most_bytes)]
     if is_loopback(host) and not share:  # no other site's name leads a browser here
-        names = [host.strip("[]"), "localhost", "127.0.0.1"]
+        names = [host, "localhost", "127.0.0.1"]
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=names))
     page.queue(default_concurrency_limit=1, max_size=32)
     _, url, public = page.launch(

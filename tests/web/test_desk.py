@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmclipdis.apis import OpenVocabSegInferencer, Segmentation
 from mmclipdis.apis.zoo import DEFAULTS
-from mmclipdis.web.desk import Desk, Question
+from mmclipdis.web.desk import THRESHOLDS, Desk, Question
 from mmclipdis.web.examples import write_examples
 from mmclipdis.web.outputs import legend, pack, picture, summary, table
 from tests.faults.endings import raises
@@ -68,6 +68,16 @@ def test_an_answer_is_that_of_the_inferencer(desk, questions):
         photo, ["sky", ["grass", "lawn"]], background=["sand"]
     )
     np.testing.assert_array_equal(desk.answer(question).labels, expected.labels)
+
+
+def test_a_number_as_background_is_the_least_score_unless_another_was_chosen(desk, questions):
+    question = replace(questions["detect"], threshold=THRESHOLDS["detect"])
+    usual = desk.answer(question).scores
+    scores = desk.answer(replace(question, background="0.8")).scores
+    assert scores.tolist() == [score for score in usual.tolist() if score >= 0.8]
+    assert 0 < len(scores) < len(usual)
+    line = "background=0.8 and threshold=0.4 are two thresholds: give one"
+    raises(line, desk.answer, replace(question, background="0.8", threshold=0.4))
 
 
 def test_other_words_are_answered_within_a_second(desk, questions):
@@ -167,6 +177,16 @@ def test_one_word_without_a_background_is_told(desk, questions):
         result = desk.answer(replace(questions["segment"], words="kite"))
     assert "all pixels become it" in summary(result)
     assert summary(desk.answer(questions["segment"])) == ""
+
+
+def test_a_table_has_no_formulas_and_its_head_without_rows(desk, questions, tmp_path):
+    def written(task: str, **change: object) -> str:
+        result = desk.answer(replace(questions[task], **change))
+        with zipfile.ZipFile(pack(result, 0.6, tmp_path)) as archive:
+            return archive.read(f"{result.title}_table.csv").decode()
+
+    assert ",'=1+2," in written("tag", words="=1+2, kite")
+    assert written("detect", threshold=1.0) == "photo,name,score,x1,y1,x2,y2\n"
 
 
 @pytest.mark.parametrize("task", list(OFFERED))

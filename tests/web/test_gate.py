@@ -78,7 +78,11 @@ def test_files_are_sent_from_the_folder_alone(ask, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["proxy=https://example.org/", "dev/reload", "vibe-edit", "run-history/records"]
+    "path",
+    [
+        *("proxy=https://example.org/", "deep_link?session_hash=a", "dev/reload", "vibe-edit"),
+        *("undo-vibe-edit", "run-history/records"),
+    ],
 )
 def test_what_the_page_does_not_need_is_not_there(ask, path):
     assert ask(f"/gradio_api/{path}")[0] == 404

@@ -30,6 +30,7 @@ from tests.faults.endings import raises
         ("car; van", [["car", "van"]]),
         ("sky, [car, van], road", [["sky"], ["car", "van"], ["road"]]),
         ("sky\n red  apple \n", [["sky"], ["red apple"]]),
+        ("sky, heaven\ncar; van\n", [["sky", "heaven"], ["car", "van"]]),
         ("kite . red apple", [["kite"], ["red apple"]]),
         ("St. Bernard,,", [["St. Bernard"]]),
     ],

@@ -11,6 +11,7 @@ import pytest
 gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[web]'")
 
 from mmclipdis.apis.zoo import DEFAULTS  # noqa: E402
+from mmclipdis.commands.photos import USUAL  # noqa: E402
 from mmclipdis.web import page as page_module  # noqa: E402
 from mmclipdis.web.desk import Desk  # noqa: E402
 from mmclipdis.web.examples import write_examples  # noqa: E402
@@ -85,7 +86,7 @@ def test_who_opens_the_heat_maps_sees_that_of_the_first_word(wires, sent):
 def test_a_task_brings_its_models_and_its_least_score(wires):
     models, threshold = wires.choose("detect")
     assert (models.choices, models.value) == (LABELS["detect"], "fvit-shapes")
-    assert threshold == 0.3
+    assert threshold == USUAL["detect"]  # as on the command line
     models, threshold = wires.choose("train")
     assert (models.value, threshold) == ("clearclip-shapes", 0.0)
 

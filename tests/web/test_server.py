@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -110,6 +111,18 @@ def test_without_gradio_there_is_a_line(monkeypatch):
 )
 def test_it_is_known_who_reaches_an_address(host, own):
     assert is_loopback(host) is own
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_address_of_ipv6_is_served_under_the_name_that_browsers_send(host, tmp_path):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[web]'")
+    page = Mock()
+    page.launch.return_value = None, "http://[::1]:7860/", None
+    server._serve(page, tmp_path, host, 7860, False, 1, False)
+    served = page.launch.call_args.kwargs
+    assert served["server_name"] == "[::1]"  # gradio asks that page whether it is there
+    _, trusted = served["app_kwargs"]["middleware"]
+    assert "[::1]" in trusted.kwargs["allowed_hosts"]
 
 
 #: What gradio reads and would else send, keep, or put into the folder it was started in.
