@@ -43,6 +43,12 @@ _PLACES = {
     "segment": "inferencers.functions",
     "tag": "inferencers.functions",
 }
+#: The inferencer of each task, an attribute of this package.
+INFERENCERS = {
+    "segment": "OpenVocabSegInferencer",
+    "detect": "OpenVocabDetInferencer",
+    "tag": "OpenVocabTagger",
+}
 _OF_MMSEG = () if HAS_MMSEG else ("OpenVocabSegInferencer", "segment")
 _OF_MMDET = () if HAS_MMDET else ("OpenVocabDetInferencer", "detect")
 _absent = absent(__name__, _OF_MMSEG, detection=_OF_MMDET)

@@ -46,12 +46,6 @@ def _checked(path: Path) -> Path:
         raise Mistake(f"--words-file {path} cannot be read: {error.strerror or error}") from error
     if not text.strip(" ,;\n\r\t\ufeff"):
         raise Mistake(f"--words-file {path} is empty: write a word a line")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if ";" in line:
-            raise Mistake(
-                f"--words-file {path}: line {number} has a semicolon; a line is one thing, and "
-                "commas stand between its names"
-            )
     return path
 
 

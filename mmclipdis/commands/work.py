@@ -147,12 +147,7 @@ def _listed(job: Job, own: frozenset[Path]) -> list[str]:
 def _inferencer(job: Job) -> Any:
     from mmclipdis import apis
 
-    names = {
-        "segment": "OpenVocabSegInferencer",
-        "detect": "OpenVocabDetInferencer",
-        "tag": "OpenVocabTagger",
-    }
-    kind = getattr(apis, names[job.task])
+    kind = getattr(apis, apis.INFERENCERS[job.task])
     with contextlib.redirect_stdout(io.StringIO()):  # mmengine says there what it loads
         return kind(job.model, job.weights, device=job.device, precision=job.precision)
 

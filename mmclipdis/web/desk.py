@@ -28,11 +28,6 @@ KEPT_MODELS, KEPT_RESULTS = 2, 8
 MOST_SCORES = 500_000_000
 #: Least score that the page shows at first: that of pictures of boxes, or 0, the model's own.
 THRESHOLDS = {"segment": 0.0, "detect": DRAWN, "tag": 0.0}
-INFERENCERS = {
-    "segment": "OpenVocabSegInferencer",
-    "detect": "OpenVocabDetInferencer",
-    "tag": "OpenVocabTagger",
-}
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,7 @@ class Desk:
         return replace(result, path=Path(name))  # type: ignore[type-var]
 
     def _load(self, task: str, model: str) -> OpenVocabInferencer:
-        inferencer: OpenVocabInferencer = getattr(apis, INFERENCERS[task])(
+        inferencer: OpenVocabInferencer = getattr(apis, apis.INFERENCERS[task])(
             model, device=self.device
         )
         return inferencer

@@ -159,6 +159,11 @@ def _read_lines(text: str, separator: str | None, where: str) -> list[list[str]]
                 f"{where}: line {number} is {_short(line)}; write the name alone, without comment, "
                 "number or quotes, since line i is class i"
             )
+        if separator == "," and ";" in line:
+            raise ValueError(
+                f"{where}: line {number} has a semicolon: {_short(line)}; a line is one class, and "
+                "commas stand between its names"
+            )
         classes.append(synonyms)
     return classes
 

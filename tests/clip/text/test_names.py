@@ -84,6 +84,7 @@ AMBIGUOUS: dict[str, tuple[Any, str]] = {
     "empty in the middle": ("sky,,car", "class 1 has an empty name"),
     "empty brackets": ("sky, []", "class 1 has an empty name"),
     "blank line": ("sky\n\ncar", "line 2 is blank"),
+    "semicolons in lines": ("sky\ncar; van", "line 2 has a semicolon: .*; a line is one class"),
     "commas over lines": ("sky,\ncar", "line 1 has an empty name"),
     "set": ({"sky", "car"}, "is a set, which has no order"),
     "bytes": (b"sky", "no class names"),
