@@ -81,7 +81,7 @@ def look_up(model: str | Path | None, task: str) -> tuple[str, Path | None, Mode
     """
     check_task(task)
     name = DEFAULTS[task] if model is None else str(model)
-    path = _config_path(name)
+    path = config_path(name)
     info = find(name, task) if path is None else _of_config(path)
     if path is None and info is None:
         raise ValueError(_unknown(name, task))
@@ -143,8 +143,8 @@ def _read(path: Path, options: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _config_path(name: str) -> Path | None:
-    """The file that is meant; None for a name.
+def config_path(name: str) -> Path | None:
+    """The config's file that is meant, from here or from ``configs``; None for a name.
 
     Raises:
         FileNotFoundError: it is a path, and there is no such file.
