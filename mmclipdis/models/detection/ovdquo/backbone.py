@@ -121,9 +121,8 @@ class OVDQUOViTBackbone(FrozenViT):
     def _resized(self, block: Tensor, stride: float) -> Tensor:
         if stride < 1:
             block = self.upsample(block)
-        elif (
-            stride > 1
-        ):  # ceil_mode changes nothing on an even grid, and loses no row of an odd one
+        elif stride > 1:
+            # ceil_mode changes nothing on an even grid, and loses no row of an odd one
             block = max_pool2d(block, int(stride), ceil_mode=True)
         return block
 
