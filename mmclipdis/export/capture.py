@@ -43,12 +43,9 @@ def capture(found: Exportable, size: Size | None) -> Any:
 
 
 def example_size(step: Size, patches: tuple[int, int] = _PATCHES) -> Size:
-    """A size (height, width) in pixels of so many steps; of 16 pixels at least."""
-    return step[0] * patches[0] * _scale(step[0]), step[1] * patches[1] * _scale(step[1])
-
-
-def _scale(step: int) -> int:
-    return max(1, 16 // step) if step == 1 else 1
+    """A size (height, width) in pixels of so many steps, of 16 pixels where any size goes."""
+    height, width = (16 if one == 1 else one for one in step)
+    return height * patches[0], width * patches[1]
 
 
 def noise(batch: int, size: Size, found: Exportable, seed: int = 0) -> torch.Tensor:

@@ -54,9 +54,9 @@ def export(
         checkpoint: Trained weights, a file or URL; only with a config or a name.
         image_size: Side, or (height, width), in pixels of all images. None leaves it open.
         check: Whether to compare the file, as onnxruntime or PyTorch runs it, with the model.
+        cfg_options: Settings that replace those of the config; only with a config or a name.
         task: ``'segment'``, ``'detect'`` or ``'tag'``, for a name that models of several have; the
             first of them without it.
-        cfg_options: Settings that replace those of the config; only with a config or a name.
 
     Returns:
         ``out``. Nothing is written if the file and the model differ.
@@ -71,11 +71,12 @@ def export(
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     FORMATS[format].check_installed()
+    size = _size(image_size)
     out = _checked_out(Path(out), format)
     source = opened(config_or_name, checkpoint, cfg_options, task)
     with _at_rest(source.model), use_words(source, words) as classes, torch.no_grad():
-        found = exportable(source.model, _size(image_size))
-        size = _checked_size(_size(image_size), found)
+        found = exportable(source.model, size)
+        _check_size(size, found)
         with found.settings():
             program = capture(found, size)
         metadata = _metadata(source, classes, found, size)
@@ -142,12 +143,11 @@ def _size(image_size: int | Sequence[int] | None) -> Size | None:
     return int(sides[0]), int(sides[1])
 
 
-def _checked_size(size: Size | None, found: Exportable) -> Size | None:
+def _check_size(size: Size | None, found: Exportable) -> None:
     if size is not None and (size[0] < found.step[0] or size[1] < found.step[1]):
         raise ValueError(
             f"image_size={size} is smaller than a patch of {found.step} pixels: choose a larger one"
         )
-    return size
 
 
 @contextmanager

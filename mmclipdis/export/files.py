@@ -63,7 +63,7 @@ def file_of(
         )
     try:
         with quiet():
-            written = torch.onnx.export(
+            written: Any = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=["image"],
@@ -76,9 +76,8 @@ def file_of(
             f"the model cannot be written as ONNX: {type(error).__name__}: {reason}; use "
             "format='torch' (--format torch)"
         ) from error
-    model: Any = written.model  # type: ignore[union-attr]
-    model.metadata_props.update(as_texts(metadata))
-    return bytes(written.model_proto.SerializeToString())  # type: ignore[union-attr]
+    written.model.metadata_props.update(as_texts(metadata))
+    return bytes(written.model_proto.SerializeToString())
 
 
 def runner_of(format: str, data: bytes, outputs: Sequence[str]) -> Run:

@@ -192,10 +192,11 @@ def _zero_shot(model: Any, size: Size | None) -> Exportable:
 
 def _fvit(model: Any, size: Size | None) -> Exportable:
     from mmclipdis.export import detectors
+    from mmclipdis.export.fvit import ScoredProposals
 
     kept = model.roi_head.test_cfg
     proposals = model.rpn_head.test_cfg
-    program = detectors.ScoredProposals(model, _fixed(model, size))
+    program = ScoredProposals(model, _fixed(model, size))
     facts = {
         "proposals_per_level": program.counts(),
         "proposal_nms": {
@@ -223,9 +224,9 @@ def _fvit(model: Any, size: Size | None) -> Exportable:
 
 
 def _ovdquo(model: Any, size: Size | None) -> Exportable:
-    from mmclipdis.export import detectors
+    from mmclipdis.export import detectors, ovdquo
 
-    program = detectors.SearchedQueries(model, _fixed(model, size))
+    program = ovdquo.SearchedQueries(model, _fixed(model, size))
     return Exportable(
         "detect",
         program,
@@ -235,7 +236,7 @@ def _ovdquo(model: Any, size: Size | None) -> Exportable:
         batch=False,
         notes=(detectors.NMS_LEFT_OUT, detectors.NO_PADDING),
         facts=_of_detector(model.test_cfg),
-        settings=lambda: detectors.levels_of_known_size(model),
+        settings=lambda: ovdquo.levels_of_known_size(model),
         settled=program.settled,
     )
 

@@ -21,7 +21,7 @@ EXTRA_FILE = "mmclipdis.json"
 def load_metadata(path: str | Path) -> dict[str, Any]:
     """What an exported file says of itself; see docs/export.md for the entries.
 
-    No weights are read and no program is run.
+    No program is run. ONNX is read whole, of a program of torch.export this entry alone.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -45,10 +45,10 @@ def _of_program(path: Path) -> dict[str, Any]:
 
 
 def _of_onnx(path: Path) -> dict[str, Any]:
-    onnx = needed("onnx")
+    onnx, damaged = needed("onnx"), needed("google.protobuf.message").DecodeError
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's, of several kinds
+        model = onnx.load_model_from_string(path.read_bytes())
+    except damaged as error:
         raise ValueError(f"{path} is neither ONNX nor a program of torch.export") from error
     props = {entry.key: entry.value for entry in model.metadata_props}
     return {key: json.loads(value) for key, value in props.items()} if "mmclipdis" in props else {}

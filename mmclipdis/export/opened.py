@@ -22,6 +22,7 @@ from mmclipdis.models.text_encoder import dataset_classes
 
 #: What ``set_vocabulary`` changes of a part that keeps ``ClassText``.
 _OF_CLASS_TEXT = ("vocabulary", "_embeddings")
+NO_NAMES = "no class names: give words, as --words 'sky, road, [car, van]'"
 #: Class in a model's ancestry -> its task; others tag.
 _TASKS = {"BaseSegmentor": "segment", "BaseDetector": "detect"}
 
@@ -57,25 +58,19 @@ def opened(
         ValueError: no model in it; half precision; or a checkpoint or options for a model that is
             built.
     """
-    if isinstance(config_or_name, nn.Module):
-        refuse_kind(type(config_or_name))
-        if checkpoint is not None or cfg_options:
-            raise ValueError(
-                "checkpoint and cfg_options go with a config; the model is built already: load "
-                "its weights with mmengine.runner.load_checkpoint(model, file)"
-            )
-        config = getattr(config_or_name, "cfg", None)
-        source = Source(_inner(config_or_name), config, _name_of(config))
-    else:
-        from mmclipdis.apis.inferencers.building import built
+    from mmclipdis.apis.inferencers.building import built
+    from mmclipdis.apis.zoo.listing import ENTRANCES
 
-        task = task or _task_of(config_or_name)
-        found = built(config_or_name, checkpoint, task, cfg_options)
-        config, model = found.config, found.model
-        if task == "detect" and found.metainfo.get("classes"):
-            model.dataset_meta = found.metainfo  # which classes had boxes in training, too
-        given = config_or_name if isinstance(config_or_name, str) else None
-        source = Source(_inner(model), config, _name_of(config) or given, found.metainfo)
+    if task is not None and task not in ENTRANCES:
+        raise ValueError(f"task must be one of {', '.join(ENTRANCES)}, got {task!r}")
+    task = task or _task_of(config_or_name)
+    found = built(config_or_name, checkpoint, task, cfg_options)
+    model = _inner(found.model)
+    refuse_kind(type(model))
+    if task == "detect":
+        model.know_names(found.metainfo, found.config)
+    given = config_or_name if isinstance(config_or_name, str) else None
+    source = Source(model, found.config, _name_of(found.config) or given, found.metainfo)
     halves = {str(p.dtype) for p in source.model.parameters() if p.dtype != torch.float32}
     if halves:
         raise ValueError(f"the model is in {', '.join(sorted(halves))}: call model.float() first")
@@ -89,14 +84,16 @@ def _inner(model: Any) -> Any:
 
 
 def _task_of(config_or_name: Any) -> str:
-    """The task of a config's model, or of a name of the zoo.
+    """The task of a model, of a config's, or of a name of the zoo.
 
     Raises:
         FileNotFoundError: there is no such config.
         ValueError: no such name; a model that is not exported; or nothing that could be one.
     """
-    if isinstance(config_or_name, Path) and not config_or_name.is_file():
-        raise FileNotFoundError(f"no config at {config_or_name}")
+    from mmclipdis.apis.zoo.resolving import config_path
+
+    if isinstance(config_or_name, nn.Module):
+        return _task_of_kind(type(config_or_name))
     if isinstance(config_or_name, Config):
         return _task_of_config(config_or_name)
     if not isinstance(config_or_name, (str, Path)):
@@ -104,34 +101,29 @@ def _task_of(config_or_name: Any) -> str:
             f"a {type(config_or_name).__name__} is no model: give a config, its file, a name of "
             "mmclipdis.models() or a built model"
         )
-    if Path(config_or_name).is_file():
-        return _task_of_config(read_config_file(config_or_name))
+    path = config_path(str(config_or_name))
+    if path is not None:
+        return _task_of_config(read_config_file(path))
     return _task_of_name(str(config_or_name))
 
 
 def _task_of_name(name: str) -> str:
-    from mmclipdis.apis.zoo.listing import find, near
+    from mmclipdis.apis.zoo.listing import ENTRANCES, find, near
     from mmclipdis.apis.zoo.resolving import look_up
 
-    tasks, refusals = [], []
-    for task in ("segment", "detect", "tag"):
-        try:
-            look_up(name, task)
-        except ValueError as error:  # a name of another task, or of none
-            refusals.append(error)
-        else:
-            tasks.append(task)
-    if len(tasks) > 1:
-        print(f"note: {name!r} is a name of models to {' and to '.join(tasks)}: took the first")
-    elif not tasks and find(name, "segment") is None:
+    known = {task: find(name, task) for task in ENTRANCES}
+    tasks = [task for task, info in known.items() if info is not None and info.task == task]
+    if not any(known.values()):
         close = " or ".join(map(repr, near(name)))
         hint = f"did you mean {close}? " if close else ""
         raise ValueError(
             f"there is no model {name!r}, and no config of this name; {hint}`mmclipdis models` "
             "lists all"
         )
-    elif not tasks:
-        raise refusals[0]
+    if not tasks:
+        look_up(name, ENTRANCES[0])  # says what the model is for
+    if len(tasks) > 1:
+        print(f"note: {name!r} is a name of models to {' and to '.join(tasks)}: took the first")
     return tasks[0]
 
 
@@ -147,6 +139,10 @@ def _task_of_config(config: Config) -> str:
             kind = registry.get(kind)
     if kind is None:
         return "segment"  # it is named when it is built
+    return _task_of_kind(kind)
+
+
+def _task_of_kind(kind: type) -> str:
     refuse_kind(kind)
     bases = {base.__name__ for base in kind.__mro__}
     return next((task for base, task in _TASKS.items() if base in bases), "tag")
@@ -188,17 +184,21 @@ def use_words(source: Source, words: Any) -> Iterator[Vocabulary]:
     """
     model = source.model
     if hasattr(getattr(model, "class_text", None), "asked"):
-        with _words_of_detector(source, words) as vocabulary:
+        with _words_of_detector(model, words) as vocabulary:
             yield vocabulary
         return
     part = _named_part(model)
     attributes = getattr(part, "state_of_names", _OF_CLASS_TEXT)
     kept = {name: getattr(part, name) for name in attributes}
     try:
+        # also where others are given: a background_index is about these
+        followed = words is None or getattr(part, "background_index", None) is not None
+        if part.vocabulary is None and followed and (known := _known_names(source)):
+            part.set_vocabulary(known)
         if words is not None:
             part.set_vocabulary(read_words(words))
         elif part.vocabulary is None:
-            part.set_vocabulary(_of_data(source))
+            raise ValueError(NO_NAMES)
         yield part.vocabulary
     finally:
         for name, value in kept.items():
@@ -206,12 +206,14 @@ def use_words(source: Source, words: Any) -> Iterator[Vocabulary]:
 
 
 @contextmanager
-def _words_of_detector(source: Source, words: Any) -> Iterator[Vocabulary]:
-    part = source.model.class_text
-    if words is None and part.vocabulary is not None:
+def _words_of_detector(model: Any, words: Any) -> Iterator[Vocabulary]:
+    part = model.class_text
+    if words is None:
+        if part.vocabulary is None:
+            raise ValueError(NO_NAMES)
         yield part.vocabulary
         return
-    with part.asked(read_words(words) if words is not None else _of_data(source)):
+    with part.asked(read_words(words)):
         names = part.vocabulary
         if len(names.queries) > names.num_classes:
             raise ValueError(
@@ -233,12 +235,20 @@ def _named_part(model: Any) -> Any:
     )
 
 
-def _of_data(source: Source) -> list[str]:
-    dataset = (source.config or {}).get("test_dataloader", {}).get("dataset", {})
-    found = (dataset.get("metainfo") or {}).get("classes")
-    if not found and isinstance(dataset.get("type"), str):
-        found = dataset_classes(dataset["type"])
-    found = found or source.metainfo.get("classes")
+def _known_names(source: Source) -> list[str]:
+    """As the inferencers have them; none if neither config nor checkpoint says any.
+
+    Raises:
+        ValueError: a data set of the config that is not registered, or has no names.
+    """
+    found = source.metainfo.get("classes")
+    if _task_of_kind(type(source.model)) == "segment":
+        from mmclipdis.models.segmentation.named_segmentor import config_metainfo
+
+        found = (config_metainfo(source.config) or {}).get("classes") or found
     if not found:
-        raise ValueError("no class names: give words, as --words 'sky, road, [car, van]'")
-    return list(found)
+        dataset = (source.config or {}).get("test_dataloader", {}).get("dataset", {})
+        found = (dataset.get("metainfo") or {}).get("classes")
+        if not found and isinstance(dataset.get("type"), str):
+            found = dataset_classes(dataset["type"])
+    return list(found or ())

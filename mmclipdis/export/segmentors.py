@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead, scaled_cosines
-from mmclipdis.models.segmentation.prediction import LabelRule, best_synonyms
+from mmclipdis.models.segmentation.prediction import LabelRule, best_of_each
 from mmclipdis.models.segmentation.resampling import axis_matrix
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 from mmclipdis.models.segmentation.windows import Size, Windows
@@ -67,9 +67,7 @@ class Classes(nn.Module):
         probabilities = scores.softmax(dim=1)
         if self.one_name_each:
             return probabilities
-        rule = LabelRule(self.query_to_class, self.classes)
-        rule.__dict__["one_name_each"] = False  # known; an export cannot look into a tensor
-        return best_synonyms(probabilities, rule, empty=0.0)
+        return best_of_each(probabilities, self.query_to_class, self.classes, empty=0.0)
 
 
 class WholeImage(nn.Module):

@@ -26,13 +26,16 @@ def test_options_that_do_not_fit_are_refused_before_a_model_is_built(tmp_path: P
     raises("no config at .*gone.py", export, tmp_path / "gone.py", WORDS, out)
     raises("has no model", export, Config({"a": 1}), WORDS, out)
     raises("did you mean 'fvit-shapes'", export, "fvit-shape", WORDS, out)
+    raises("task must be one of segment, detect, tag", export, Config(), WORDS, out, task="crop")
+    raises("of another task", export, segmentor(), WORDS, out, task="tag")
+    raises("distils CLIP and cannot segment", export, "shapes_declip_distill", WORDS, out)
+    for size in (0, (32, -1), (1, 2, 3), 1.5, (True, 32)):
+        raises("give one side, or height and width", export, None, WORDS, out, image_size=size)
 
 
 def test_sizes_and_words_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model, out = segmentor(), tmp_path / "a.onnx"
-    raises("image_size=8 is|smaller than a patch", export, model, WORDS, out, image_size=8)
-    for size in (0, (32, -1), (1, 2, 3), 1.5, (True, 32)):
-        raises("give one side, or height and width", export, model, WORDS, out, image_size=size)
+    raises("smaller than a patch", export, model, WORDS, out, image_size=8)
     raises("no class names", export, model, None, out)
     raises("model.float", export, segmentor().half(), WORDS, out)
     raises("go with a config", export, model, WORDS, out, checkpoint="a.pth")

@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmclipdis.engine.random_weights import take_as_meant
+from tests.models.segmentation.catseg.tiny import shrink_model
 from tests.paths import ROOT
 from tests.tiny import tiny_arch
 
@@ -71,28 +73,9 @@ def stock() -> Any:
 
 def catseg() -> Any:
     """CAT-Seg with windows and an overview."""
-    aggregator = dict(
-        hidden_dim=16,
-        num_layers=1,
-        num_heads=2,
-        window_size=2,
-        guidance_proj_dims=(4, 4),
-        decoder_dims=(16, 8),
-        pad_len=5,
-    )
-    return build(
-        dict(
-            type="CATSeg",
-            image_encoder=dict(type="CLIPViT", readout="catseg", positions="size", arch=arch()),
-            text_encoder=text_encoder(),
-            clip_size=(48, 48),
-            guidance_indices=(0, 1),
-            decode_head=dict(type="CATSegHead", guidance_dims=(8, 4), aggregator=aggregator),
-            test_cfg=dict(
-                mode="slide_with_global", size=(64, 64), crop_size=(48, 48), stride=(16, 16)
-            ),
-        )
-    )
+    model = Config.fromfile(ROOT / "configs/shapes/catseg.py").model
+    shrink_model(model, 16)
+    return build(model)
 
 
 def dclip() -> Any:

@@ -79,11 +79,7 @@ class OpenVocabDetInferencer(OpenVocabInferencer):
 
     def _know_names(self) -> None:
         if self._own is None:
-            if self.metainfo.get("classes"):
-                self.model.dataset_meta = self.metainfo
-            else:
-                self.model.cfg = getattr(self.model, "cfg", None) or self.config
-                self.model.take_names()
+            self.model.know_names(self.metainfo, self.config)
             self._own_novel = self.model.class_text.novel
 
     def _read(self, words: Any) -> Vocabulary:

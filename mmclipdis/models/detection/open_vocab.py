@@ -100,6 +100,19 @@ class OpenVocabDetector(NamedClasses, WithClassText):
             if found is not None:
                 self.use_metainfo(found)
 
+    def know_names(self, metainfo: Mapping[str, Any], config: Any = None) -> None:
+        """Take the names of a checkpoint's ``dataset_meta``, or else those of the test data.
+
+        Args:
+            metainfo: The ``dataset_meta``; empty without one.
+            config: What the model was built of, if it does not know it (:meth:`take_names`).
+        """
+        if metainfo.get("classes"):
+            self.dataset_meta = metainfo
+        else:
+            self.cfg = getattr(self, "cfg", None) or config
+            self.take_names()
+
     def _searching(self, names: AskedNames | None) -> AbstractContextManager[None]:
         mine = None if self.vocabulary is None else self.vocabulary.names
         if names is None or names == mine:  # a data set that gives its classes as text

@@ -243,8 +243,13 @@ def best_synonyms(scores: Tensor, rule: LabelRule, empty: float = -torch.inf) ->
     """
     if rule.one_name_each:
         return scores
-    shape = (*scores.shape[:-3], rule.num_classes, *scores.shape[-2:])
-    index = rule.query_to_class.view(-1, 1, 1).expand_as(scores)
+    return best_of_each(scores, rule.query_to_class, rule.num_classes, empty)
+
+
+def best_of_each(scores: Tensor, query_to_class: Tensor, classes: int, empty: float) -> Tensor:
+    """As :func:`best_synonyms`, of so many classes, without a look at the values of a tensor."""
+    shape = (*scores.shape[:-3], classes, *scores.shape[-2:])
+    index = query_to_class.view(-1, 1, 1).expand_as(scores)
     return scores.new_full(shape, empty).scatter_reduce(-3, index, scores, "amax")
 
 
