@@ -46,10 +46,13 @@ def test_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
 
 def test_separator_decides_what_is_a_synonym(tmp_path: Path) -> None:
     path = write(tmp_path / "c.txt", "cat,kitty\nfood, other; meal\n")
-    assert Vocabulary.from_file(path).names == (("cat", "kitty"), ("food", "other; meal"))
     by_semicolon = Vocabulary.from_file(path, separator=";")
     assert by_semicolon.names == (("cat,kitty",), ("food, other", "meal"))
     assert len(Vocabulary.from_file(path, separator=None).queries) == 2
+    with pytest.raises(ValueError, match="line 2 has a semicolon"):
+        Vocabulary.from_file(path)
+    path = write(tmp_path / "d.txt", "cat,kitty\nfood, meal\n")
+    assert Vocabulary.from_file(path).names == (("cat", "kitty"), ("food", "meal"))
 
 
 def test_first_only_is_catsegs_rule() -> None:
