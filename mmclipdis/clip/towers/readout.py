@@ -17,44 +17,123 @@ name           attention        residual  FFN  source
 ``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
 ``all``        qkv              none      no   DeCLIP's ablation
 ``clip_surgery``  a dual path of its own, see :class:`DualPath`
+``naclip``     kk, neighbours   none      no   NACLIP (Hajimiri et al., 2025)
+``vfm``        affinity         none      no   the plain affinity of a vision model
+``proxyclip``  affinity         none      no   ProxyCLIP (Lan et al., 2024)
 =============  ===============  ========  ===  ============================================
+
+What an affinity is made of is not said here: the backbone has the vision model, the segmentor the
+masks (:class:`~mmclipdis.clip.towers.affinity.Guide`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, TypeVar
 
-ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "identity")
+T = TypeVar("T")
+
+ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "identity", "layers", "affinity")
 RESIDUALS = ("token", "cls", "none")
 SCALES = ("sqrt", "none")
+KEEPS = ("all", "positive")
+SCOPES = ("all", "masks")
+
+
+def _number(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{what} must be a number, got {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """A row-stochastic matrix from tokens that another model, or another block, gives.
+
+    With unit tokens ``u`` and ``S = u u^T``: ``L = scale (S - shift mean(S))``, the mean over all
+    entries of one window; ``W = softmax_row(L)`` over the entries that are kept, the diagonal
+    always among them (training_free_2 spec 1.2).
+
+    Attributes:
+        shift: How many means are taken off (beta of ProxyCLIP).
+        scale: Factor of the logits (gamma of ProxyCLIP, 1/tau of CorrCLIP).
+        keep: ``all`` entries, or ``positive``: those with ``L >= 0``.
+        scope: ``all`` tokens look at each other, or with ``masks`` those of a region only
+            (CorrCLIP).
+        merge: With ``masks``: regions whose mean tokens differ in cosine by no more than this from
+            the largest cosine of two regions are one; None merges none.
+
+    Raises:
+        ValueError: for values that are none of these.
+    """
+
+    shift: float = 0.0
+    scale: float = 1.0
+    keep: Literal["all", "positive"] = "all"
+    scope: Literal["all", "masks"] = "all"
+    merge: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep not in KEEPS:
+            raise ValueError(f"Affinity.keep must be one of {KEEPS}, got {self.keep!r}")
+        if self.scope not in SCOPES:
+            raise ValueError(f"Affinity.scope must be one of {SCOPES}, got {self.scope!r}")
+        for name in ("shift", "scale"):
+            object.__setattr__(self, name, _number(f"Affinity.{name}", getattr(self, name)))
+        if self.scale <= 0:
+            raise ValueError(f"Affinity.scale must be above 0, got {self.scale!r}")
+        if self.merge is not None:
+            if self.scope != "masks":
+                raise ValueError("Affinity.merge joins regions: it needs scope='masks'")
+            object.__setattr__(self, "merge", _number("Affinity.merge", self.merge))
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Four independent choices for the last block.
+    """Independent choices for the last block.
 
     Attributes:
         attention: Terms whose outputs are *summed* (not averaged): ``qk`` is
             ``softmax(s q k^T) v``; ``qq``, ``kk``, ``vv`` are self-self attention; ``qkv`` is
-            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``identity`` is ``v`` itself.
+            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``identity`` is ``v`` itself; ``layers``
+            is the mean of the ordinary matrices ``softmax(s q k^T)`` of the blocks in ``layers``,
+            head by head, times the last block's ``v``; ``affinity`` is ``W v`` of the patches
+            alone, one matrix for all heads. A mapping gives each term its factor,
+            ``dict(kk=1.4, layers=0.6)``.
         residual: ``token`` adds the block's own input, ``cls`` adds the CLS row of the input
             to every token (CAT-Seg), ``none`` adds nothing.
         ffn: Whether the block's feed-forward branch (with its own residual) follows.
         scale: ``sqrt`` multiplies the logits by ``head_dim ** -0.5``; ``none`` by 1.
+        weights: Factors of the terms, in their order; empty: 1 each.
+        layers: 0-based blocks of the term ``layers``; negative counts from the last.
+        neighbours: Standard deviation, in patches, of the Gaussian of the distance that is added
+            to the logits of every softmax term of the last block (NACLIP, eq. 6), with peak 1;
+            None adds nothing. CLS gets none.
+        affinity: How the matrix of the term ``affinity`` is made.
 
     Raises:
-        ValueError: for a term, residual or scale that does not exist.
+        ValueError: for a term, residual or scale that does not exist, and for fields that
+            contradict each other.
     """
 
     attention: tuple[str, ...]
     residual: Literal["token", "cls", "none"] = "none"
     ffn: bool = False
     scale: Literal["sqrt", "none"] = "sqrt"
+    weights: tuple[float, ...] = ()
+    layers: tuple[int, ...] = ()
+    neighbours: float | None = None
+    affinity: Affinity | None = None
 
     def __post_init__(self) -> None:
-        terms = self.attention  # a string is one term, not its letters
+        terms: Any = self.attention  # a string is one term, not its letters
+        if isinstance(terms, Mapping):
+            if self.weights:
+                raise ValueError("Readout.attention is a mapping of factors: leave weights out")
+            object.__setattr__(self, "weights", tuple(terms.values()))
         object.__setattr__(self, "attention", (terms,) if isinstance(terms, str) else tuple(terms))
         unknown = [term for term in self.attention if term not in ATTENTION_TERMS]
         if unknown or not self.attention:
@@ -67,11 +146,67 @@ class Readout:
             raise ValueError(f"Readout.residual must be one of {RESIDUALS}, got {self.residual!r}")
         if self.scale not in SCALES:
             raise ValueError(f"Readout.scale must be one of {SCALES}, got {self.scale!r}")
+        self._check_weights()
+        self._check_terms()
+
+    def _check_weights(self) -> None:
+        weights = tuple(_number("Readout.weights", weight) for weight in self.weights)
+        if weights and len(weights) != len(self.attention):
+            raise ValueError(
+                f"Readout.weights has {len(weights)} factors for the terms {self.attention}"
+            )
+        object.__setattr__(self, "weights", () if set(weights) == {1.0} else weights)
+
+    def _check_terms(self) -> None:
+        layers: Any = self.layers
+        layers = (layers,) if isinstance(layers, int) else tuple(layers)
+        if any(not isinstance(index, int) or isinstance(index, bool) for index in layers):
+            raise ValueError(f"Readout.layers must be numbers of blocks, got {self.layers!r}")
+        object.__setattr__(self, "layers", layers)
+        if bool(layers) != ("layers" in self.attention):
+            raise ValueError(
+                f"Readout.layers={layers} and the terms {self.attention}: the term 'layers' needs "
+                "blocks, and blocks need the term"
+            )
+        if self.neighbours is not None:
+            sigma = _number("Readout.neighbours", self.neighbours)
+            if sigma <= 0:
+                raise ValueError(
+                    f"Readout.neighbours is a standard deviation in patches, above 0; got {sigma}"
+                )
+            if not set(self.attention) - {"identity", "layers", "affinity"}:
+                raise ValueError(
+                    f"Readout.neighbours changes none of the terms {self.attention}: leave it out, "
+                    "or name one of qk, qq, kk, vv, qkv"
+                )
+            object.__setattr__(self, "neighbours", sigma)
+        if isinstance(self.affinity, Mapping):
+            object.__setattr__(self, "affinity", _fields_of(Affinity, self.affinity))
+        if (self.affinity is not None) != ("affinity" in self.attention):
+            raise ValueError(
+                f"Readout.affinity and the terms {self.attention}: the term 'affinity' needs "
+                "affinity=dict(...), and that needs the term"
+            )
+        if self.affinity is not None and self.residual == "token":
+            raise ValueError(
+                "Readout.residual='token' with the term 'affinity': its tokens may lie on another "
+                "grid than those of CLIP; choose residual='none' or 'cls'"
+            )
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The factor of each term."""
+        return self.weights or (1.0,) * len(self.attention)
+
+    @property
+    def self_terms(self) -> tuple[str, ...]:
+        """The terms that need the last block and nothing else."""
+        return tuple(term for term in self.attention if term not in ("layers", "affinity"))
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The projections this readout needs, in q, k, v order; v always."""
-        letters = "".join(term for term in self.attention if term != "identity") + "v"
+        letters = "".join(term for term in self.self_terms if term != "identity") + "v"
         return tuple(part for part in "qkv" if part in letters)
 
     @property
@@ -79,9 +214,10 @@ class Readout:
         """The projections whose self-similarity the attention is, in q, k, v order.
 
         DeCLIP's "context features" (its eq. 4): q of ``qq``, q and k of ``qq + kk``, all three of
-        ``qkv``; none for ``qk`` and ``identity``, which compare nothing with itself.
+        ``qkv``; none for ``qk``, ``identity`` and what is not of the last block, which compare
+        nothing with itself.
         """
-        letters = "".join(term for term in self.attention if term not in ("qk", "identity"))
+        letters = "".join(term for term in self.self_terms if term not in ("qk", "identity"))
         return tuple(part for part in "qkv" if part in letters)
 
 
@@ -124,6 +260,9 @@ READOUTS: dict[str, AnyReadout] = {
     "csa": Readout(("qq", "kk")),
     "all": Readout(("qkv",)),
     "clip_surgery": DualPath(),
+    "naclip": Readout(("kk",), neighbours=5.0),
+    "vfm": Readout(("affinity",), affinity=Affinity()),
+    "proxyclip": Readout(("affinity",), affinity=Affinity(shift=1.2, scale=3.0, keep="positive")),
 }
 
 
@@ -145,9 +284,13 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         return READOUTS[value]
     if not isinstance(value, Mapping):
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
-    kind = DualPath if "blocks" in value else Readout
-    allowed = [field.name for field in fields(kind)]
+    return _fields_of(DualPath if "blocks" in value else Readout, value)
+
+
+def _fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
+    """An instance of a data class from a dict of its fields."""
+    name, allowed = kind.__name__, [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(value) - set(allowed))
     if unknown:
-        raise ValueError(f"unknown {kind.__name__} field(s) {unknown}; known: {allowed}")
+        raise ValueError(f"unknown {name} field(s) {unknown}; known: {allowed}")
     return kind(**value)

@@ -15,11 +15,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, get_readout
+from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout, get_readout
 from mmclipdis.clip.weights.marks import decode_text, encode_text, remember
 
 #: Name of the mark: in a state dict, at the top of a ``.pt`` and in the header of a safetensors.
 MARK = "readout"
+#: How many fields a readout had when marks began.
+_FIRST_FIELDS = 4
 
 
 def remember_readout(module: nn.Module) -> None:
@@ -43,8 +45,13 @@ def encode_readout(readout: AnyReadout) -> Tensor:
 
 
 def readout_json(readout: AnyReadout) -> str:
-    """The mark of ``readout`` in the header of a safetensors file."""
-    return json.dumps(asdict(readout))
+    """The mark of ``readout`` in the header of a safetensors file.
+
+    Fields that came later are left out at their defaults: an earlier package reads the mark, too.
+    """
+    later = {field.name: field.default for field in fields(readout)[_FIRST_FIELDS:]}
+    given = asdict(readout).items()
+    return json.dumps({k: v for k, v in given if k not in later or v != later[k]})
 
 
 def decode_readout(mark: Any, source: str) -> AnyReadout:
@@ -128,7 +135,10 @@ def check_readout(stored: AnyReadout | None, wanted: AnyReadout | None, source: 
 
 
 def _comparable(readout: AnyReadout) -> dict[str, Any]:
-    return {"type": type(readout), **asdict(readout), "attention": set(readout.attention)}
+    found = {"type": type(readout), **asdict(readout), "attention": set(readout.attention)}
+    if isinstance(readout, Readout):  # factors belong to terms, whatever their order
+        found["weights"] = set(zip(readout.attention, readout.factors, strict=True))
+    return found
 
 
 def _encode(module: Any) -> Tensor:

@@ -1,0 +1,137 @@
+"""A row-stochastic matrix in the last block that comes from somewhere else than its q, k, v.
+
+``W v`` with ``W = softmax_row(scale (S - shift mean(S)))`` and the cosines ``S = u u^T`` of the
+tokens of a guide: a vision model, or another block (training_free_2 spec 1.2). All heads share the
+matrix, and CLS is neither query nor key. The grid of the result is that of the guide's tokens: the
+values are resized bilinearly to it.
+
+``S`` is never whole: rows of it are made, used and thrown away, so that memory grows with the
+number of tokens and not with its square. Its mean, ``|mean_i u_i|^2``, needs no pass over it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmclipdis.clip.towers.readout import Affinity
+
+#: Bytes of the rows of ``S`` that are in memory at a time.
+ROW_BYTES = 32e6
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the affinities of a batch of windows are made of.
+
+    Attributes:
+        tokens: ``(B, C, gh, gw)`` of a vision model or of a block, not normalised.
+        regions: ``(B, gh, gw)`` int64, the mask that each token lies in, for ``scope='masks'``; the
+            smallest number of a window means "in no mask" (training_free_2 spec 4.1).
+    """
+
+    tokens: Tensor
+    regions: Tensor | None = None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens (rows, columns)."""
+        return int(self.tokens.shape[-2]), int(self.tokens.shape[-1])
+
+
+def unit_tokens(tokens: Tensor) -> Tensor:
+    """Unit tokens ``(B, n, C)``, at least float32, of a map ``(B, C, gh, gw)``."""
+    flat = tokens.flatten(2).transpose(1, 2)
+    return F.normalize(flat.to(torch.promote_types(flat.dtype, torch.float32)), dim=-1, eps=1e-12)
+
+
+def mean_cosine(unit: Tensor) -> Tensor:
+    """``mean(S)`` of every window ``(B,)``, of unit tokens ``(B, n, C)``."""
+    return unit.mean(dim=1).square().sum(dim=-1)
+
+
+def affinity_rows(
+    affinity: Affinity, unit: Tensor, mean: Tensor, regions: Tensor | None, rows: slice
+) -> Tensor:
+    """Some rows ``(B, r, n)`` of ``W``.
+
+    Args:
+        affinity: How it is made.
+        unit: Unit tokens ``(B, n, C)``.
+        mean: Their :func:`mean_cosine`.
+        regions: ``(B, n)`` int64, merged already, for ``scope='masks'``.
+        rows: Which rows.
+
+    Raises:
+        ValueError: ``scope='masks'`` without regions.
+    """
+    cosines = unit[:, rows] @ unit.transpose(1, 2)
+    logits = affinity.scale * (cosines - affinity.shift * mean[:, None, None])
+    dropped = logits < 0 if affinity.keep == "positive" else None
+    if affinity.scope == "masks":
+        if regions is None:
+            raise ValueError("an affinity with scope='masks' needs the masks of the image")
+        outside = ~in_scope(cosines, mean, regions, rows)
+        dropped = outside if dropped is None else dropped | outside
+    if dropped is not None:
+        diagonal = torch.arange(rows.start, rows.start + cosines.shape[1], device=unit.device)
+        dropped.scatter_(2, diagonal.expand(len(unit), -1)[..., None], False)
+        logits = logits.masked_fill(dropped, -torch.inf)
+    return logits.softmax(dim=-1)
+
+
+def in_scope(cosines: Tensor, mean: Tensor, regions: Tensor, rows: slice) -> Tensor:
+    """Which tokens ``(B, r, n)`` those of some rows may look at (training_free_2 spec 4.2).
+
+    Those of their own mask. A token in no mask looks at those, and is looked at by those, whose
+    cosine is above the mean.
+    """
+    free = regions == regions.amin(dim=1, keepdim=True)
+    same = (regions[:, rows, None] == regions[:, None]) & ~free[:, None]
+    either = free[:, rows, None] | free[:, None]
+    return same | (either & (cosines > mean[:, None, None]))
+
+
+def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
+    """``W V``: the values mixed by the affinity of a guide.
+
+    Args:
+        affinity: How the matrix is made.
+        guide: What of.
+        values: ``(B, D, h, w)`` on any grid, resized bilinearly to the guide's.
+
+    Returns:
+        ``(B, gh * gw, D)`` in the type of ``values``.
+
+    Raises:
+        ValueError: guide and values are of different batches; ``scope='masks'`` without regions.
+    """
+    if len(guide.tokens) != len(values):
+        raise ValueError(f"a guide of {len(guide.tokens)} windows for values of {len(values)}")
+    with torch.autocast(values.device.type, enabled=False):
+        unit = unit_tokens(guide.tokens)
+        at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
+        mean, regions = mean_cosine(unit), guide.regions
+        flat = None if regions is None else regions.flatten(1)
+        count, step = unit.shape[1], rows_at_once(unit)
+        parts = [
+            affinity_rows(affinity, unit, mean, flat, slice(start, start + step)) @ at_grid
+            for start in range(0, count, step)
+        ]
+    return torch.cat(parts, dim=1).to(values.dtype)
+
+
+def rows_at_once(unit: Tensor) -> int:
+    """How many rows of ``S`` of unit tokens ``(B, n, C)`` are made at a time."""
+    size = unit.element_size() * unit.shape[0] * unit.shape[1]
+    return max(1, int(ROW_BYTES / size))
+
+
+def resize_values(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A map ``(B, D, h, w)`` at another grid: bilinear, half-pixel centres, edges repeated."""
+    if tuple(values.shape[-2:]) == grid:
+        return values
+    return F.interpolate(values, size=grid, mode="bilinear", align_corners=False)
