@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.attention import run_block, split_heads
+from mmclipdis.clip.towers.attention import neighbour_bias, run_block, split_heads
 from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout
@@ -82,6 +82,7 @@ def attention_rows(
     rows: Sequence[int],
     readout: Readout = _VANILLA,
     rope: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Tensor:
     """Attention weights of some queries over all tokens, ``softmax(s q_i K^T)``.
 
@@ -91,20 +92,30 @@ def attention_rows(
         rows: Tokens ``i`` whose queries are asked; 0 is CLS.
         readout: Which terms attend; CLIP's own ``qk`` unless the last block is read otherwise.
         rope: Rotary table of the patches, for EVA.
+        grid: Patches (h, w), for a readout with ``neighbours``.
 
     Returns:
         ``(B, len(rows), L)``, the mean over heads and over the readout's terms; a row sums to 1.
         For ``identity``, where tokens attend to nothing but themselves, it is one there.
+
+    Raises:
+        ValueError: the readout looks beyond the block.
     """
+    beyond = [term for term in readout.attention if term in ("layers", "affinity")]
+    if beyond:
+        raise ValueError(
+            f"the term {beyond[0]!r} attends by more than the last block: maps of its attention "
+            "are not drawn; leave the group 'attention' out"
+        )
     view = view_of(block, rope)
     letters = sorted({letter for term in readout.attention if term in _PAIRS for letter in term})
     projected = view.project(view.norm(x), letters)
     parts = {name: split_heads(part, view.heads) for name, part in projected.items()}
     scale = (x.shape[-1] // view.heads) ** -0.5 if readout.scale == "sqrt" else 1.0
     total = x.new_zeros(len(x), len(rows), x.shape[1])
-    for term in readout.attention:
+    for term, factor in zip(readout.attention, readout.factors, strict=True):
         if term == "identity":
-            total += F.one_hot(torch.tensor(rows, device=x.device), x.shape[1])
+            total += factor * F.one_hot(torch.tensor(rows, device=x.device), x.shape[1])
             continue
         logits = x.new_zeros(())
         for pair in _PAIRS[term]:
@@ -112,8 +123,10 @@ def attention_rows(
             if term == "qk":
                 q, k = view.rotate(q), view.rotate(k)
             logits = logits + q[:, :, list(rows)] @ k.mT * (scale / len(_PAIRS[term]))
-        total += logits.softmax(dim=-1).mean(dim=1)
-    return total / len(readout.attention)
+        if readout.neighbours is not None and grid is not None:
+            logits = logits + neighbour_bias(grid, readout.neighbours, x.device)[list(rows)]
+        total += factor * logits.softmax(dim=-1).mean(dim=1)
+    return total / sum(readout.factors)
 
 
 #: What each attention term compares; several products are averaged before the softmax.
@@ -183,7 +196,8 @@ def _layer_maps(
         terms = last if index == tower.depth - 1 else _VANILLA
         # CLS is read from the ordinary last block, whatever the patches are read by.
         cls = attention_rows(block, before, [0], _VANILLA, rope)
-        weights = torch.cat([cls, attention_rows(block, before, rows, terms, rope)], dim=1)
+        own = attention_rows(block, before, rows, terms, rope, grid)
+        weights = torch.cat([cls, own], dim=1)
         first, *anchors = (_numpy(row.unflatten(0, grid)) for row in weights[0, :, 1:])
         found[index] = [FeatureMap("cls", title, first)]
         found[index] += [FeatureMap("attention", title, row, i) for i, row in enumerate(anchors)]

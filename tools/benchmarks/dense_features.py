@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmclipdis.clip.towers.attention import read_last_block, run_blocks
+from mmclipdis.clip.towers.attention import run_blocks
+from mmclipdis.clip.towers.block_reader import read_last_block
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout, get_readout
@@ -37,23 +38,30 @@ def matmul_flops(tower: ImageTower, image: Tensor, readout: AnyReadout) -> float
     return float(flops.get_total_flops())
 
 
+def _is_alone(readout: AnyReadout, depth: int) -> bool:
+    """Whether a tower of so many blocks is read so without a vision model."""
+    if isinstance(readout, Readout):
+        return readout.affinity is None and all(index < depth for index in readout.layers)
+    return readout.blocks <= depth
+
+
 def readout_rows(
     tower: ImageTower, images: Tensor, rounds: int, clock: Callable[[], float]
 ) -> tuple[list[dict[str, Any]], list[Claim]]:
     """Every readout on the same ``images``, and the last block alone on the same tokens."""
     rope = tower.rope(images)
     tokens, _ = run_blocks(tower.blocks[:-1], tower.embed(images), rope=rope)
-    last = tower.blocks[-1]
+    last, grid = tower.blocks[-1], tower.grid_of(images)
     whole = {
         name: _dense(tower, images, readout)
         for name, readout in READOUTS.items()
-        if isinstance(readout, Readout) or readout.blocks <= tower.depth
+        if _is_alone(readout, tower.depth)
     }
     whole["open_clip, pooled"] = lambda: tower.visual(images)
     blocks = {
-        name: lambda readout=readout: read_last_block(last, tokens, readout, rope)
+        name: lambda readout=readout: read_last_block(last, tokens, readout, rope, grid)
         for name, readout in READOUTS.items()
-        if isinstance(readout, Readout)
+        if isinstance(readout, Readout) and _is_alone(readout, tower.depth)
     }
     times = interleave(whole, rounds, clock=clock)
     block_times = interleave(blocks, 3 * rounds, clock=clock)

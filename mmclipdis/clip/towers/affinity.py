@@ -19,6 +19,11 @@ from torch import Tensor
 
 from mmclipdis.clip.towers.readout import Affinity
 
+NO_MASKS = (
+    "the readout has an affinity with scope='masks', and there are no masks: give the segmentor "
+    "their source, type='OpenVocabSegmentor', masks=dict(type='MaskFolder', root=...)"
+)
+
 #: Bytes of the rows of ``S`` that are in memory at a time.
 ROW_BYTES = 32e6
 
@@ -73,7 +78,7 @@ def affinity_rows(
     dropped = logits < 0 if affinity.keep == "positive" else None
     if affinity.scope == "masks":
         if regions is None:
-            raise ValueError("an affinity with scope='masks' needs the masks of the image")
+            raise ValueError(NO_MASKS)
         outside = ~in_scope(cosines, mean, regions, rows)
         dropped = outside if dropped is None else dropped | outside
     if dropped is not None:

@@ -2,9 +2,13 @@
 
 With ``Y = norm(X)`` and ``q, k, v = Y W_in^T + b_in`` split into heads of width ``d``::
 
-    O = sum over terms of softmax(s a b^T) v        (or v for the term "identity")
+    O = sum over terms of c softmax(s a b^T + g) v  (or v for the term "identity")
     A = merge(O)                                    (W_out; EVA: of a LayerNorm of O)
     U = A + residual;   Z = U + FFN(U) if ffn else U
+
+with ``c = 1`` and ``g = 0`` unless the readout says otherwise. Two terms look beyond the block:
+``layers`` has the matrices of other blocks, ``affinity`` that of a guide
+(:mod:`mmclipdis.clip.towers.affinity`).
 
 EVA's rotary positions enter the term ``qk`` only. Only the projections a readout needs are
 computed, attention never materialises ``L x L`` weights (scaled dot-product attention), and the CLS
@@ -15,15 +19,16 @@ query is skipped where nobody reads it. What a block is made of tells
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.blocks import view_of
-from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.towers.blocks import BlockView, view_of
+from mmclipdis.utils.interpolation import is_symbol
 
 T = TypeVar("T")
 
@@ -34,45 +39,98 @@ def attend(
     scale: float,
     first_query: int = 0,
     rotate: Callable[[Tensor], Tensor] | None = None,
+    *,
+    factors: Sequence[float] | None = None,
+    bias: Tensor | None = None,
+    layers: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> Tensor:
     """Sum of attention terms, (training_free spec 1.2; SCLIP eq. 4; ClearCLIP eq. 4).
 
     Args:
-        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``qkv``, ``identity``.
+        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``qkv``, ``identity``, ``layers``.
         parts: ``q``, ``k``, ``v`` as far as the terms need them, ``(B, heads, L, d)``.
         scale: Factor of the logits.
         first_query: Rows before this one are not computed (1 drops CLS).
         rotate: Puts rotary positions into queries and keys of ``qk``, ``(B, heads, L, d)``.
+        factors: Of the terms; None: 1 each.
+        bias: ``(L, L)``, added to the logits of every term but ``layers``, see
+            :func:`neighbour_bias`.
+        layers: Queries and keys ``(B, heads, L, d)`` of the blocks of the term ``layers``, with
+            their positions.
 
     Returns:
         ``(B, heads, L - first_query, d)``. With two softmax terms the weights of a row sum to 2.
     """
     value = parts["v"]
+    mask = None if bias is None else bias[first_query:].to(value.dtype)
+
+    def weighed(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+        query = query[:, :, first_query:]
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+
     total: Tensor | None = None
-    for term in terms:
+    for term, factor in zip(terms, factors or [1.0] * len(terms), strict=True):
         if term == "identity":
             out = value[:, :, first_query:]
         elif term == "qkv":
-            out = _attend_mean(parts, scale, first_query)
+            out = _attend_mean(parts, scale, first_query, mask)
+        elif term == "layers":
+            out = torch.stack([weighed(*pair, mask=None) for pair in layers]).mean(dim=0)
         else:
             query, key = parts[term[0]], parts[term[1]]
             if term == "qk" and rotate is not None:
                 query, key = rotate(query), rotate(key)
-            query = query[:, :, first_query:]
-            out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+            out = weighed(query, key, mask)
+        out = out if factor == 1 else factor * out
         total = out if total is None else total + out
     if total is None:
         raise ValueError("attend() needs at least one attention term")
     return total
 
 
-def _attend_mean(parts: dict[str, Tensor], scale: float, first_query: int) -> Tensor:
+def neighbour_bias(
+    grid: tuple[int, int], sigma: float, device: torch.device | None = None
+) -> Tensor:
+    """Gaussian of the distance of two patches, ``(1 + h*w, 1 + h*w)`` float32, of the last grids.
+
+    ``exp(-|a - b|^2 / (2 sigma^2))`` for patches at ``a`` and ``b``: 1 for a patch and itself; 0 in
+    the row and the column of CLS. Source: NACLIP (WACV 2025), eq. 6.
+
+    Args:
+        grid: Patches (h, w).
+        sigma: Standard deviation in patches.
+        device: Where the table lives.
+    """
+    # an export for any image size has symbols, which no cache can look up
+    table = _neighbour_bias.__wrapped__ if is_symbol(*grid) else _neighbour_bias
+    return table(grid, sigma, device)
+
+
+@lru_cache(maxsize=8)
+def _neighbour_bias(grid: tuple[int, int], sigma: float, device: torch.device | None) -> Tensor:
+    # An inference tensor in the cache would break the next training step.
+    with torch.inference_mode(False), torch.no_grad():
+        rows, columns = (_gaussian(size, sigma, device) for size in grid)
+        # A Gaussian of two axes is the product of those of one.
+        pairs = rows[:, None, :, None] * columns[None, :, None]  # (h, w, h, w)
+        return F.pad(pairs.flatten(2).flatten(0, 1), (1, 0, 1, 0)).float()
+
+
+def _gaussian(size: int, sigma: float, device: torch.device | None) -> Tensor:
+    """``exp(-(i - j)^2 / (2 sigma^2))`` of the places of an axis, ``(size, size)``."""
+    places = torch.arange(size, device=device, dtype=torch.float64)
+    return torch.exp(-((places[:, None] - places) ** 2) / (2 * sigma**2))
+
+
+def _attend_mean(
+    parts: dict[str, Tensor], scale: float, first_query: int, mask: Tensor | None = None
+) -> Tensor:
     """``softmax(s (q q^T + k k^T + v v^T) / 3) v``: one attention over q, k and v side by side."""
     key, value = torch.cat([parts[name] for name in "qkv"], dim=-1), parts["v"]
     # Values as wide as the keys: the kernels that never write the weights ask for it.
     wide = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
     query = key[:, :, first_query:]
-    out = F.scaled_dot_product_attention(query, key, wide, scale=scale / 3)
+    out = F.scaled_dot_product_attention(query, key, wide, mask, scale=scale / 3)
     return out[..., : value.shape[-1]]
 
 
@@ -96,10 +154,22 @@ def attention_output(
 ) -> Tensor:
     """``A``: attention of ``block`` and what merges its heads, LayerScale too; ``(B, L', D)``."""
     view = view_of(block, rope)
+    return view.merge(mixed_heads(view, projected, terms, scale, first_query))
+
+
+def mixed_heads(
+    view: BlockView,
+    projected: dict[str, Tensor],
+    terms: Sequence[str],
+    scale: str,
+    first_query: int,
+    **more: Any,
+) -> Tensor:
+    """``O``, heads side by side: ``(B, L', D)``; ``more`` as in :func:`attend`."""
     parts = {name: split_heads(value, view.heads) for name, value in projected.items()}
     factor = logit_factor(scale, parts["v"].shape[-1])
-    out = attend(terms, parts, factor, first_query, view.rotate)
-    return view.merge(out.transpose(1, 2).flatten(2))
+    out = attend(terms, parts, factor, first_query, view.rotate, **more)
+    return out.transpose(1, 2).flatten(2)
 
 
 def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: bool) -> Tensor:
@@ -130,70 +200,6 @@ def run_block(block: nn.Module, x: Tensor, rope: Tensor | None = None) -> Tensor
         return view.ordinary(x)
     out = attention_output(block, view.project(view.norm(x), "qkv"), ("qk",), rope=rope)
     return finish_block(block, x, out, residual="token", ffn=True)
-
-
-class BlockReader:
-    """The last block at one input, read in several ways; each projection is computed once.
-
-    Args:
-        block: Block of open_clip or EVA.
-        x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
-        rope: Rotary table of the ``N`` patches, for EVA.
-    """
-
-    def __init__(self, block: nn.Module, x: Tensor, rope: Tensor | None = None) -> None:
-        self.block = block
-        self.x = x
-        self.rope = rope
-        self._view = view_of(block, rope)
-        self._normed = self._view.norm(x)
-        self._projected: dict[str, Tensor] = {}
-        self._ordinary: Tensor | None = None
-
-    def parts(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
-        names = tuple(names)
-        missing = [name for name in names if name not in self._projected]
-        self._projected |= self._view.project(self._normed, missing)
-        return {name: self._projected[name] for name in names}
-
-    def ordinary(self) -> Tensor:
-        """Output ``(B, 1 + N, D)`` of the block as CLIP has it."""
-        if self._ordinary is None:
-            out = self._attend(self.parts("qkv"), ("qk",))
-            self._ordinary = finish_block(self.block, self.x, out, residual="token", ffn=True)
-        return self._ordinary
-
-    def cls(self) -> Tensor:
-        """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
-        if self._ordinary is not None:
-            return self._ordinary[:, :1]
-        query = self._view.project(self._normed[:, :1], "q")
-        out = self._attend(query | self.parts("kv"), ("qk",))
-        return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
-
-    def attention(self, terms: Sequence[str], scale: str = "sqrt") -> Tensor:
-        """Attention output ``(B, N, D)`` of the patches."""
-        return self._attend(self.parts(Readout(tuple(terms)).parts), terms, scale, first_query=1)
-
-    def patches(self, readout: Readout) -> Tensor:
-        """Patch tokens ``Z`` ``(B, N, D)`` under ``readout``."""
-        if self._ordinary is not None and readout == READOUTS["vanilla"]:
-            return self._ordinary[:, 1:]
-        out = self.attention(readout.attention, readout.scale)
-        return finish_block(self.block, self.x, out, readout.residual, readout.ffn)
-
-    def _attend(
-        self, parts: dict[str, Tensor], terms: Sequence[str], scale: str = "sqrt", **rows: int
-    ) -> Tensor:
-        return attention_output(self.block, parts, terms, scale, rope=self.rope, **rows)
-
-
-def read_last_block(
-    block: nn.Module, x: Tensor, readout: Readout, rope: Tensor | None = None
-) -> Tensor:
-    """Patch tokens ``(B, N, D)`` of the last block under ``readout``; see :class:`BlockReader`."""
-    return BlockReader(block, x, rope).patches(readout)
 
 
 def run_blocks(

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.attention import BlockReader, recomputed, run_blocks
+from mmclipdis.clip.towers.affinity import Guide, mix
+from mmclipdis.clip.towers.attention import recomputed, run_blocks
+from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
-from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
+from mmclipdis.clip.towers.readout import Affinity, AnyReadout, DualPath, Readout
 from mmclipdis.utils.interpolation import known_size
 
 
@@ -142,6 +144,7 @@ class ImageTower(nn.Module, ABC):
         context: Sequence[str] = (),
         with_cls: bool = False,
         with_tokens: bool = False,
+        guide: Guide | None = None,
     ) -> DenseFeatures:
         """Dense features; only what is asked for is computed.
 
@@ -152,33 +155,55 @@ class ImageTower(nn.Module, ABC):
             context: Which of ``q``, ``k``, ``v`` of the last block are wanted.
             with_cls: Whether the image embedding is wanted (that of ordinary CLIP).
             with_tokens: Whether the tokens that the map is the projection of are wanted.
+            guide: What the affinity of the readout is made of; the map has its grid.
 
         Raises:
-            ValueError: for an image smaller than a patch or a block that does not exist.
+            ValueError: for an image smaller than a patch, a block that does not exist, or an
+                affinity without a guide.
         """
         keep = [self._block_index(i) for i in intermediates]
         inputs = [index - 1 for index in self._blocks_of(readout)]
         rope, embedded = self.rope(images), self.embed(images)
         x, kept = self._run(self.blocks[:-1], embedded, [*keep, *inputs], rope)
         kept[-1] = embedded
+        grid = self.grid_of(images)
+        map_grid = grid if guide is None else guide.grid
 
         def read(x: Tensor) -> DenseFeatures:
-            last = BlockReader(self.blocks[-1], x, rope)
+            last = BlockReader(self.blocks[-1], x, rope, grid)
             blocks = {**kept, self.depth - 1: last.ordinary()} if self.depth - 1 in keep else kept
             if isinstance(readout, Readout):
-                tokens = last.patches(readout)
+                layers = [self._reader(index, kept, last) for index in self._blocks_of(readout)]
+                tokens = last.patches(readout, guide, layers)
             else:
                 tokens = self._second_path(kept, last, readout)
-            grid, projected = self.grid_of(images), last.parts(context)
+            projected = last.parts(context)
             return DenseFeatures(
-                map=tokens_to_map(self.to_joint(tokens), grid),
+                map=tokens_to_map(self.to_joint(tokens), map_grid),
                 cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
                 context={name: tokens_to_map(p[:, 1:], grid) for name, p in projected.items()},
                 intermediates=tuple(tokens_to_map(blocks[i][:, 1:], grid) for i in keep),
-                tokens=tokens_to_map(tokens, grid) if with_tokens else None,
+                tokens=tokens_to_map(tokens, map_grid) if with_tokens else None,
             )
 
         return recomputed(read, x) if self.grad_checkpointing else read(x)
+
+    def last_values(self, images: Tensor) -> Tensor:
+        """Values of the last block, ``(B, D, h, w)``, of images ``(B, 3, H, W)``."""
+        rope = self.rope(images)
+        x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
+        return BlockReader(self.blocks[-1], x, rope, self.grid_of(images)).values()
+
+    def mixed_values(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
+        """What follows the values of the last block: the dense map ``(B, E, gh, gw)``.
+
+        Args:
+            values: ``(B, D, h, w)`` of :meth:`last_values`, stitched from windows or not.
+            affinity: How the matrix is made.
+            guide: What of; the map has its grid.
+        """
+        tokens = view_of(self.blocks[-1]).merge(mix(affinity, guide, values))
+        return tokens_to_map(self.to_joint(tokens), guide.grid)
 
     def forward_blocks(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Outputs ``(B, D, h, w)`` of the named blocks; blocks after the last one are not run."""
@@ -198,24 +223,28 @@ class ImageTower(nn.Module, ABC):
             raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
         return index % self.depth
 
-    def _blocks_of(self, readout: AnyReadout) -> range:
-        """The blocks whose inputs CLIP-Surgery's second path reads."""
-        count = readout.blocks if isinstance(readout, DualPath) else 0
-        if count > self.depth:
-            raise ValueError(f"{count} surgery blocks, but the tower has {self.depth}")
-        return range(self.depth - count, self.depth)
+    def _blocks_of(self, readout: AnyReadout) -> Sequence[int]:
+        """The blocks that a readout reads beside the ordinary stream, by their inputs."""
+        if isinstance(readout, Readout):
+            return [self._block_index(index) for index in readout.layers]
+        if readout.blocks > self.depth:
+            raise ValueError(f"{readout.blocks} surgery blocks, but the tower has {self.depth}")
+        return range(self.depth - readout.blocks, self.depth)
+
+    def _reader(self, index: int, outputs: Mapping[int, Tensor], last: BlockReader) -> BlockReader:
+        """The reader of a block at the ordinary stream; ``outputs[-1]`` starts it."""
+        if index == self.depth - 1:
+            return last
+        return BlockReader(self.blocks[index], outputs[index - 1], last.rope, last.grid)
 
     def _second_path(
         self, outputs: Mapping[int, Tensor], last: BlockReader, readout: DualPath
     ) -> Tensor:
-        """Patch tokens of CLIP-Surgery from the ordinary stream; ``outputs[-1]`` starts it."""
+        """Patch tokens of CLIP-Surgery from the ordinary stream."""
         blocks = self._blocks_of(readout)
         if not blocks:
             return last.ordinary()[:, 1:]
         path = outputs[blocks[0] - 1][:, 1:]
         for index in blocks:
-            reader = last
-            if index < self.depth - 1:
-                reader = BlockReader(self.blocks[index], outputs[index - 1], last.rope)
-            path = path + reader.attention(readout.attention)
+            path = path + self._reader(index, outputs, last).attention(readout.attention)
         return path

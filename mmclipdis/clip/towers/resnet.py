@@ -171,7 +171,7 @@ class CLIPResNetTower(nn.Module):
         names = {*readout.parts, "k"} if with_cls else set(readout.parts)
         parts = self._project(tokens, sorted(names))
         factor = logit_factor(readout.scale, self.width // self.heads)
-        rows = self._merge(attend(readout.attention, parts, factor))
+        rows = self._merge(attend(readout.attention, parts, factor, factors=readout.factors))
         return DenseFeatures(
             map=tokens_to_map(rows[:, 1:], (last.shape[2], last.shape[3])),
             cls=self._image_embedding(tokens, parts) if with_cls else None,
@@ -213,6 +213,12 @@ def check_pool_readout(readout: AnyReadout) -> Readout:
             is one layer of attention and nothing else.
     """
     if isinstance(readout, Readout) and readout.residual == "none" and not readout.ffn:
+        beyond = [name for name in ("neighbours", "layers", "affinity") if getattr(readout, name)]
+        if beyond:
+            raise ValueError(
+                f"readout {describe_readout(readout)} has {beyond[0]}, which the attention pool of "
+                "a CLIP ResNet has not been read with; leave it out, or take a ViT"
+            )
         return readout
     raise ValueError(
         f"readout {describe_readout(readout)} needs transformer blocks: the attention pool of a "

@@ -15,7 +15,13 @@ from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
+from mmclipdis.models.segmentation.stitching import (
+    check_stitching,
+    stitched_maps,
+    whole_patches,
+)
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
+from mmclipdis.models.segmentation.windows import one_window
 
 
 @MODELS.register_module()
@@ -129,9 +135,16 @@ class OpenVocabSegmentor(WindowSegmentor):
         if projector is not None and not self.decode_head.any_arch:
             projector.belong_to(self.backbone)  # only now it surely holds its weights
         layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
-        patch_size = tuple(self.backbone.patch_size)
+        patch_size = whole_patches(self.backbone)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
-        maps = encode_windows(images, layouts, self._forward, settings.window_batch_size, paddings)
+        if settings.stitch == "values":
+            dense = stitched_maps(self.backbone, images, layouts, paddings, settings)
+            maps = [self.decode_head((image,)) for image in dense]
+            layouts = [one_window(layout.size) for layout in layouts]
+        else:
+            maps = encode_windows(
+                images, layouts, self._forward, settings.window_batch_size, paddings
+            )
         maps = [self.decode_head.normalized(windows) for windows in maps]
         whole = settings.mode == "whole"
         return [
@@ -154,5 +167,7 @@ class OpenVocabSegmentor(WindowSegmentor):
     def _settings(self) -> OpenVocabTestSettings:
         """Read ``test_cfg`` anew: tools change it after the model was built."""
         settings = OpenVocabTestSettings.from_cfg(self.test_cfg)
-        settings.check_patch(tuple(self.backbone.patch_size))
+        settings.check_patch(whole_patches(self.backbone))
+        if settings.stitch != "scores":
+            check_stitching(self.backbone, settings.stitch)
         return settings

@@ -118,12 +118,20 @@ class OpenVocabTestSettings(TestSettings):
         window_padding: what happens to a window side that is no multiple of the patch:
             ``'symmetric'`` zero padding (ClearCLIP) or ``'floor'``, which leaves the remainder to
             the patch convolution to cut off and stretches the map (SCLIP).
+        stitch: what of the windows is put together, as a mean where they overlap: their
+            ``'scores'``; or the ``'values'`` of CLIP's last block, which one affinity of the whole
+            image then mixes (OV-Stitcher).
         class_chunk: queries that are at full size at the same time; None: as ``chunk_mb`` allows.
     """
 
-    CHOICES = {**TestSettings.CHOICES, "window_padding": ("symmetric", "floor")}
+    CHOICES = {
+        **TestSettings.CHOICES,
+        "window_padding": ("symmetric", "floor"),
+        "stitch": ("scores", "values"),
+    }
 
     window_padding: str = "symmetric"
+    stitch: str = "scores"
     class_chunk: int | None = None
 
     def _check(self) -> None:

@@ -13,6 +13,7 @@ from mmclipdis.clip.towers.positions import POSITION_RULES, resample_positions
 from mmclipdis.clip.towers.readout import READOUTS, Readout, get_readout
 from mmclipdis.clip.towers.resnet import CLIPResNetTower, build_resnet_tower
 from mmclipdis.clip.weights.trainable import set_trainable
+from tests.clip.readouts import PLAIN_READOUTS
 from tests.tiny import tiny_arch, tiny_eva_arch, tiny_resnet_arch
 
 POOL_READOUTS = ("v", "vv", "qq", "kk", "csa", "all", "qk")
@@ -258,9 +259,17 @@ def test_a_small_image_is_a_clear_error(tower, size):
             read(photos(*size))
 
 
-@pytest.mark.parametrize("name", sorted(set(READOUTS) - {*POOL_READOUTS, "clearclip", "declip"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(PLAIN_READOUTS) - {*POOL_READOUTS, "clearclip", "declip"})
+)
 def test_readouts_of_transformer_blocks_are_refused(tower, name):
     with pytest.raises(ValueError, match=f"readout '{name}' needs transformer blocks.*choose 'v'"):
+        tower.forward_dense(photos(), READOUTS[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(READOUTS) - {*PLAIN_READOUTS}))
+def test_what_no_pool_has_been_read_with_is_refused(tower, name):
+    with pytest.raises(ValueError, match=f"'{name}' has (neighbours|layers|affinity), .* a ViT"):
         tower.forward_dense(photos(), READOUTS[name])
 
 

@@ -1,0 +1,172 @@
+"""The last block of a CLIP tower, read in several ways (:mod:`mmclipdis.clip.towers.attention`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from mmclipdis.clip.towers.affinity import Guide, mix
+from mmclipdis.clip.towers.attention import (
+    attention_output,
+    finish_block,
+    mixed_heads,
+    neighbour_bias,
+    split_heads,
+)
+from mmclipdis.clip.towers.blocks import view_of
+from mmclipdis.clip.towers.features import tokens_to_map
+from mmclipdis.clip.towers.readout import READOUTS, Readout
+
+NO_GUIDE = (
+    "the readout has an affinity, and there is nothing to make it of: give the backbone a vision "
+    "model, vfm=dict(type='TimmVFM', model='dino-B-8', ...)"
+)
+
+
+class BlockReader:
+    """The last block at one input, read in several ways; each projection is computed once.
+
+    Args:
+        block: Block of open_clip or EVA.
+        x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
+        rope: Rotary table of the ``N`` patches, for EVA.
+        grid: Patches (h, w), for readouts that look at where a patch lies.
+    """
+
+    def __init__(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        rope: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        self.block = block
+        self.x = x
+        self.rope = rope
+        self.grid = grid
+        self._view = view_of(block, rope)
+        self._normed = self._view.norm(x)
+        self._projected: dict[str, Tensor] = {}
+        self._ordinary: Tensor | None = None
+
+    def parts(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
+        names = tuple(names)
+        missing = [name for name in names if name not in self._projected]
+        self._projected |= self._view.project(self._normed, missing)
+        return {name: self._projected[name] for name in names}
+
+    def ordinary(self) -> Tensor:
+        """Output ``(B, 1 + N, D)`` of the block as CLIP has it."""
+        if self._ordinary is None:
+            out = self._attend(self.parts("qkv"), ("qk",))
+            self._ordinary = finish_block(self.block, self.x, out, residual="token", ffn=True)
+        return self._ordinary
+
+    def cls(self) -> Tensor:
+        """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
+        if self._ordinary is not None:
+            return self._ordinary[:, :1]
+        query = self._view.project(self._normed[:, :1], "q")
+        out = self._attend(query | self.parts("kv"), ("qk",))
+        return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
+
+    def queries_and_keys(self) -> tuple[Tensor, Tensor]:
+        """Those of the ordinary attention, with rotary positions: ``(B, heads, 1 + N, d)`` each."""
+        query, key = (split_heads(part, self._view.heads) for part in self.parts("qk").values())
+        return self._view.rotate(query), self._view.rotate(key)
+
+    def values(self) -> Tensor:
+        """Values of the patches, a map ``(B, D, h, w)``.
+
+        Raises:
+            ValueError: without ``grid``.
+        """
+        return tokens_to_map(self.parts("v")["v"][:, 1:], self._known_grid())
+
+    def attention(self, terms: Sequence[str], scale: str = "sqrt") -> Tensor:
+        """Attention output ``(B, N, D)`` of the patches."""
+        return self._attend(self.parts(Readout(tuple(terms)).parts), terms, scale, first_query=1)
+
+    def patches(
+        self,
+        readout: Readout,
+        guide: Guide | None = None,
+        layers: Sequence[BlockReader] = (),
+    ) -> Tensor:
+        """Patch tokens ``Z`` ``(B, N, D)`` under ``readout``, or one a token of the guide.
+
+        Args:
+            readout: How the block is read.
+            guide: What the term ``affinity`` is made of.
+            layers: Readers of the blocks of the term ``layers``.
+
+        Raises:
+            ValueError: the readout has an affinity and there is no guide; or it has other terms as
+                well, and the guide's tokens lie on another grid than those of CLIP.
+        """
+        if self._ordinary is not None and readout == READOUTS["vanilla"]:
+            return self._ordinary[:, 1:]
+        out = self._view.merge(self._mixed(readout, guide, layers))
+        return finish_block(self.block, self.x, out, readout.residual, readout.ffn)
+
+    def _mixed(
+        self, readout: Readout, guide: Guide | None, layers: Sequence[BlockReader]
+    ) -> Tensor:
+        """``O`` of the patches, heads side by side, ``(B, N, D)``."""
+        factors = dict(zip(readout.attention, readout.factors, strict=True))
+        by_affinity = factors.pop("affinity", None)
+        total: Tensor | None = None
+        if factors:
+            bias = None
+            if readout.neighbours is not None:
+                bias = neighbour_bias(self._known_grid(), readout.neighbours, self.x.device)
+            total = mixed_heads(
+                self._view,
+                self.parts(readout.parts),
+                tuple(factors),
+                readout.scale,
+                first_query=1,
+                factors=tuple(factors.values()),
+                bias=bias,
+                layers=[layer.queries_and_keys() for layer in layers],
+            )
+        if by_affinity is None or readout.affinity is None:
+            return cast(Tensor, total)
+        if guide is None:
+            raise ValueError(NO_GUIDE)
+        mixed = mix(readout.affinity, guide, self.values())
+        mixed = mixed if by_affinity == 1 else by_affinity * mixed
+        if total is None:
+            return mixed
+        if guide.grid != self.grid:
+            raise ValueError(
+                f"the affinity has {guide.grid} tokens and CLIP {self.grid}: with the terms "
+                f"{tuple(factors)} beside it both need the same grid; choose a vision model with "
+                "CLIP's patch size"
+            )
+        return total + mixed
+
+    def _known_grid(self) -> tuple[int, int]:
+        if self.grid is None:
+            raise ValueError("BlockReader needs grid=(h, w), the patches of its tokens")
+        return self.grid
+
+    def _attend(
+        self, parts: dict[str, Tensor], terms: Sequence[str], scale: str = "sqrt", **rows: int
+    ) -> Tensor:
+        return attention_output(self.block, parts, terms, scale, rope=self.rope, **rows)
+
+
+def read_last_block(
+    block: nn.Module,
+    x: Tensor,
+    readout: Readout,
+    rope: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+    guide: Guide | None = None,
+) -> Tensor:
+    """Patch tokens ``(B, N, D)`` of the last block under ``readout``; see :class:`BlockReader`."""
+    return BlockReader(block, x, rope, grid).patches(readout, guide)

@@ -1,0 +1,125 @@
+"""One affinity over an image whose windows CLIP has seen one by one (training_free_2 spec 1.4).
+
+Windows keep CLIP at the size it was trained for, but what they say of a thing that two of them show
+differs. With ``test_cfg.stitch='values'`` not their scores are put together but the values of
+CLIP's last block, on the grid of patches of the image, and so are the tokens of the vision model; a
+single matrix then lets every patch look at the whole image (OV-Stitcher, CVPR 2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmclipdis.clip.towers.affinity import Guide
+from mmclipdis.models.segmentation.encoding import encode_windows
+from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
+from mmclipdis.models.segmentation.windows import Padding, Size, Windows, stitch
+from mmclipdis.utils.interpolation import nearest
+
+#: The mask that the padding of an image lies in (CorrCLIP, released code).
+PADDING_LABEL = 10000
+
+
+def stitched_maps(
+    backbone: Any,
+    images: Sequence[Tensor],
+    layouts: Sequence[Windows],
+    paddings: Sequence[Padding],
+    settings: OpenVocabTestSettings,
+    masks: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Dense maps ``(1, E, gh, gw)`` of whole images, in the joint space.
+
+    Args:
+        backbone: ``CLIPViT`` whose readout is an affinity and nothing else.
+        images: Each ``(3, H, W)``.
+        layouts: Their windows.
+        paddings: Pixels around the windows of each image.
+        settings: Which give the size of a batch of windows.
+        masks: ``(H, W)`` int64 each, if the affinity has ``scope='masks'``.
+
+    Raises:
+        ValueError: windows that are no whole patches.
+    """
+    for layout, padding in zip(layouts, paddings, strict=True):
+        check_whole_patches(layout, padding, backbone.pad_multiple)
+    size = settings.window_batch_size
+    values = encode_windows(images, layouts, backbone.values, size, paddings)
+    tokens = encode_windows(images, layouts, backbone.guide_tokens, size, paddings)
+    maps = []
+    for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
+        on_grid = [
+            stitch(part, in_patches(layout, padding, part.shape[-2:]))[None]
+            for part in (values[i], tokens[i])
+        ]
+        grid = (on_grid[1].shape[-2], on_grid[1].shape[-1])
+        regions = None
+        if masks is not None:
+            regions = nearest(F.pad(masks[i][None], padding, value=PADDING_LABEL), grid)
+        maps.append(backbone.mixed_values(on_grid[0], Guide(on_grid[1], regions)))
+    return maps
+
+
+def whole_patches(backbone: Any) -> Size:
+    """Sides (height, width) in pixels that are whole patches of all that sees a window."""
+    height, width = getattr(backbone, "pad_multiple", backbone.patch_size)
+    return int(height), int(width)
+
+
+def check_stitching(backbone: Any, stitch: str) -> None:
+    """Refuse a backbone whose windows can be put together by their scores only.
+
+    Raises:
+        ValueError: naming what it would need.
+    """
+    readout = getattr(backbone, "readout", None)
+    alone = getattr(readout, "attention", ()) == ("affinity",)
+    if not alone or readout.ffn or readout.residual != "none":
+        raise ValueError(
+            f"test_cfg.stitch={stitch!r} needs a backbone whose last block is read by an affinity "
+            f"alone, such as readout='proxyclip'; that of {type(backbone).__name__} works window "
+            "by window: leave stitch out"
+        )
+
+
+def in_patches(windows: Windows, padding: Padding, grid: Sequence[int]) -> Windows:
+    """The same windows in patches, of which a padded window has ``grid`` rows and columns.
+
+    A start that lies inside a patch is moved to where that begins, as in the published code: such a
+    window is up to a patch off its place.
+    """
+    left, right, top, bottom = padding
+    sides = [
+        _axis(windows, axis, sum(more), count)
+        for axis, more, count in zip((0, 1), ((top, bottom), (left, right)), grid, strict=True)
+    ]
+    (height, rows), (width, columns) = sides
+    starts = tuple(zip(rows, columns, strict=True))
+    return Windows((height, width), (int(grid[0]), int(grid[1])), starts)
+
+
+def _axis(windows: Windows, axis: int, more: int, count: int) -> tuple[int, list[int]]:
+    """Length and starts along an axis, in patches."""
+    patch = (windows.crop[axis] + more) // count
+    starts = [start[axis] // patch for start in windows.starts]
+    return max(starts) + count, starts
+
+
+def check_whole_patches(windows: Windows, padding: Padding, multiple: Size) -> None:
+    """Refuse windows beside each other that need padding: it would lie inside the image.
+
+    Raises:
+        ValueError: naming the size that fits.
+    """
+    left, right, top, bottom = padding
+    for axis, more in ((0, top + bottom), (1, left + right)):
+        if more and windows.crop[axis] < windows.size[axis]:
+            raise ValueError(
+                f"test_cfg.crop_size {windows.crop} is no whole number of patches, and windows "
+                "that are stitched before the head need one: choose multiples of "
+                f"{multiple[0]} x {multiple[1]} pixels"
+            )
