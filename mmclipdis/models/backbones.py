@@ -5,7 +5,6 @@ One class; the published methods are presets of its readout and of its position 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,18 +13,15 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
-from mmclipdis.clip.towers.block_reader import NO_GUIDE
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.features import DenseFeatures
-from mmclipdis.clip.towers.readout import Affinity, AnyReadout, get_readout
+from mmclipdis.clip.towers.readout import AnyReadout, get_readout
 from mmclipdis.clip.weights.activation_mark import remember_activation
 from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_image_tower
-from mmclipdis.clip.weights.readout_mark import describe_readout, remember_readout
+from mmclipdis.clip.weights.readout_mark import remember_readout
 from mmclipdis.clip.weights.trainable import freeze_unread, set_trainable
 from mmclipdis.engine.random_weights import NO_SOURCE, watch_weights
-from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
-from mmclipdis.utils.interpolation import nearest
+from mmclipdis.models.guided import Guided
 
 
 class CLIPBackbone(BaseModule):
@@ -98,7 +94,7 @@ class CLIPBackbone(BaseModule):
 
 
 @MODELS.register_module()
-class CLIPViT(SharesUnsaved, CLIPBackbone):
+class CLIPViT(Guided, CLIPBackbone):
     """CLIP's ViT, OpenAI-style or EVA-02, with a choice of readout for its last block.
 
     As a backbone it returns a tuple of maps, as necks and heads of mmseg and mmdet expect; heads
@@ -158,9 +154,7 @@ class CLIPViT(SharesUnsaved, CLIPBackbone):
         self.out_indices = self._check_out_indices(out_indices)
         self.trainable = tuple(trainable)
         set_trainable(self.tower, self.trainable)
-        self.vfm = self._build_vfm(vfm)
-        if self.vfm is not None:
-            leave_out_of_checkpoints(self, ("vfm",))
+        self.take_guide(vfm)
         self._freeze_unread()
         self._watch_weights()
 
@@ -168,24 +162,6 @@ class CLIPViT(SharesUnsaved, CLIPBackbone):
     def num_blocks(self) -> int:
         """Number of transformer blocks."""
         return len(self.tower.blocks)
-
-    @property
-    def affinity(self) -> Affinity | None:
-        """How the readout's affinity is made, if it has one."""
-        return getattr(self.readout, "affinity", None)
-
-    @property
-    def needs_masks(self) -> bool:
-        """Whether :meth:`forward` needs masks of the images."""
-        return self.affinity is not None and self.affinity.scope == "masks"
-
-    @property
-    def pad_multiple(self) -> tuple[int, int]:
-        """Sides (height, width) in pixels that are whole patches of CLIP and of the ``vfm``."""
-        height, width = self.patch_size
-        if self.vfm is None or self.vfm.fixed_grid is not None:
-            return height, width
-        return math.lcm(height, self.vfm.patch_size[0]), math.lcm(width, self.vfm.patch_size[1])
 
     def init_weights(self) -> None:
         """Load the weights of CLIP, see ``CLIPBackbone``, and those of the ``vfm``."""
@@ -227,43 +203,6 @@ class CLIPViT(SharesUnsaved, CLIPBackbone):
         unit = F.normalize(features.map, dim=1)
         return DenseFeatures(unit, features.cls, features.context, features.intermediates)
 
-    def guide(self, images: Tensor, masks: Tensor | None = None) -> Guide | None:
-        """What the readout's affinity is made of for ``images``, if it has one; see :meth:`dense`.
-
-        Raises:
-            ValueError: as :meth:`dense`.
-        """
-        if self.affinity is None:
-            return None
-        size, multiple = (int(images.shape[-2]), int(images.shape[-1])), self.pad_multiple
-        if size[0] % multiple[0] or size[1] % multiple[1]:
-            raise ValueError(
-                f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP "
-                f"{self.patch_size} and of {self.vfm.name!r}: choose sides that are multiples of "
-                f"{multiple[0]} x {multiple[1]} px, or type='OpenVocabSegmentor' as the model, "
-                "which pads"
-            )
-        if self.needs_masks and masks is None:
-            raise ValueError(NO_MASKS)
-        tokens = self.guide_tokens(images)
-        grid = (tokens.shape[-2], tokens.shape[-1])
-        return Guide(tokens, nearest(masks, grid) if masks is not None else None)
-
-    def guide_tokens(self, images: Tensor) -> Tensor:
-        """Tokens ``(B, C, gh, gw)`` of the ``vfm`` for images ``(B, 3, H, W)`` of CLIP."""
-        tokens: Tensor = self.vfm(self.vfm.from_clip(images))
-        return tokens
-
-    def values(self, images: Tensor) -> Tensor:
-        """Values of the last block ``(B, D, h, w)`` of images ``(B, 3, H, W)``, to be stitched."""
-        values: Tensor = self.tower.last_values(images)
-        return values
-
-    def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
-        """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
-        dense: Tensor = self.tower.mixed_values(values, self.affinity, guide)
-        return F.normalize(dense, dim=1) if self.normalize else dense
-
     def forward(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, ...]:
         """The maps named by ``out_indices``, in their order; ``masks`` as in :meth:`dense`."""
         blocks = [index for index in self.out_indices if isinstance(index, int)]
@@ -272,16 +211,6 @@ class CLIPViT(SharesUnsaved, CLIPBackbone):
         features = self.dense(images, masks, intermediates=blocks)
         maps = iter(features.intermediates)
         return tuple(next(maps) if isinstance(i, int) else features.map for i in self.out_indices)
-
-    def _build_vfm(self, vfm: Mapping[str, Any] | None) -> Any:
-        if (vfm is None) != (self.affinity is None):
-            raise ValueError(
-                f"readout {describe_readout(self.readout)} has no affinity that vfm={vfm!r} could "
-                "guide: leave vfm out, or choose a readout such as 'proxyclip'"
-                if self.affinity is None
-                else NO_GUIDE
-            )
-        return None if vfm is None else MODELS.build(dict(vfm)).requires_grad_(False)
 
     def _freeze_unread(self) -> None:
         """Freeze what :meth:`forward` never reads."""

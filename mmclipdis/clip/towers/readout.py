@@ -284,7 +284,7 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         return READOUTS[value]
     if not isinstance(value, Mapping):
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
-    return _fields_of(DualPath if "blocks" in value else Readout, value)
+    return _fields_of(DualPath, value) if "blocks" in value else _fields_of(Readout, value)
 
 
 def _fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:

@@ -76,7 +76,7 @@ def check_stitching(backbone: Any, stitch: str) -> None:
     Raises:
         ValueError: naming what it would need.
     """
-    readout = getattr(backbone, "readout", None)
+    readout: Any = getattr(backbone, "readout", None)
     alone = getattr(readout, "attention", ()) == ("affinity",)
     if not alone or readout.ffn or readout.residual != "none":
         raise ValueError(

@@ -1,0 +1,103 @@
+"""A CLIP backbone that another vision model tells which patches belong together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
+from mmclipdis.clip.towers.block_reader import NO_GUIDE
+from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.weights.readout_mark import describe_readout
+from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
+from mmclipdis.utils.interpolation import nearest
+
+
+class Guided(SharesUnsaved):
+    """Mixin of a backbone whose readout may have an affinity (training_free_2 spec 1.2, 1.3).
+
+    Attributes:
+        vfm: The frozen vision model, or None.
+    """
+
+    vfm: Any
+    tower: Any
+    readout: Any
+    normalize: bool
+
+    def take_guide(self, vfm: Mapping[str, Any] | None) -> None:
+        """Build the ``vfm``, frozen and outside checkpoints, if the readout wants one.
+
+        Raises:
+            ValueError: it wants one and there is none, or the other way round.
+        """
+        if (vfm is None) != (self.affinity is None):
+            raise ValueError(
+                f"readout {describe_readout(self.readout)} has no affinity that vfm={vfm!r} could "
+                "guide: leave vfm out, or choose a readout such as 'proxyclip'"
+                if self.affinity is None
+                else NO_GUIDE
+            )
+        self.vfm = None if vfm is None else MODELS.build(dict(vfm)).requires_grad_(False)
+        if vfm is not None:
+            leave_out_of_checkpoints(self, ("vfm",))
+
+    @property
+    def affinity(self) -> Affinity | None:
+        """How the readout's affinity is made, if it has one."""
+        return getattr(self.readout, "affinity", None)
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether :meth:`forward` needs masks of the images."""
+        return self.affinity is not None and self.affinity.scope == "masks"
+
+    @property
+    def pad_multiple(self) -> tuple[int, int]:
+        """Sides (height, width) in pixels that are whole patches of CLIP and of the ``vfm``."""
+        height, width = self.tower.patch_size
+        if self.vfm is None or self.vfm.fixed_grid is not None:
+            return height, width
+        return math.lcm(height, self.vfm.patch_size[0]), math.lcm(width, self.vfm.patch_size[1])
+
+    def guide(self, images: Tensor, masks: Tensor | None = None) -> Guide | None:
+        """What the readout's affinity is made of for ``images``, if it has one; see :meth:`dense`.
+
+        Raises:
+            ValueError: as :meth:`dense`.
+        """
+        if self.affinity is None:
+            return None
+        size, multiple = (int(images.shape[-2]), int(images.shape[-1])), self.pad_multiple
+        if size[0] % multiple[0] or size[1] % multiple[1]:
+            raise ValueError(
+                f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP "
+                f"{self.tower.patch_size} and of {self.vfm.name!r}: choose sides that are multiples of "
+                f"{multiple[0]} x {multiple[1]} px, or type='OpenVocabSegmentor' as the model, "
+                "which pads"
+            )
+        if self.needs_masks and masks is None:
+            raise ValueError(NO_MASKS)
+        tokens = self.guide_tokens(images)
+        grid = (tokens.shape[-2], tokens.shape[-1])
+        return Guide(tokens, nearest(masks, grid) if masks is not None else None)
+
+    def guide_tokens(self, images: Tensor) -> Tensor:
+        """Tokens ``(B, C, gh, gw)`` of the ``vfm`` for images ``(B, 3, H, W)`` of CLIP."""
+        tokens: Tensor = self.vfm(self.vfm.from_clip(images))
+        return tokens
+
+    def values(self, images: Tensor) -> Tensor:
+        """Values of the last block ``(B, D, h, w)`` of images ``(B, 3, H, W)``, to be stitched."""
+        values: Tensor = self.tower.last_values(images)
+        return values
+
+    def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
+        """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
+        dense: Tensor = self.tower.mixed_values(values, self.affinity, guide)
+        return F.normalize(dense, dim=1) if self.normalize else dense
