@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.regions import merge_regions
 
 #: Bytes of the rows of ``S`` that are in memory at a time.
 ROW_BYTES = 32e6
@@ -73,7 +74,12 @@ def affinity_rows(
     dropped = logits < 0 if affinity.keep == "positive" else None
     if affinity.scope == "masks":
         if regions is None:
-            raise ValueError("an affinity with scope='masks' needs the masks of the image")
+            raise ValueError(
+                "an affinity with scope='masks' needs the masks of the photo, which only "
+                "OpenVocabSegmentor and CATSeg hand on, and only to predict: use one of them with "
+                "masks=dict(type='MaskFolder', root=...) or a function of the photo, or another "
+                "readout"
+            )
         outside = ~in_scope(cosines, mean, regions, rows)
         dropped = outside if dropped is None else dropped | outside
     if dropped is not None:
@@ -116,6 +122,8 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
         at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
         mean, regions = mean_cosine(unit), guide.regions
         flat = None if regions is None else regions.flatten(1)
+        if flat is not None and affinity.merge is not None:
+            flat = merge_regions(unit, flat, affinity.merge)
         count, step = unit.shape[1], rows_at_once(unit)
         parts = [
             affinity_rows(affinity, unit, mean, flat, slice(start, start + step)) @ at_grid
