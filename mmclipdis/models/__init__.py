@@ -41,6 +41,7 @@ from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 __all__ = [
     "DCLIP",
     "LPAM",
+    "PAMR",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
@@ -64,6 +65,7 @@ __all__ = [
     "InfoCLIP",
     "MFILoss",
     "MaskCLIPViT",
+    "MaskVote",
     "MixedSizeSegDataPreProcessor",
     "NovelMaskedCrossEntropyLoss",
     "OVDQUOResNetBackbone",
@@ -81,10 +83,12 @@ __all__ = [
 
 if HAS_MMSEG:
     from mmclipdis.models.segmentation import (
+        PAMR,
         CATSeg,
         CATSegHead,
         CosineSegHead,
         InfoCLIP,
+        MaskVote,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,
         OpenVocabTTAModel,

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmclipdis.apis.inferencers.heat import one_word
 from mmclipdis.apis.results.base import Result
 from mmclipdis.models.segmentation.prediction import full_size_scores, resize
+from mmclipdis.models.segmentation.refining import in_chunks, refine_scores
 from mmclipdis.models.segmentation.samples import image_content, photo_size, refuse_padding, unflip
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
 
@@ -34,18 +35,22 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
     """
     word = one_word(word)
     scale = getattr(part.decode_head, "logit_scale", None)
+    refiners = getattr(part, "refiners", ())
     names: tuple[str, ...] = (word,)
-    if scale is None:  # the words are looked at together
+    if scale is None or not in_chunks(refiners):  # the words are looked at together
         names = result.names if word in result.names else (word, *result.names)
     place = names.index(word)
     meta = batch["data_samples"][0].metainfo
     with part.asking(tuple((name,) for name in names)):
         if not isinstance(part, WindowSegmentor):
             return _stock_heat(part, batch["inputs"], meta, result.size), "cosine"
-        images = [image_content(batch["inputs"][0], meta)]
-        scores = part.window_scores(images)[0].select(slice(place, place + 1))
+        image = image_content(batch["inputs"][0], meta)
+        scores, size = part.window_scores([image])[0], photo_size(meta, image)
         activation = part.label_rule().activation
-        values = full_size_scores(scores, photo_size(meta, images[0]), activation)[0]
+        if in_chunks(refiners):
+            scores, place = scores.select(slice(place, place + 1)), 0
+        refine = refine_scores(refiners, image, size)
+        values = full_size_scores(scores, size, activation, refine)[place]
     values = unflip(values, meta) / (scale or 1)
     return values.float().cpu().numpy(), "cosine" if activation is None else "probability"
 

@@ -5,11 +5,13 @@ from mmclipdis.models.segmentation.infoclip.lpam import LPAM
 
 __all__ = [
     "LPAM",
+    "PAMR",
     "CATSeg",
     "CATSegHead",
     "CosineSegHead",
     "EncoderDecoder",
     "InfoCLIP",
+    "MaskVote",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",
@@ -23,6 +25,8 @@ if HAS_MMSEG:
     from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
     from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
     from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+    from mmclipdis.models.segmentation.refiners.mask_vote import MaskVote
+    from mmclipdis.models.segmentation.refiners.pamr import PAMR
     from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 else:
     __getattr__ = absent(__name__, __all__)

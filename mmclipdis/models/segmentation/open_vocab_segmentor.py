@@ -40,6 +40,8 @@ class OpenVocabSegmentor(WindowSegmentor):
         train_cfg: kept for mmseg's tools; passed on to the head.
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
+        refiners: as in :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`:
+            cosines are refined at the size of the photo, labels behind the threshold.
         pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
 
     Raises:
@@ -56,9 +58,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         test_cfg: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
+        refiners: Sequence[Any] | None = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(data_preprocessor, init_cfg, refiners)
         self.backbone = MODELS.build(backbone)
         if not hasattr(self.backbone, "patch_size"):
             raise ValueError(
@@ -102,6 +105,7 @@ class OpenVocabSegmentor(WindowSegmentor):
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
         """Class probabilities (B, C, H, W) at input size, whole images, as one tensor."""
+        self._refuse_refiners("encode_decode")
         size = {"img_shape": torch.Size(inputs.shape[-2:])}
         return self.decode_head.predict(  # type: ignore[no-any-return]
             self.extract_feat(inputs), [size] * len(inputs), self.test_cfg

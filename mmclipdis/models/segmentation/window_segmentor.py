@@ -16,12 +16,23 @@ from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.segmentation.named_segmentor import NamedSegmentor
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
+from mmclipdis.models.segmentation.refining import Refiner, build_refiners
 from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.settings import TestSettings
 
 
 class WindowSegmentor(NamedSegmentor, BaseSegmentor):
-    """Prediction; a subclass says how windows are scored and how scores become labels."""
+    """Prediction; a subclass says how windows are scored and how scores become labels.
+
+    Args:
+        data_preprocessor: As in mmseg.
+        init_cfg: As in mmseg.
+        refiners: What mends scores and labels at the size of the photo, a list in the order it runs
+            (:mod:`mmclipdis.models.segmentation.refining`).
+
+    Raises:
+        ValueError: A refiner that is none, or that does not know an argument.
+    """
 
     #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
     undoes = ("pad", "flip")
@@ -33,8 +44,20 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         self,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        refiners: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=for_mixed_sizes(data_preprocessor), init_cfg=init_cfg)
+        self.refiners = refiners
+
+    @property
+    def refiners(self) -> tuple[Refiner, ...]:
+        """What mends scores and labels; configs of them may be set, too."""
+        return self._refiners
+
+    @refiners.setter
+    def refiners(self, value: Sequence[Any] | None) -> None:
+        """Build them."""
+        self._refiners = build_refiners(value)
 
     @property
     @abstractmethod
@@ -93,7 +116,22 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         rule = self.label_rule()
         if self.asked_threshold is not None:
             rule = replace(rule, prob_thd=self.asked_threshold)
-        return predict_samples(inputs, data_samples, self.window_scores, rule, self._settings())
+        return predict_samples(
+            inputs, data_samples, self.window_scores, rule, self._settings(), self.refiners
+        )
+
+    def _refuse_refiners(self, method: str) -> None:
+        """Say that a method of mmseg's goes past the refiners, if there are any.
+
+        Raises:
+            ValueError: there are.
+        """
+        if self.refiners:
+            names = ", ".join(type(refiner).__name__ for refiner in self.refiners)
+            raise ValueError(
+                f"{type(self).__name__}.{method} does not refine ({names}): call predict, with "
+                "test_cfg.return_probs=True for probabilities, or leave the refiners out"
+            )
 
 
 def refuse_pretrained(pretrained: Any, model: str, part: str) -> None:
