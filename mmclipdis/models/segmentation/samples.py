@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -55,8 +56,8 @@ def predict_samples(
         rule: How these become labels.
         settings: Memory, and whether probabilities are returned.
         refiners: What mends scores and labels at the size of the photo, in the order it runs.
-        masks: For label refiners, the mask map int64 (H, W) of each photo, as the photo lies on the
-            disk, or None.
+        masks: For label refiners, the numbers of masks int64 (h, w) of each photo, of any size and
+            flipped as its image is, or None.
 
     Returns:
         One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
@@ -71,7 +72,7 @@ def predict_samples(
     metas = [sample.metainfo for sample in samples]
     images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
     mask_maps = [None] * len(images) if masks is None else masks
-    for sample, image, scores, photo_masks in zip(
+    for sample, image, scores, mask_map in zip(
         samples, images, score(images), mask_maps, strict=True
     ):
         for maps in (scores.maps, scores.overview):
@@ -79,10 +80,10 @@ def predict_samples(
                 check_scores(maps, sample.metainfo)
         size = photo_size(sample.metainfo, image)
         labels, probabilities = _labelled(scores, image, size, rule, settings, refiners)
-        view_masks = None if photo_masks is None else unflip(photo_masks, sample.metainfo)
+        view_masks = None if mask_map is None else _nearest(mask_map, size)
         attach_result(sample, refine_labels(refiners, labels, view_masks), probabilities)
-        if settings.return_probs and photo_masks is not None and refines_labels(refiners):
-            keep_masks(sample, photo_masks)
+        if settings.return_probs and view_masks is not None and refines_labels(refiners):
+            keep_masks(sample, view_masks)
     return samples
 
 
@@ -103,6 +104,16 @@ def _labelled(
     probabilities = class_probabilities(full, rule)
     labels = labels_from_probabilities(probabilities, rule)
     return labels, probabilities if settings.return_probs else None
+
+
+def _nearest(masks: Tensor, size: Size) -> Tensor:
+    """A map (h, w) at another size: pixel i is that of ``floor(i * h / height)``."""
+    for axis, length in zip((-2, -1), size, strict=True):
+        before = masks.shape[axis]
+        if before != length:
+            places = torch.arange(length, device=masks.device) * before // length
+            masks = masks.index_select(axis, places)
+    return masks
 
 
 def image_content(image: Tensor, meta: Mapping[str, Any]) -> Tensor:
@@ -210,11 +221,11 @@ def unflip(result: Tensor, meta: Mapping[str, Any]) -> Tensor:
 
 
 def keep_masks(sample: SegDataSample, masks: Tensor) -> None:
-    """Leave the mask map (H, W) of a photo with the probabilities of a view.
+    """Leave the mask map (H, W) of a view with its probabilities, unflipped as they are.
 
     Whoever makes labels of these, such as test-time augmentation, has it from :func:`kept_masks`.
     """
-    sample.set_data({"mask_map": PixelData(data=masks.unsqueeze(0))})
+    sample.set_data({"mask_map": PixelData(data=unflip(masks, sample.metainfo).unsqueeze(0))})
 
 
 def kept_masks(sample: SegDataSample) -> Tensor | None:

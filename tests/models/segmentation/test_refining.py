@@ -25,7 +25,7 @@ from mmclipdis.models.segmentation.prediction import (
     resize,
 )
 from mmclipdis.models.segmentation.refining import build_refiners, refine_scores
-from mmclipdis.models.segmentation.samples import predict_samples
+from mmclipdis.models.segmentation.samples import _nearest, predict_samples
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings, TestSettings
 from tests.models.segmentation.catseg.test_segmentor import build as make_catseg
 from tests.models.segmentation.fakes import make_segmentor
@@ -165,13 +165,24 @@ def test_masks_vote_behind_the_threshold(refiners: list[str], return_probs: bool
 
 def test_a_flipped_view_votes_in_the_masks_of_the_photo() -> None:
     image = photo(24, 30)
+    image = image[..., :28]  # whole patches, which a flip leaves in their places
     model = refined(None, [PAMR_CFG, {"type": "MaskVote"}], mode="whole")
     masks = torch.randint(0, 9, SIZE, generator=torch.manual_seed(1))
     plain = labels_of(model, image, [masks]).pred_sem_seg.data
-    flipped = labels_of(model, image.flip(-1), [masks], flip=True, flip_direction="horizontal")
-    # windows of a flipped image need not fall on the same patches: only the vote is compared
-    for labels in (plain, flipped.pred_sem_seg.data):
-        assert torch.equal(MaskVote().refine(labels[0], masks), labels[0])
+    meta = {"flip": True, "flip_direction": "horizontal"}
+    flipped = labels_of(model, image.flip(-1), [masks.flip(-1)], **meta).pred_sem_seg.data
+    assert torch.equal(plain, flipped) and len(plain.unique()) > 1
+
+
+def test_masks_of_another_size_are_taken_to_the_photo() -> None:
+    """To the nearest: 6 places to 4 take those of 0, 1, 3 and 4 (spec C6)."""
+    masks = torch.arange(30).view(5, 6)
+    assert torch.equal(_nearest(masks, (5, 4)), masks[:, [0, 1, 3, 4]])
+    model, image = refined(None, [MaskVote()], mode="whole"), photo(24, 30)
+    small = torch.randint(0, 9, (8, 10), generator=torch.manual_seed(1))
+    large = small.repeat_interleave(5, 0).repeat_interleave(5, 1)
+    found = labels_of(model, image, [small]).pred_sem_seg.data
+    assert torch.equal(found, labels_of(model, image, [large]).pred_sem_seg.data)
 
 
 def test_views_are_refined_and_their_mean_votes() -> None:
@@ -179,7 +190,8 @@ def test_views_are_refined_and_their_mean_votes() -> None:
     model = refined(RULES[1], [PAMR_CFG, {"type": "MaskVote"}], mode="whole", return_probs=True)
     views, pairs = [], [(image, False), (image.flip(-1), True)]
     for view, flip in pairs:
-        views.append(labels_of(model, view, [masks], flip=flip, flip_direction="horizontal"))
+        seen = masks.flip(-1) if flip else masks
+        views.append(labels_of(model, view, [seen], flip=flip, flip_direction="horizontal"))
     mean = torch.stack([view.seg_logits.data for view in views]).mean(0)
     want = MaskVote().refine(labels_from_probabilities(mean, model.label_rule()), masks)
     (merged,) = OpenVocabTTAModel(model).merge_preds([views])
