@@ -1,4 +1,4 @@
-"""Faults of refiners: each ends in a line that names the refiner and the remedy."""
+"""Faults of refiners and of feature surgery: one line each, with the remedy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 
 from mmclipdis.export.kinds import exportable
 from mmclipdis.models.segmentation import PAMR, MaskVote
 from mmclipdis.models.segmentation.refining import build_refiners
 from tests.faults.endings import raises
-from tests.models.segmentation.fakes import make_segmentor
+from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
 LISTS: dict[str, tuple[Any, str]] = {
     "unknown type": ([{"type": "PAMRR"}], r"refiners\[0\] is of type 'PAMRR', which is none: ch"),
@@ -69,3 +70,41 @@ def test_refiners_are_in_no_exported_file_and_behind_no_raw_probabilities() -> N
     raises(line, exportable, model, None)
     line = r"OpenVocabSegmentor.encode_decode does not refine \(PAMR, MaskVote\): call predict"
     raises(line, model.encode_decode, torch.zeros(1, 3, 8, 8), [])
+
+
+SURGERIES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown": ({"score_norm": "knife"}, "score_norm must be None, 'minmax' or 'surgery', got 'k"),
+    "redundant": ({"redundant": "nothing"}, "redundant must be None or 'empty', got 'nothing'"),
+    "redundant alone": ({"redundant": "empty"}, "redundant='empty' belongs to score_norm='surger"),
+    "no text": (
+        {"score_norm": "surgery", "redundant": "empty"},
+        "redundant='empty' is the embedding of the empty text, .* no text_encoder: give it one",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SURGERIES)
+def test_options_of_feature_surgery(case: str) -> None:
+    options, line = SURGERIES[case]
+    raises(line, MODELS.build, head_cfg(**options))
+
+
+def test_feature_surgery_where_there_is_no_image_embedding() -> None:
+    line = "needs the image embedding of every window, and backbone PatchMeanBackbone has none"
+    raises(line, make_segmentor, {"score_norm": "surgery"})
+    head = MODELS.build(head_cfg(score_norm="surgery"))
+    line = "needs the image embedding of every window: use type='OpenVocabSegmentor'"
+    raises(line, head, [torch.ones(1, 4, 2, 2)])
+
+
+def test_feature_surgery_of_one_class() -> None:
+    options = {"score_norm": "surgery", "vocabulary": [["car", "automobile"]]}
+    head = MODELS.build(head_cfg(**options, embeddings=torch.eye(4)[:2]))
+    line = "from every class what all have in common, and the only one is 'car': name others"
+    raises(line, head.scores, torch.ones(1, 4, 2, 2), torch.ones(1, 4))
+
+
+def test_feature_surgery_is_not_exported() -> None:
+    model = make_segmentor()
+    model.decode_head.score_norm = "surgery"
+    raises("score_norm='surgery' is not exported: .*score_norm=None", exportable, model, None)

@@ -21,8 +21,9 @@ from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
 def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np.ndarray, str]:
     """Values float32 (H, W) of a segmentor, and what they are.
 
-    Heads that compare patches with words give the cosine with this word; trained ones (CAT-Seg)
-    look at all words together and give its probability among those of the result.
+    Heads that compare patches with words give the cosine with this word, after feature surgery a
+    score among the words of the result; trained ones (CAT-Seg) look at all words together and give
+    its probability among those of the result.
 
     Args:
         part: The segmentor.
@@ -37,13 +38,16 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
     scale = getattr(part.decode_head, "logit_scale", None)
     refiners = getattr(part, "refiners", ())
     names: tuple[str, ...] = (word,)
-    if scale is None or not in_chunks(refiners):  # the words are looked at together
+    surgery = getattr(part.decode_head, "score_norm", None) == "surgery"
+    cosine = "score" if surgery else "cosine"
+    together = getattr(part.decode_head, "needs_cls", False) or not in_chunks(refiners)
+    if scale is None or together:  # the words are looked at together
         names = result.names if word in result.names else (word, *result.names)
     place = names.index(word)
     meta = batch["data_samples"][0].metainfo
     with part.asking(tuple((name,) for name in names)):
         if not isinstance(part, WindowSegmentor):
-            return _stock_heat(part, batch["inputs"], meta, result.size), "cosine"
+            return _stock_heat(part, batch["inputs"], meta, result.size), cosine
         image = image_content(batch["inputs"][0], meta)
         scores, size = part.window_scores([image])[0], photo_size(meta, image)
         activation = part.label_rule().activation
@@ -52,7 +56,7 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
         refine = refine_scores(refiners, image, size)
         values = full_size_scores(scores, size, activation, refine)[place]
     values = unflip(values, meta) / (scale or 1)
-    return values.float().cpu().numpy(), "cosine" if activation is None else "probability"
+    return values.float().cpu().numpy(), cosine if activation is None else "probability"
 
 
 def _stock_heat(part: Any, inputs: Tensor, meta: Any, size: Sequence[int]) -> np.ndarray:

@@ -15,6 +15,7 @@ from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
+from mmclipdis.models.segmentation.surgery import check_image_embedding
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 
 
@@ -46,7 +47,8 @@ class OpenVocabSegmentor(WindowSegmentor):
 
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
-            ``patch_size``, or a head with a projector of another CLIP than the backbone's.
+            ``patch_size`` or without the image embedding that the head needs, or a head with a
+            projector of another CLIP than the backbone's.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class OpenVocabSegmentor(WindowSegmentor):
             )
         self.decode_head = MODELS.build(decode_head)
         self._check_projector()
+        if getattr(self.decode_head, "needs_cls", False):
+            check_image_embedding(self.backbone)
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
@@ -147,7 +151,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
     ) -> Tensor:
         """Query logits (B, Q, h, w) on the patch grid, no post-processing (``mode='tensor'``)."""
-        return self.decode_head(self.extract_feat(inputs))  # type: ignore[no-any-return]
+        if not getattr(self.decode_head, "needs_cls", False):
+            return self.decode_head(self.extract_feat(inputs))  # type: ignore[no-any-return]
+        features = self.backbone.dense(inputs, with_cls=True)
+        return self.decode_head.scores(features.map, features.cls)  # type: ignore[no-any-return]
 
     def _check_projector(self) -> None:
         projector = getattr(self.decode_head, "projector", None)
