@@ -41,6 +41,7 @@ from mmclipdis.models.vfm import TimmVFM
 __all__ = [
     "DCLIP",
     "LPAM",
+    "PAMR",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
@@ -66,6 +67,7 @@ __all__ = [
     "MaskCLIPViT",
     "MaskFolder",
     "MaskFunction",
+    "MaskVote",
     "MeanShiftMasks",
     "MixedSizeSegDataPreProcessor",
     "NovelMaskedCrossEntropyLoss",
@@ -84,12 +86,14 @@ __all__ = [
 
 if HAS_MMSEG:
     from mmclipdis.models.segmentation import (
+        PAMR,
         CATSeg,
         CATSegHead,
         CosineSegHead,
         InfoCLIP,
         MaskFolder,
         MaskFunction,
+        MaskVote,
         MeanShiftMasks,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,

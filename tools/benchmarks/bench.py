@@ -8,10 +8,16 @@ median over the rounds of the *ratio within a round*.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
+import os
 import statistics
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,6 +121,45 @@ def peak_mb(case: Case, device: str = "cpu") -> float:
         held += event.nbytes()
         peak = max(peak, held)
     return peak / 1e6
+
+
+def peak_above(case: Case, interval: float = 0.005) -> float:
+    """Most MB (1e6 bytes) of resident memory while ``case`` runs, above what was resident before.
+
+    Looked up every ``interval`` seconds, so a shorter peak may be missed.
+
+    Raises:
+        RuntimeError: Not on Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        raise RuntimeError("resident memory is read from /proc: run this benchmark on Linux")
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc; freed memory that the process still holds would hide new memory
+        trim(0)
+    before = peak = _resident_mb()
+    stop = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(interval):
+            peak = max(peak, _resident_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = case()
+        peak = max(peak, _resident_mb())
+        del result
+    finally:
+        stop.set()
+        watcher.join()
+    return peak - before
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def matmul_case(size: int = 2048, device: str = "cpu") -> tuple[Case, float]:
