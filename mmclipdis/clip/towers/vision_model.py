@@ -135,8 +135,9 @@ def patch_size_of(model: Any) -> tuple[int, int]:
 
 def channels_of(model: Any) -> int:
     """Channels of the last map; ``num_features`` of timm may be those of the classifier."""
-    last = model.feature_info[-1]
-    return int(last.get("num_chs_norm", last["num_chs"]))
+    if isinstance(model, VisionTransformerSAM):  # whose map is that of the neck
+        return int(model.num_features)
+    return int(model.feature_info[-1]["num_chs"])
 
 
 def _is_pe(model: Any) -> bool:
