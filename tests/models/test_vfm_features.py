@@ -172,6 +172,21 @@ def test_patch_size_and_channels_are_those_of_the_map() -> None:
             assert found.shape == (1, channels, side, side)
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("vit_small_patch8_224.dino", "legacy"),
+        ("vit_base_patch16_224.mae", "size"),
+        ("samvit_base_patch16", "size"),
+        ("vit_base_patch16_224", "antialias"),
+        ("vit_base_patch16_clip_224.openai", "antialias"),
+    ],
+)
+def test_timms_names_have_the_rule_of_the_official_code(name: str, rule: str) -> None:
+    with torch.device("meta"):
+        assert TimmVFM(name, dict(depth=1)).positions == rule
+
+
 class TestPerceptionEncoder:
     """Its table is resampled bilinearly, and its rotary positions count on (encoders spec 2.4)."""
 
