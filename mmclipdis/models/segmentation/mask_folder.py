@@ -13,10 +13,14 @@ import numpy as np
 from mmseg.registry import MODELS
 from numpy.lib import format as npy
 
-from mmclipdis.models.segmentation.masks import REMEDY
 from mmclipdis.utils.pictures import check_size, open_picture
 
 ENDINGS = (".npz", ".npy", ".png")
+#: What a message says to who has no files.
+OF_PHOTO = (
+    "give the model masks that are made of the photo: masks=dict(type='MeanShiftMasks'), or a "
+    "function"
+)
 #: What reading a broken array raises.
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError),
@@ -87,8 +91,7 @@ class MaskFolder:
         if not stem or not (ending[1:].isalnum() or os.path.isfile(text)):
             raise ValueError(
                 f"{text or 'a photo'}: its masks are looked for in {self.root} by the name of its "
-                "file, and it has none; give files, or a model whose masks are made of the photo, "
-                "masks=dict(type='MeanShiftMasks') or a function"
+                f"file, and it has none; give files, or {OF_PHOTO}"
             )
         endings = ENDINGS if self.suffix is None else (self.suffix,)
         files = [self.root / f"{stem}{ending}" for ending in endings]
@@ -101,9 +104,14 @@ class MaskFolder:
         if found:
             return found[0]
         if not os.path.isdir(self.root):
-            raise FileNotFoundError(f"no folder {str(self.root)!r} of masks; {REMEDY}")
+            raise FileNotFoundError(
+                f"no folder {str(self.root)!r} of masks: correct MaskFolder.root, or {OF_PHOTO}"
+            )
         looked = f"{stem}{{{','.join(ENDINGS)}}}" if self.suffix is None else files[0].name
-        raise FileNotFoundError(f"no masks of {text}: no file {self.root / looked}; {REMEDY}")
+        raise FileNotFoundError(
+            f"no masks of {text}: no file {self.root / looked}; make it as the others were made, "
+            f"or {OF_PHOTO}"
+        )
 
 
 def _opened_zip(path: Path, name: str) -> zipfile.ZipFile:
