@@ -32,6 +32,8 @@ _BROKEN = (
 class MaskFolder:
     """A file a photo, found by the photo's name: ``trip/a.jpg`` has ``root/a.npz``.
 
+    Where photos of several folders have the same names: ``root/trip/a.npz``, which goes first.
+
     ``.npz`` (the array ``key`` of it), ``.npy``, or ``.png`` of 8 or 16 bits whose values, of a
     palette its indices, are the numbers. The smallest number of a file means "in no mask". A file
     of another size than the photo's, and the same aspect, is resized to the nearest.
@@ -94,8 +96,12 @@ class MaskFolder:
                 f"file, and it has none; give files, or {OF_PHOTO}"
             )
         endings = ENDINGS if self.suffix is None else (self.suffix,)
-        files = [self.root / f"{stem}{ending}" for ending in endings]
-        found = [file for file in files if os.path.isfile(file)]
+        beside = self.root / PurePosixPath(text).parent.name
+        for home in dict.fromkeys((beside, self.root)):
+            files = [home / f"{stem}{ending}" for ending in endings]
+            found = [file for file in files if os.path.isfile(file)]
+            if found:
+                break
         if len(found) > 1:
             raise ValueError(
                 f"masks of {text}: both {found[0]} and {found[1].name} are there; say which ones "

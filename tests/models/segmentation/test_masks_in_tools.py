@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.commands.__main__ import command
 from mmclipdis.models import ClearCLIPViT, MeanShiftMasks
 from mmclipdis.shapes.coco import Settings, write_dataset
-from tests.faults.endings import raises
+from tests.faults.endings import ends_in, raises
 from tests.paths import ROOT
 
 LINE = "by the name of its file, and it has none; give files, or give the model masks that are"
@@ -149,6 +150,21 @@ def test_masks_of_the_photo_need_no_file(labels: list[np.ndarray], shapes: Path)
 def test_the_test_tool(with_folder: Path, tmp_path: Path) -> None:
     metrics: Any = run_test([str(with_folder), "--work-dir", str(tmp_path)])
     assert 0 < metrics["mIoU"] <= 100
+
+
+def test_a_missing_file_ends_a_test_before_it_begins(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(shapes / "masks", masks)
+    last = masks / f"{photos(shapes)[-1].stem}.npz"
+    last.unlink()
+    config = config_of(shapes, {"type": "MaskFolder", "root": str(masks)})
+    config.dump(tmp_path / "c.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PooledClearCLIPViT, "forward", None)
+        line = f"no masks of .*{last.stem}.png: no file .*; make it as the others were made"
+        ends_in(line, run_test, [tmp_path / "c.py", "--work-dir", tmp_path / "w"], capsys)
 
 
 def test_the_command(
