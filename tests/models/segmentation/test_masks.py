@@ -163,7 +163,7 @@ def test_masks_that_nothing_reads_are_not_made_and_said_to_be() -> None:
         make_catseg(masks=function).eval().predict([torch.zeros(3, 40, 56)])
 
 
-def test_masks_of_the_views_of_catseg() -> None:
+def test_masks_of_the_views_of_catseg(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     model = make_catseg(masks=lambda photo: numbers(*photo.shape[:2])).eval()
     model.test_cfg = dict(mode="slide_with_global", size=64, crop_size=32, stride=32)
@@ -173,7 +173,8 @@ def test_masks_of_the_views_of_catseg() -> None:
         seen.append(masks)
         return dense(images, **options)
 
-    encoder.needs_masks, encoder.dense = True, scoped
+    monkeypatch.setattr(type(encoder), "needs_masks", True, raising=False)
+    encoder.dense = scoped
     model.predict([torch.zeros(3, 40, 56)])
     whole = resize_nearest(torch.from_numpy(numbers(40, 56)), (64, 64))
     parts = [whole[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)]
