@@ -48,7 +48,7 @@ class PooledClearCLIPViT(ClearCLIPViT):
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("masks") / "shapes"
-    write_dataset(folder, Settings(train=1, val=3, seed=5))
+    write_dataset(folder, Settings(train=1, val=2, seed=5))
     masks, made = folder / "masks", MeanShiftMasks()
     masks.mkdir()
     for photo in photos(folder):
@@ -66,6 +66,7 @@ def config_of(shapes: Path, masks: Any) -> Config:
     config.model.backbone.type = "PooledClearCLIPViT"
     config.model.decode_head.templates = "single"
     config.model.masks = masks
+    config.model.test_cfg.stride = (80, 80)
     config.test_dataloader.dataset.data_root = str(shapes)
     config.test_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
     config.log_level = "ERROR"
