@@ -72,6 +72,12 @@ def exportable(model: Any, size: Size | None) -> Exportable:
         ValueError: the model, or an option of it, cannot be exported; says why.
     """
     refuse_kind(type(model))
+    if getattr(model, "needs_masks", False):
+        raise ValueError(
+            f"{type(model).__name__} is not exported while it needs masks, which are files of a "
+            "photo or a function in Python: leave out what reads them, a readout with "
+            "scope='masks' or the refiner MaskVote"
+        )
     known = [base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS]
     return _KINDS[known[0]](model, size)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
+from mmclipdis.engine.data_check import check_masks
 from mmclipdis.models import MaskFolder, OpenVocabSegmentor
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.masks import build_masks, mask_maps
@@ -213,6 +214,19 @@ def test_a_palette_gives_its_indices_and_a_suffix_names_the_file(tmp_path: Path)
     folder = {"type": "MaskFolder", "root": tmp_path, "suffix": "_masks.png"}
     (found,) = mask_maps(folder, [torch.zeros(3, 6, 6)], [meta], None)
     assert torch.equal(found, 3 * torch.eye(6, dtype=torch.int64))
+
+
+def test_photos_of_one_name_in_two_folders(tmp_path: Path) -> None:
+    for folder, number in (("", 0), ("b", 1)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        np.save(tmp_path / folder / "1.npy", np.full((2, 2), number))
+    source, images = MaskFolder(tmp_path), [torch.zeros(3, 2, 2)] * 3
+    paths = [{"img_path": f"{name}1.jpg"} for name in ("a/", "x/b/", "")]
+    maps = mask_maps(source, images, paths, None)
+    assert [int(map_.unique()) for map_ in maps] == [0, 1, 0]
+    check_masks(source, [paths[0], paths[0], paths[1]])
+    with pytest.raises(ValueError, match="1.npy would be that of a/1.jpg and of c/1.jpg: put the"):
+        check_masks(source, [paths[0], {"img_path": "c/1.jpg"}])
 
 
 def test_large_numbers_are_made_small_in_their_order() -> None:
