@@ -13,9 +13,9 @@ from torch import Tensor
 from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
 from mmclipdis.clip.towers.block_reader import NO_GUIDE
 from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
-from mmclipdis.utils.interpolation import nearest
 
 
 class Guided(SharesUnsaved):
@@ -76,16 +76,15 @@ class Guided(SharesUnsaved):
         size, multiple = (int(images.shape[-2]), int(images.shape[-1])), self.pad_multiple
         if size[0] % multiple[0] or size[1] % multiple[1]:
             raise ValueError(
-                f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP "
-                f"{self.tower.patch_size} and of {self.vfm.name!r}: choose sides that are multiples of "
-                f"{multiple[0]} x {multiple[1]} px, or type='OpenVocabSegmentor' as the model, "
-                "which pads"
+                f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP and "
+                f"of {self.vfm.name!r}: choose sides that are multiples of {multiple[0]} x "
+                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads"
             )
         if self.needs_masks and masks is None:
             raise ValueError(NO_MASKS)
         tokens = self.guide_tokens(images)
         grid = (tokens.shape[-2], tokens.shape[-1])
-        return Guide(tokens, nearest(masks, grid) if masks is not None else None)
+        return Guide(tokens, resize_nearest(masks, grid) if masks is not None else None)
 
     def guide_tokens(self, images: Tensor) -> Tensor:
         """Tokens ``(B, C, gh, gw)`` of the ``vfm`` for images ``(B, 3, H, W)`` of CLIP."""
