@@ -124,7 +124,8 @@ def figure(
         image = _input(photo, own, encoder.patch_size, is_clip).to(place)
         if is_clip:
             layers = layers or spread_layers(encoder.num_blocks)
-            maps = clip_maps(encoder.tower, image, patches, layers, encoder.readout, groups)
+            guide = encoder.guide(image) if "features" in groups else None
+            maps = clip_maps(encoder.tower, image, patches, layers, encoder.readout, groups, guide)
         else:
             maps = vfm_maps(encoder, image, patches) if "features" in groups else []
         found[_unused(model.name, found)] = maps

@@ -10,6 +10,7 @@ from mmclipdis.models.backbones import (
     CLIPSurgeryViT,
     CLIPViT,
     DeCLIPViT,
+    GEMViT,
     MaskCLIPViT,
     SCLIPViT,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "FViTBackbone",
     "FViTRPNHead",
     "FViTRoIHead",
+    "GEMViT",
     "GatheredBCELoss",
     "InfoCLIP",
     "MFILoss",

@@ -78,7 +78,8 @@ class Guided(SharesUnsaved):
             raise ValueError(
                 f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP and "
                 f"of {self.vfm.name!r}: choose sides that are multiples of {multiple[0]} x "
-                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads"
+                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads (unless "
+                "test_cfg.window_padding='floor')"
             )
         if self.needs_masks and masks is None:
             raise ValueError(NO_MASKS)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import Guide, mix
 from mmclipdis.clip.towers.attention import (
-    attention_output,
     finish_block,
     mixed_heads,
     neighbour_bias,
@@ -46,8 +45,8 @@ class BlockReader:
         self.x = x
         self.rope = rope
         self.grid = grid
-        self._view = view_of(block, rope)
-        self._normed = self._view.norm(x)
+        self.view = view_of(block, rope)
+        self._normed = self.view.norm(x)
         self._projected: dict[str, Tensor] = {}
         self._ordinary: Tensor | None = None
 
@@ -55,7 +54,7 @@ class BlockReader:
         """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
         names = tuple(names)
         missing = [name for name in names if name not in self._projected]
-        self._projected |= self._view.project(self._normed, missing)
+        self._projected |= self.view.project(self._normed, missing)
         return {name: self._projected[name] for name in names}
 
     def ordinary(self) -> Tensor:
@@ -69,14 +68,14 @@ class BlockReader:
         """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
         if self._ordinary is not None:
             return self._ordinary[:, :1]
-        query = self._view.project(self._normed[:, :1], "q")
+        query = self.view.project(self._normed[:, :1], "q")
         out = self._attend(query | self.parts("kv"), ("qk",))
         return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
 
     def queries_and_keys(self) -> tuple[Tensor, Tensor]:
         """Those of the ordinary attention, with rotary positions: ``(B, heads, 1 + N, d)`` each."""
-        query, key = (split_heads(part, self._view.heads) for part in self.parts("qk").values())
-        return self._view.rotate(query), self._view.rotate(key)
+        query, key = (split_heads(part, self.view.heads) for part in self.parts("qk").values())
+        return self.view.rotate(query), self.view.rotate(key)
 
     def values(self) -> Tensor:
         """Values of the patches, a map ``(B, D, h, w)``.
@@ -109,7 +108,7 @@ class BlockReader:
         """
         if self._ordinary is not None and readout == READOUTS["vanilla"]:
             return self._ordinary[:, 1:]
-        out = self._view.merge(self._mixed(readout, guide, layers))
+        out = self.view.merge(self._mixed(readout, guide, layers))
         return finish_block(self.block, self.x, out, readout.residual, readout.ffn)
 
     def _mixed(
@@ -123,8 +122,7 @@ class BlockReader:
             bias = None
             if readout.neighbours is not None:
                 bias = neighbour_bias(self._known_grid(), readout.neighbours, self.x.device)
-            total = mixed_heads(
-                self._view,
+            total = self._heads(
                 self.parts(readout.parts),
                 tuple(factors),
                 readout.scale,
@@ -154,10 +152,16 @@ class BlockReader:
             raise ValueError("BlockReader needs grid=(h, w), the patches of its tokens")
         return self.grid
 
+    def _heads(
+        self, parts: dict[str, Tensor], terms: Sequence[str], scale: str, **more: Any
+    ) -> Tensor:
+        length = self._normed.norm(dim=-1).mean(dim=1) if "gem" in terms else None
+        return mixed_heads(self.view, parts, terms, scale, length=length, **more)
+
     def _attend(
         self, parts: dict[str, Tensor], terms: Sequence[str], scale: str = "sqrt", **rows: int
     ) -> Tensor:
-        return attention_output(self.block, parts, terms, scale, rope=self.rope, **rows)
+        return self.view.merge(self._heads(parts, terms, scale, **{"first_query": 0, **rows}))
 
 
 def read_last_block(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
 from mmclipdis.clip.towers.readout import Affinity, AnyReadout, DualPath, Readout
+from mmclipdis.clip.towers.scclip import calibrated
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.interpolation import known_size
 
 
@@ -150,7 +152,8 @@ class ImageTower(nn.Module, ABC):
 
         Args:
             images: ``(B, 3, H, W)`` normalised RGB.
-            readout: How the last block (or, for :class:`DualPath`, the last blocks) is read.
+            readout: How the last block (or, for :class:`DualPath` and :class:`SelfCalibrated`, the
+                last blocks) is read.
             intermediates: 0-based blocks whose outputs are wanted; negative counts from the end.
             context: Which of ``q``, ``k``, ``v`` of the last block are wanted.
             with_cls: Whether the image embedding is wanted (that of ordinary CLIP).
@@ -162,9 +165,9 @@ class ImageTower(nn.Module, ABC):
                 affinity without a guide.
         """
         keep = [self._block_index(i) for i in intermediates]
-        inputs = [index - 1 for index in self._blocks_of(readout)]
+        read_too = self._outputs_of(readout)
         rope, embedded = self.rope(images), self.embed(images)
-        x, kept = self._run(self.blocks[:-1], embedded, [*keep, *inputs], rope)
+        x, kept = self._run(self.blocks[:-1], embedded, [*keep, *read_too], rope)
         kept[-1] = embedded
         grid = self.grid_of(images)
         map_grid = grid if guide is None else guide.grid
@@ -175,6 +178,8 @@ class ImageTower(nn.Module, ABC):
             if isinstance(readout, Readout):
                 layers = [self._reader(index, kept, last) for index in self._blocks_of(readout)]
                 tokens = last.patches(readout, guide, layers)
+            elif isinstance(readout, SelfCalibrated):
+                tokens = self._calibrated(kept, last, readout)
             else:
                 tokens = self._second_path(kept, last, readout)
             projected = last.parts(context)
@@ -223,7 +228,21 @@ class ImageTower(nn.Module, ABC):
             raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
         return index % self.depth
 
-    def _blocks_of(self, readout: AnyReadout) -> Sequence[int]:
+    def check_readout(self, readout: AnyReadout) -> None:
+        """Refuse a readout of more blocks than there are.
+
+        Raises:
+            ValueError: naming the block, or how many are wanted.
+        """
+        self._outputs_of(readout)
+
+    def _outputs_of(self, readout: AnyReadout) -> list[int]:
+        """The blocks whose outputs a readout reads; -1 is what enters the first one."""
+        if isinstance(readout, SelfCalibrated):
+            return [self._block_index(index) for index in readout.blocks_read]
+        return [index - 1 for index in self._blocks_of(readout)]
+
+    def _blocks_of(self, readout: Readout | DualPath) -> Sequence[int]:
         """The blocks that a readout reads beside the ordinary stream, by their inputs."""
         if isinstance(readout, Readout):
             return [self._block_index(index) for index in readout.layers]
@@ -248,3 +267,17 @@ class ImageTower(nn.Module, ABC):
         for index in blocks:
             path = path + self._reader(index, outputs, last).attention(readout.attention)
         return path
+
+    def _calibrated(
+        self, outputs: Mapping[int, Tensor], last: BlockReader, readout: SelfCalibrated
+    ) -> Tensor:
+        """Patch tokens of SC-CLIP from the ordinary stream."""
+
+        def output(index: int) -> Tensor:
+            index = self._block_index(index)
+            return last.ordinary() if index == self.depth - 1 else outputs[index]
+
+        deep, mid, *summed = (output(index) for index in readout.blocks_read)
+        total = torch.stack(summed).sum(dim=0)
+        grid = cast(tuple[int, int], last.grid)
+        return calibrated(last.view, last.x, deep, mid, total, grid, readout)
