@@ -150,6 +150,7 @@ class CLIPViT(Guided, CLIPBackbone):
     ) -> None:
         tower = build_image_tower(arch, positions)
         super().__init__(tower, arch, readout, any_readout, normalize, init_cfg)
+        self.tower.check_readout(self.readout)
         self.tower.grad_checkpointing = grad_checkpointing
         self.out_indices = self._check_out_indices(out_indices)
         self.trainable = tuple(trainable)

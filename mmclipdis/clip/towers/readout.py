@@ -20,6 +20,10 @@ name           attention        residual  FFN  source
 ``naclip``     kk, neighbours   none      no   NACLIP (Hajimiri et al., 2025)
 ``vfm``        affinity         none      no   the plain affinity of a vision model
 ``proxyclip``  affinity         none      no   ProxyCLIP (Lan et al., 2024)
+``corrclip``   affinity in      none      no   CorrCLIP (Zhang et al., 2025)
+               masks, branches
+``ov_stitcher``  the same       none      no   OV-Stitcher (Moon et al., 2026): with
+                                               ``test_cfg.stitch='values'``
 =============  ===============  ========  ===  ============================================
 
 What an affinity is made of is not said here: the backbone has the vision model, the segmentor the
@@ -28,25 +32,17 @@ masks (:class:`~mmclipdis.clip.towers.affinity.Guide`).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from numbers import Real
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-T = TypeVar("T")
+from mmclipdis.clip.towers.readout_fields import Branches, block_numbers, fields_of, given, number
 
 ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "identity", "layers", "affinity")
 RESIDUALS = ("token", "cls", "none")
 SCALES = ("sqrt", "none")
 KEEPS = ("all", "positive")
 SCOPES = ("all", "masks")
-
-
-def _number(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{what} must be a number, got {value!r}")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,13 @@ class Affinity:
         if self.scope not in SCOPES:
             raise ValueError(f"Affinity.scope must be one of {SCOPES}, got {self.scope!r}")
         for name in ("shift", "scale"):
-            object.__setattr__(self, name, _number(f"Affinity.{name}", getattr(self, name)))
+            object.__setattr__(self, name, number(f"Affinity.{name}", getattr(self, name)))
         if self.scale <= 0:
             raise ValueError(f"Affinity.scale must be above 0, got {self.scale!r}")
         if self.merge is not None:
             if self.scope != "masks":
                 raise ValueError("Affinity.merge joins regions: it needs scope='masks'")
-            object.__setattr__(self, "merge", _number("Affinity.merge", self.merge))
+            object.__setattr__(self, "merge", number("Affinity.merge", self.merge))
 
 
 @dataclass(frozen=True)
@@ -113,6 +109,7 @@ class Readout:
             to the logits of every softmax term of the last block (NACLIP, eq. 6), with peak 1;
             None adds nothing. CLS gets none.
         affinity: How the matrix of the term ``affinity`` is made.
+        branches: More token sets that the map is the sum of; they need an affinity.
 
     Raises:
         ValueError: for a term, residual or scale that does not exist, and for fields that
@@ -127,6 +124,7 @@ class Readout:
     layers: tuple[int, ...] = ()
     neighbours: float | None = None
     affinity: Affinity | None = None
+    branches: Branches | None = None
 
     def __post_init__(self) -> None:
         terms: Any = self.attention  # a string is one term, not its letters
@@ -148,9 +146,11 @@ class Readout:
             raise ValueError(f"Readout.scale must be one of {SCALES}, got {self.scale!r}")
         self._check_weights()
         self._check_terms()
+        self._check_affinity()
+        self._check_branches()
 
     def _check_weights(self) -> None:
-        weights = tuple(_number("Readout.weights", weight) for weight in self.weights)
+        weights = tuple(number("Readout.weights", weight) for weight in self.weights)
         if weights and len(weights) != len(self.attention):
             raise ValueError(
                 f"Readout.weights has {len(weights)} factors for the terms {self.attention}"
@@ -158,10 +158,7 @@ class Readout:
         object.__setattr__(self, "weights", () if set(weights) == {1.0} else weights)
 
     def _check_terms(self) -> None:
-        layers: Any = self.layers
-        layers = (layers,) if isinstance(layers, int) else tuple(layers)
-        if any(not isinstance(index, int) or isinstance(index, bool) for index in layers):
-            raise ValueError(f"Readout.layers must be numbers of blocks, got {self.layers!r}")
+        layers = block_numbers("Readout.layers", self.layers)
         object.__setattr__(self, "layers", layers)
         if bool(layers) != ("layers" in self.attention):
             raise ValueError(
@@ -169,7 +166,7 @@ class Readout:
                 "blocks, and blocks need the term"
             )
         if self.neighbours is not None:
-            sigma = _number("Readout.neighbours", self.neighbours)
+            sigma = number("Readout.neighbours", self.neighbours)
             if sigma <= 0:
                 raise ValueError(
                     f"Readout.neighbours is a standard deviation in patches, above 0; got {sigma}"
@@ -180,8 +177,9 @@ class Readout:
                     "or name one of qk, qq, kk, vv, qkv"
                 )
             object.__setattr__(self, "neighbours", sigma)
-        if isinstance(self.affinity, Mapping):
-            object.__setattr__(self, "affinity", _fields_of(Affinity, self.affinity))
+
+    def _check_affinity(self) -> None:
+        object.__setattr__(self, "affinity", given("affinity", Affinity, self.affinity))
         if (self.affinity is not None) != ("affinity" in self.attention):
             raise ValueError(
                 f"Readout.affinity and the terms {self.attention}: the term 'affinity' needs "
@@ -191,6 +189,21 @@ class Readout:
             raise ValueError(
                 "Readout.residual='token' with the term 'affinity': its tokens may lie on another "
                 "grid than those of CLIP; choose residual='none' or 'cls'"
+            )
+
+    def _check_branches(self) -> None:
+        object.__setattr__(self, "branches", given("branches", Branches, self.branches))
+        if self.branches is None:
+            return
+        if self.affinity is None:
+            raise ValueError(
+                f"Readout.branches and the terms {self.attention}: branches need the term "
+                "'affinity' and affinity=dict(...)"
+            )
+        if self.branches.semantic and self.affinity.scope != "masks":
+            raise ValueError(
+                "Readout.branches has a semantic branch, a token of each region, which needs "
+                "masks: affinity=dict(scope='masks', ...), or branches=dict(semantic=0)"
             )
 
     @property
@@ -245,6 +258,10 @@ class DualPath:
 
 AnyReadout = Readout | DualPath
 
+_CORRCLIP = Readout(
+    ("affinity",), affinity=Affinity(scale=4.0, scope="masks", merge=0.2), branches=Branches()
+)
+
 READOUTS: dict[str, AnyReadout] = {
     "vanilla": Readout(("qk",), residual="token", ffn=True),
     "maskclip": Readout(("identity",), residual="token", ffn=True),
@@ -263,6 +280,8 @@ READOUTS: dict[str, AnyReadout] = {
     "naclip": Readout(("kk",), neighbours=5.0),
     "vfm": Readout(("affinity",), affinity=Affinity()),
     "proxyclip": Readout(("affinity",), affinity=Affinity(shift=1.2, scale=3.0, keep="positive")),
+    "corrclip": _CORRCLIP,
+    "ov_stitcher": _CORRCLIP,
 }
 
 
@@ -284,13 +303,4 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         return READOUTS[value]
     if not isinstance(value, Mapping):
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
-    return _fields_of(DualPath, value) if "blocks" in value else _fields_of(Readout, value)
-
-
-def _fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
-    """An instance of a data class from a dict of its fields."""
-    name, allowed = kind.__name__, [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(value) - set(allowed))
-    if unknown:
-        raise ValueError(f"unknown {name} field(s) {unknown}; known: {allowed}")
-    return kind(**value)
+    return fields_of(DualPath, value) if "blocks" in value else fields_of(Readout, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -124,9 +125,14 @@ def test_mark_is_not_a_parameter_or_buffer():
     assert not list(model.buffers())
 
 
-@pytest.mark.parametrize(
-    "readout", [*READOUTS.values(), Readout(("vv", "qk"), "cls", True, "none"), DualPath(3)]
-)
+OTHERS = [
+    Readout(("vv", "qk"), "cls", True, "none"),
+    DualPath(3),
+    Readout("affinity", affinity={}, branches=dict(semantic=0, blocks=(1, -2))),
+]
+
+
+@pytest.mark.parametrize("readout", [*READOUTS.values(), *OTHERS])
 def test_every_readout_survives_every_form_of_the_mark(readout):
     mark = encode_readout(readout)
     forms = [mark, mark.half(), mark.bfloat16(), mark.float(), readout_json(readout)]
@@ -134,6 +140,17 @@ def test_every_readout_survives_every_form_of_the_mark(readout):
     same = [name for name, known in READOUTS.items() if same_readout(known, readout)]
     assert all(repr(name) in describe_readout(readout) for name in same)
     assert same or get_readout(eval(describe_readout(readout))) == readout
+
+
+def test_fields_that_came_later_are_left_out_at_their_defaults():
+    assert set(json.loads(readout_json(READOUTS["csa"]))) == {
+        "attention",
+        "residual",
+        "ffn",
+        "scale",
+    }
+    branches = json.loads(readout_json(READOUTS["corrclip"]))["branches"]
+    assert branches == {"spatial": 1.0, "semantic": 0.5, "blocks": None}
 
 
 @pytest.mark.parametrize("mark", ["csb", {"attn": "qq"}, 3, torch.tensor([123.0, 5.0]), "{"])
