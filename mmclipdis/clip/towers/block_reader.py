@@ -178,7 +178,8 @@ class BlockReader:
         if guide is None:
             raise ValueError(NO_GUIDE)
         values = torch.cat([self.values(), *more], dim=1)  # one pass over the matrix for all
-        mixed, *rest = mix(readout.affinity, guide, values).split(self.x.shape[-1], dim=-1)
+        both = mix(readout.affinity, guide, values)
+        mixed, *rest = both.chunk(1 + len(more), dim=-1)
         mixed = mixed if by_affinity == 1 else by_affinity * mixed
         if total is None:
             return mixed, *rest

@@ -253,8 +253,12 @@ class ImageTower(nn.Module, ABC):
         rope: Tensor | None,
     ) -> tuple[Tensor, dict[int, Tensor], Beside]:
         """All blocks but the last, with what runs beside them."""
-        blocks, averaged = self.blocks[:-1], branches.range_in(self.depth) if branches else ()
-        return run_beside(blocks, x, beside, averaged, keep, self.grad_checkpointing, rope)
+        if branches is None:
+            return *self._run(self.blocks[:-1], x, keep, rope), beside
+        averaged = branches.range_in(self.depth)
+        return run_beside(
+            self.blocks[:-1], x, beside, averaged, keep, self.grad_checkpointing, rope
+        )
 
     def _block_index(self, index: int) -> int:
         if not -self.depth <= index < self.depth:
