@@ -147,15 +147,14 @@ class OpenVocabSegmentor(WindowSegmentor):
         layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
         patch_size = whole_patches(self.backbone)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
+        batch = settings.window_batch_size
         read = masks if getattr(self.backbone, "needs_masks", False) else None
         if settings.stitch == "values":
-            dense = stitched_maps(self.backbone, images, layouts, paddings, settings, read)
+            dense = stitched_maps(self.backbone, images, layouts, batch, paddings, read)
             maps = [self.decode_head((image,)) for image in dense]
             layouts = [one_window(layout.size) for layout in layouts]
         else:
-            maps = encode_windows(
-                images, layouts, self._logits, settings.window_batch_size, paddings, read
-            )
+            maps = encode_windows(images, layouts, self._logits, batch, paddings, read)
         maps = [self.decode_head.normalized(windows) for windows in maps]
         whole = settings.mode == "whole"
         return [
