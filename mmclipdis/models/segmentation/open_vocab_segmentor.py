@@ -180,7 +180,7 @@ class OpenVocabSegmentor(WindowSegmentor):
     def _settings(self) -> OpenVocabTestSettings:
         """Read ``test_cfg`` anew: tools change it after the model was built."""
         settings = OpenVocabTestSettings.from_cfg(self.test_cfg)
-        settings.check_patch(whole_patches(self.backbone))
+        settings.check_patch(tuple(self.backbone.patch_size))
         if settings.stitch != "scores":
             check_stitching(self.backbone, settings.stitch)
         return settings

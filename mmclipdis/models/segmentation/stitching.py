@@ -100,20 +100,23 @@ def in_patches(windows: Windows, padding: Padding, grid: Sequence[int]) -> Windo
 
 def _axis(windows: Windows, axis: int, more: int, count: int) -> tuple[int, list[int]]:
     """Length and starts along an axis, in patches."""
-    patch = (windows.crop[axis] + more) // count
-    starts = [start[axis] // patch for start in windows.starts]
+    # a vision model with a size of its own has patches of no whole number of pixels
+    starts = [start[axis] * count // (windows.crop[axis] + more) for start in windows.starts]
     return max(starts) + count, starts
 
 
 def check_whole_patches(windows: Windows, padding: Padding, multiple: Size) -> None:
-    """Refuse windows beside each other that need padding: it would lie inside the image.
+    """Refuse windows of no whole patches, and beside each other those that need padding for it.
+
+    That would lie inside the image; and what is cut off without padding would be missing there.
 
     Raises:
         ValueError: naming the size that fits.
     """
     left, right, top, bottom = padding
     for axis, more in ((0, top + bottom), (1, left + right)):
-        if more and windows.crop[axis] < windows.size[axis]:
+        crop = windows.crop[axis]
+        if (crop + more) % multiple[axis] or (more and crop < windows.size[axis]):
             raise ValueError(
                 f"test_cfg.crop_size {windows.crop} is no whole number of patches, and windows "
                 "that are stitched before the head need one: choose multiples of "
