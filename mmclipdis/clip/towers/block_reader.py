@@ -35,6 +35,9 @@ class BlockReader:
         x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
         rope: Rotary table of the ``N`` patches, for EVA.
         grid: Patches (h, w), for readouts that look at where a patch lies.
+
+    Attributes:
+        normed: ``x`` behind the norm of the block, ``(B, 1 + N, D)``.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class BlockReader:
         self.rope = rope
         self.grid = grid
         self._view = view_of(block, rope)
-        self._normed = self._view.norm(x)
+        self.normed = self._view.norm(x)
         self._projected: dict[str, Tensor] = {}
         self._ordinary: Tensor | None = None
 
@@ -57,7 +60,7 @@ class BlockReader:
         """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
         names = tuple(names)
         missing = [name for name in names if name not in self._projected]
-        self._projected |= self._view.project(self._normed, missing)
+        self._projected |= self._view.project(self.normed, missing)
         return {name: self._projected[name] for name in names}
 
     def ordinary(self) -> Tensor:
@@ -71,7 +74,7 @@ class BlockReader:
         """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
         if self._ordinary is not None:
             return self._ordinary[:, :1]
-        query = self._view.project(self._normed[:, :1], "q")
+        query = self._view.project(self.normed[:, :1], "q")
         out = self._attend(query | self.parts("kv"), ("qk",))
         return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
 

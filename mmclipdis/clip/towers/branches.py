@@ -23,8 +23,7 @@ from mmclipdis.clip.towers.attention import recomputed, run_block
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.readout import AnyReadout, Readout
 from mmclipdis.clip.towers.readout_fields import Branches
-from mmclipdis.clip.towers.regions import places
-from mmclipdis.utils.interpolation import nearest
+from mmclipdis.clip.towers.regions import places, resize_nearest
 
 Size = tuple[int, int]
 
@@ -55,7 +54,7 @@ class RegionCopies:
 
     def at(self, tokens: Tensor, grid: Size) -> Tensor:
         """What the copies ``(B, R, E)`` are at each place of another grid: ``(B, gh * gw, E)``."""
-        index = nearest(self.of_patch, grid).flatten(1)[..., None]
+        index = resize_nearest(self.of_patch, grid).flatten(1)[..., None]
         return tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
 
 
@@ -90,7 +89,7 @@ class Beside:
             return cls()
         if regions is None:
             raise ValueError(NO_MASKS)
-        return cls(RegionCopies.of(embedded, nearest(regions, grid)))
+        return cls(RegionCopies.of(embedded, resize_nearest(regions, grid)))
 
 
 def run_beside(

@@ -17,7 +17,8 @@ from mmclipdis.clip.towers.branches import Beside, RegionCopies, run_beside
 from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS, Affinity, Readout
 from mmclipdis.clip.towers.readout_fields import Branches
-from mmclipdis.utils.interpolation import nearest
+from mmclipdis.clip.towers.regions import resize_nearest
+from tests.clip.towers.naive import naive_block, naive_matrix, naive_merged
 from tests.tiny import tiny_arch, tiny_eva_arch
 
 CORRCLIP: Any = READOUTS["corrclip"]
@@ -57,64 +58,21 @@ def picture(tower: Any, count: int = 2) -> Tensor:
     return torch.randn(count, 3, height, width, dtype=dtype, generator=generator)
 
 
-def softmax(logits: Tensor) -> Tensor:
-    weights = (logits - logits.max()).exp()
-    return weights / weights.sum()
-
-
-def naive_merged(unit: Tensor, labels: list[int], eps: float) -> list[int]:
-    """Labels after merging, by growing components."""
-    if len(set(labels)) <= 2:
-        return labels
-    free, masks = min(labels), sorted(set(labels) - {min(labels)})
-    means = [F.normalize(unit[[x == m for x in labels]].mean(0), dim=0) for m in masks]
-    largest = max(float(a @ b) for a in means for b in means)
-    names: dict[int, int] = {}
-    for start in range(len(masks)):
-        if start in names:
-            continue
-        number, todo = len(set(names.values())), [start]
-        while todo:
-            a = todo.pop()
-            names[a] = number
-            close = (b for b in range(len(masks)) if largest - float(means[a] @ means[b]) <= eps)
-            todo += [b for b in close if b not in names]
-    return [x if x == free else 10000 + names[masks.index(x)] for x in labels]
-
-
 def naive_window(tower: OpenCLIPViT, image: Tensor, guide: Guide, readout: Any) -> Tensor:
     """The dense map (E, gh, gw) of one window: loops over blocks, copies, heads and tokens."""
     unit = F.normalize(guide.tokens[0].flatten(1).T, dim=-1)
     labels = naive_merged(unit, guide.regions[0].flatten().tolist(), readout.affinity.merge)
     (gh, gw), (h, w) = guide.grid, tower.grid_of(image)
     on_clip = [labels[(i * gh // h) * gw + j * gw // w] for i in range(h) for j in range(w)]
-    heads, width = tower.heads, tower.width // tower.heads
     with torch.no_grad():
         x = tower.embed(image)[0]
         copies = dict.fromkeys(sorted(set(on_clip)), x[0])
         outputs = []
         for block in tower.blocks:
-            attn = block.attn
-            weight, bias = attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3)
-            normed = block.ln_1(x)
-            k, v = (normed @ weight[i].T + bias[i] for i in (1, 2))
-
-            def attended(
-                token: Tensor, seen: list[int], k=k, v=v, block=block, parts=(weight, bias)
-            ):
-                q = block.ln_1(token) @ parts[0][0].T + parts[1][0]
-                out = torch.zeros_like(token)
-                for head in range(heads):
-                    part = slice(head * width, (head + 1) * width)
-                    p = softmax(k[seen][:, part] @ q[part] * width**-0.5)
-                    out[part] = p @ v[seen][:, part]
-                token = token + block.attn.out_proj(out)
-                return token + block.mlp(block.ln_2(token))
-
             inside = {n: [0, *(i + 1 for i, x in enumerate(on_clip) if x == n)] for n in copies}
-            copies = {label: attended(copies[label], inside[label]) for label in copies}
+            copies = {n: naive_block(block, x, copies[n], inside[n]) for n in copies}
             last_input = x
-            x = torch.stack([attended(token, list(range(len(x)))) for token in x])
+            x = torch.stack([naive_block(block, x, token, range(len(x))) for token in x])
             outputs.append(x)
         mean = sum(outputs[i] for i in readout.branches.blocks) / len(readout.branches.blocks)
         block = tower.blocks[-1]
@@ -131,20 +89,6 @@ def naive_window(tower: OpenCLIPViT, image: Tensor, guide: Guide, readout: Any) 
         total = norm(mixed(last_input)) + factors.spatial * norm(mixed(mean))
         total = total + factors.semantic * norm(semantic)
         return (total @ tower.visual.proj).T.reshape(-1, gh, gw)
-
-
-def naive_matrix(unit: Tensor, labels: list[int], affinity: Affinity) -> Tensor:
-    cosines, free, n = unit @ unit.T, min(labels), len(labels)
-    rows = []
-    for i in range(n):
-        row = torch.full((n,), -torch.inf, dtype=torch.float64)
-        for j in range(n):
-            same = labels[i] == labels[j] != free
-            loose = free in (labels[i], labels[j]) and cosines[i, j] > cosines.mean()
-            if same or loose or i == j:
-                row[j] = affinity.scale * (cosines[i, j] - affinity.shift * cosines.mean())
-        rows.append(softmax(row))
-    return torch.stack(rows)
 
 
 def single(guide: Guide, i: int) -> Guide:
@@ -185,7 +129,7 @@ def test_the_ordinary_stream_is_the_same_to_the_last_bit(deep, guide, gradients)
 
 def test_nearest_takes_the_golden_places():
     """C6."""
-    assert nearest(torch.arange(6)[None], (1, 4))[0].tolist() == [0, 1, 3, 4]
+    assert resize_nearest(torch.arange(6)[None], (1, 4))[0].tolist() == [0, 1, 3, 4]
 
 
 class _Identity:

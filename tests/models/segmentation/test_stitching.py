@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.affinity import Guide, mix
-from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout import Affinity, DualPath
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 from mmclipdis.models.segmentation.stitching import in_patches, stitched_maps
@@ -172,7 +172,7 @@ def test_images_of_several_sizes_equal_each_alone() -> None:
 
 @pytest.mark.parametrize(
     "readout",
-    ["vanilla", "naclip", "clip_surgery", dict(attention="affinity", affinity={}, ffn=True)],
+    ["vanilla", "naclip", DualPath(2), dict(attention="affinity", affinity={}, ffn=True)],
     ids=str,
 )
 def test_a_readout_that_needs_its_windows_is_refused(readout: Any) -> None:
