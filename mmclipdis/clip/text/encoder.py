@@ -15,6 +15,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -336,8 +337,11 @@ def _compute(tower: TextTower, vocabulary: Vocabulary, batch_size: int, progress
     index: dict[str, int] = {}
     rows = [[index.setdefault(sentence, len(index)) for sentence in group] for group in prompts]
     sentences = _encode_unit(tower, list(index), batch_size, progress)  # (U, E)
-    groups = torch.split(torch.tensor(rows, device=sentences.device), 256)  # (<=256, templates)
-    return F.normalize(torch.cat([sentences[group].mean(1) for group in groups]), dim=1)
+    means = []
+    for count, group in groupby(rows, key=len):  # but for sentences of single names: all rows
+        table = torch.tensor(list(group), device=sentences.device).view(-1, count)
+        means += [sentences[part].mean(1) for part in torch.split(table, 256)]
+    return F.normalize(torch.cat(means), dim=1)
 
 
 def _encode_unit(tower: TextTower, sentences: list[str], batch_size: int, progress: bool) -> Tensor:

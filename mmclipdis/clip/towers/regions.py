@@ -50,7 +50,7 @@ def merge_regions(unit: Tensor, regions: Tensor, eps: float) -> Tensor:
     Source: CorrCLIP (ICCV 2025), where DBSCAN with one sample a core does the same
     (training_free_2 spec 4.2).
     """
-    index, counts = _places(regions)
+    index, counts = places(regions)
     most = int(counts.max())
     if most <= 2:
         return regions
@@ -81,7 +81,7 @@ def _smallest_linked(means: Tensor, there: Tensor, eps: float) -> Tensor:
     return torch.where(linked, torch.arange(count, device=means.device), count).amin(dim=-1)
 
 
-def _places(regions: Tensor) -> tuple[Tensor, Tensor]:
+def places(regions: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the numbers of its row each one is, ``(B, n)``, and how many a row has, ``(B,)``."""
     ordered, order = regions.sort(dim=1)
     steps = torch.zeros_like(regions)

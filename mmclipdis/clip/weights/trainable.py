@@ -140,6 +140,8 @@ def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
         ``['q_proj_weight']`` for a value-only readout.
     """
     if isinstance(readout, Readout):
+        if readout.branches is not None and readout.branches.semantic:
+            return []  # the copies of CLS run it as an ordinary block
         parts, ffn = readout.parts, readout.ffn
     elif isinstance(readout, SelfCalibrated):
         parts, ffn = ("k", "v"), False
