@@ -101,7 +101,6 @@ class CosineSegHead(QueryText):
         projector: str | Path | Projectors | None = None,
         any_arch: bool = False,
         score_norm: str | None = None,
-        redundant: str | None = None,
         prob_thd: float = 0.0,
         background: str = "query",
         background_index: int | None = None,
@@ -111,6 +110,7 @@ class CosineSegHead(QueryText):
         ignore_index: int = 255,
         loss_decode: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        redundant: str | None = None,
     ) -> None:
         super().__init__(
             text_encoder,
