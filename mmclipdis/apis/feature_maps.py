@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models.backbones import CLIPViT
-from mmclipdis.models.distillation.vfm import TimmVFM
+from mmclipdis.models.vfm import TimmVFM
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.figures import check_picture_name
 from mmclipdis.utils.pictures import TooManyPixelsError, open_picture, to_rgb

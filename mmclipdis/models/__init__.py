@@ -23,7 +23,6 @@ from mmclipdis.models.detection import (
 from mmclipdis.models.distillation.declip import DeCLIP
 from mmclipdis.models.distillation.preprocessor import DistillDataPreprocessor
 from mmclipdis.models.distillation.regions import RegionClassifier
-from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.models.losses import (
     AsymmetricLoss,
     ContentLoss,
@@ -37,6 +36,7 @@ from mmclipdis.models.recognition.preprocessor import DCLIPDataPreprocessor
 from mmclipdis.models.recognition.zero_shot import ZeroShotRecognizer
 from mmclipdis.models.segmentation import LPAM
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
+from mmclipdis.models.vfm import TimmVFM
 
 __all__ = [
     "DCLIP",

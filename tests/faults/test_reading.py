@@ -40,9 +40,9 @@ from mmclipdis.datasets.segmentation.label_maps import LoadReadableAnnotations
 from mmclipdis.datasets.segmentation.shapes import ShapeScenesDataset
 from mmclipdis.engine.configs import Config
 from mmclipdis.models import CLIPViT
-from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.models.projectors import Projectors, load_projectors
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder
+from mmclipdis.models.vfm import TimmVFM
 from tests.clip.weights.archives import Box, NeverEnds, WritesFile, scripted, with_file
 from tests.datasets.recognition.test_voc import write as write_voc
 from tests.faults.endings import ends_in, raises

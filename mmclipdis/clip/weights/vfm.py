@@ -14,6 +14,7 @@ from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import load_strictly
 from mmclipdis.clip.weights.tags import PACKAGED
 from mmclipdis.utils.finite import check_weights
+from mmclipdis.utils.statistics import CLIP, HALF, IMAGENET, NONE, Statistics
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class VFM:
         patch_size: Pixels a side of one feature: N features need images of ``patch_size * sqrt(N)``
             pixels a side.
         channels: Of the feature map.
-        positions: Rule by which its official code resamples positions, see
-            :mod:`mmclipdis.clip.towers.positions`.
+        positions: Rule by which its official code resamples its table of positions, see
+            :mod:`mmclipdis.clip.towers.positions`; it does nothing where there is no table.
         file: Name of its official checkpoint.
         kwargs: Arguments of the timm model, where it is none of timm's own.
+        statistics: Mean and standard deviation, of pixels from 0 to 1, that it wants taken off.
     """
 
     timm_name: str
@@ -37,9 +39,23 @@ class VFM:
     positions: str
     file: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Statistics = IMAGENET
 
 
-#: DeCLIP's names of its teachers (its table 6); "dinov2" are the variants with four registers.
+def _of_timm(
+    statistics: Statistics, patch_size: int, positions: str, models: Mapping[str, tuple[str, int]]
+) -> dict[str, VFM]:
+    """Models whose weights are taken in timm's layout: its name and channels, a name of ours."""
+    return {
+        name: VFM(
+            *(timm_name, patch_size, channels, positions),
+            *(f"model.safetensors of timm/{timm_name}", {}, statistics),
+        )
+        for name, (timm_name, channels) in models.items()
+    }
+
+
+#: Names here start with DeCLIP's of its teachers (its table 6); "dinov2" has four registers.
 #: timm alone would resample all of them like DINOv2, which changes DINO's table by 9 %.
 #: ``shapes-vfm`` is that of ShapeScenes: it has no positions at all, and ships with the package.
 VFMS = {
@@ -55,6 +71,41 @@ VFMS = {
     "dino-B-16": VFM("vit_base_patch16_224.dino", 16, 768, "legacy", "dino_vitbase16_pretrain.pth"),
     "sam-B": VFM("samvit_base_patch16.sa1b", 16, 256, "size", "sam_vit_b_01ec64.pth"),
     "sam-L": VFM("samvit_large_patch16.sa1b", 16, 256, "size", "sam_vit_l_0b3195.pth"),
+    "mae-B": VFM("vit_base_patch16_224.mae", 16, 768, "size", "mae_pretrain_vit_base.pth"),
+    **_of_timm(
+        IMAGENET,
+        16,
+        "antialias",
+        {
+            "dinov3-S": ("vit_small_patch16_dinov3.lvd1689m", 384),
+            "dinov3-S+": ("vit_small_plus_patch16_dinov3.lvd1689m", 384),
+            "dinov3-B": ("vit_base_patch16_dinov3.lvd1689m", 768),
+            "dinov3-L": ("vit_large_patch16_dinov3.lvd1689m", 1024),
+        },
+    ),
+    **_of_timm(HALF, 16, "bilinear", {"pe-spatial-B": ("vit_pe_spatial_base_patch16_512.fb", 768)}),
+    **_of_timm(
+        HALF, 14, "bilinear", {"pe-spatial-L": ("vit_pe_spatial_large_patch14_448.fb", 1024)}
+    ),
+    **_of_timm(
+        NONE,
+        14,
+        "antialias",
+        {
+            "tipsv2-B": ("vit_base_patch14_reg1_tipsv2.webli", 768),
+            "tipsv2-L": ("vit_large_patch14_reg1_tipsv2.webli", 1024),
+        },
+    ),
+    **_of_timm(
+        CLIP,
+        16,
+        "antialias",
+        {
+            "radio-v3-B": ("naflexvit_base_patch16_radio_v3.c_radio", 768),
+            "radio-v3-L": ("naflexvit_large_patch16_radio_v3.c_radio", 1024),
+            "radio-v3-H": ("naflexvit_huge_patch16_radio_v3.c_radio", 1280),
+        },
+    ),
     "shapes-vfm": VFM(
         *("vit_tiny_patch16_224", 8, 128, "antialias", "shapes-vfm.safetensors"),
         kwargs=dict(

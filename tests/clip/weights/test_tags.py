@@ -11,8 +11,8 @@ from mmclipdis.clip.towers.resnet import build_resnet_tower
 from mmclipdis.clip.weights.loading import read_clip_checkpoint
 from mmclipdis.clip.weights.tags import PACKAGED, archs_of, tags_of
 from mmclipdis.models.backbones import CLIPViT
-from mmclipdis.models.distillation.vfm import TimmVFM
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder
+from mmclipdis.models.vfm import TimmVFM
 from tests.faults.endings import raises
 from tests.tiny import tiny_arch
 

@@ -14,9 +14,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.weights.vfm import VFMS
-from mmclipdis.models.distillation.vfm import TimmVFM
+from mmclipdis.models.vfm import TimmVFM
 from mmclipdis.shapes.vfm import load_vfm as load_shapes_vfm
 from mmclipdis.shapes.vfm import patch_features
+from mmclipdis.utils.statistics import HALF, IMAGENET, convert
 
 #: Two blocks of 32 channels in place of 12 of 768; grids, tokens and file layouts stay.
 SMALL: dict[str, dict[str, Any]] = {
@@ -152,9 +153,15 @@ def test_the_table_says_what_timm_builds(name: str) -> None:
     assert vfm.patch_size == (entry.patch_size, entry.patch_size)
     assert vfm.num_features == entry.channels
     assert vfm.positions == entry.positions
-    native = {"dinov2": 37, "dino-B-8": 28, "dino-B-16": 14, "sam": 64, "shapes": 20}
+    assert vfm.statistics == entry.statistics
+    if name != "shapes-vfm":  # whose model was made for other weights in timm
+        noted = timm.get_pretrained_cfg(entry.timm_name)
+        assert (entry.statistics.mean, entry.statistics.std) == (noted.mean, noted.std)
+    native = {"dinov2": 37, "dino-B-8": 28, "dino-B-16": 14, "sam": 64, "shapes": 20, "mae": 14}
+    native |= {"dinov3": 16, "pe-spatial": 32, "tipsv2": 32, "radio": None}
     side = next(v for k, v in native.items() if name.startswith(k))
-    assert vfm.model.patch_embed.grid_size == (side, side)
+    if side is not None:  # RADIO's table is of any size
+        assert vfm.model.patch_embed.grid_size == (side, side)
 
 
 def names_of(block: str, stem: str) -> set[str]:
@@ -295,7 +302,7 @@ def test_any_timm_model_serves() -> None:
     expected = timm.create_model("vit_tiny_patch16_224", **kwargs).eval()
     expected.load_state_dict(bare.model.state_dict())
     with torch.no_grad():
-        tokens = expected.forward_features(images)
+        tokens = expected.forward_features(convert(images, IMAGENET, HALF))
     torch.testing.assert_close(bare(images), tokens.mT.unflatten(2, (5, 8)), rtol=0, atol=1e-6)
     nowhere = TimmVFM("vit_tiny_patch16_224", {**kwargs, "pos_embed": "none"})
     assert nowhere(images).shape == (1, 32, 5, 8)
