@@ -76,10 +76,9 @@ class Guided(SharesUnsaved):
         size, multiple = (int(images.shape[-2]), int(images.shape[-1])), self.pad_multiple
         if size[0] % multiple[0] or size[1] % multiple[1]:
             raise ValueError(
-                f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP "
-                f"{self.tower.patch_size} and of {self.vfm.name!r}: choose sides that are multiples of "
-                f"{multiple[0]} x {multiple[1]} px, or type='OpenVocabSegmentor' as the model, "
-                "which pads"
+                f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP and "
+                f"of {self.vfm.name!r}: choose sides that are multiples of {multiple[0]} x "
+                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads"
             )
         if self.needs_masks and masks is None:
             raise ValueError(NO_MASKS)

@@ -43,7 +43,9 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
         if not isinstance(part, WindowSegmentor):
             return _stock_heat(part, batch["inputs"], meta, result.size), "cosine"
         images = [image_content(batch["inputs"][0], meta)]
-        scores = part.window_scores(images)[0].select(slice(place, place + 1))
+        masks = part.photo_masks(batch["inputs"][:1], batch["data_samples"][:1])
+        found = part.window_scores(images) if masks is None else part.window_scores(images, masks)
+        scores = found[0].select(slice(place, place + 1))
         activation = part.label_rule().activation
         values = full_size_scores(scores, photo_size(meta, images[0]), activation)[0]
     values = unflip(values, meta) / (scale or 1)

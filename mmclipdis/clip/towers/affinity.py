@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.regions import merge_regions
 
 NO_MASKS = (
     "the readout has an affinity with scope='masks', and there are no masks: give the segmentor "
@@ -121,6 +122,8 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
         at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
         mean, regions = mean_cosine(unit), guide.regions
         flat = None if regions is None else regions.flatten(1)
+        if flat is not None and affinity.merge is not None:
+            flat = merge_regions(unit, flat, affinity.merge)
         count, step = unit.shape[1], rows_at_once(unit)
         parts = [
             affinity_rows(affinity, unit, mean, flat, slice(start, start + step)) @ at_grid

@@ -10,6 +10,8 @@ __all__ = [
     "CosineSegHead",
     "EncoderDecoder",
     "InfoCLIP",
+    "MaskFolder",
+    "MaskFunction",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",
@@ -21,6 +23,8 @@ if HAS_MMSEG:
     from mmclipdis.models.segmentation.cosine_head import CosineSegHead
     from mmclipdis.models.segmentation.encoder_decoder import EncoderDecoder
     from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
+    from mmclipdis.models.segmentation.mask_folder import MaskFolder
+    from mmclipdis.models.segmentation.masks import MaskFunction
     from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
     from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
     from mmclipdis.models.segmentation.tta import OpenVocabTTAModel

@@ -8,15 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
 from mmclipdis.models.segmentation.windows import NO_PADDING, Padding, Size, Windows
 
 
 def encode_windows(
     images: Sequence[Tensor],
     layouts: Sequence[Windows],
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[..., Tensor],
     batch_size: int,
     paddings: Sequence[Padding] | None = None,
+    masks: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Encode the windows of all images, ``batch_size`` at a time, whatever image they are of.
 
@@ -25,28 +27,47 @@ def encode_windows(
     Args:
         images: each (C, H, W), sizes may differ.
         layouts: windows of each image.
-        encode: (b, C, h, w) -> (b, K, gh, gw).
+        encode: (b, C, h, w) -> (b, K, gh, gw); with ``masks`` it is also given those of the
+            windows, int64 (b, h, w).
         batch_size: windows encoded together.
         paddings: zeros put around the windows of each image; None for none.
+        masks: numbers of masks (H, W) of each image, of any size: resized to that of the image, to
+            the nearest, and cut as it is. Padding is a mask of its own.
 
     Returns:
         For each image the maps of its windows (n, K, gh, gw).
     """
     paddings = paddings or [NO_PADDING] * len(images)
+    if masks is not None:
+        masks = [resize_nearest(mask, _size(image)) for mask, image in zip(masks, images)]
     groups: dict[tuple[Size, Padding], list[tuple[int, int]]] = {}
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
         members = groups.setdefault((layout.crop, padding), [])
         members.extend((i, w) for w in range(len(layout)))
     maps: list[list[Tensor]] = [[] for _ in images]
-    for (crop, padding), members in groups.items():
+    for (_, padding), members in groups.items():
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
-            crops = []
-            for i, w in batch:
-                y, x = layouts[i].starts[w]
-                crops.append(images[i][:, y : y + crop[0], x : x + crop[1]])
             # Zero after normalisation is the mean colour.
-            encoded = encode(F.pad(torch.stack(crops), padding))
+            parts = [F.pad(_crops(images, layouts, batch), padding)]
+            if masks is not None:
+                parts.append(F.pad(_crops(masks, layouts, batch), padding, value=OUTSIDE))
+            encoded = encode(*parts)
             for (i, _), result in zip(batch, encoded, strict=True):
                 maps[i].append(result)  # members of an image come in order
     return [torch.stack(parts) for parts in maps]
+
+
+def _crops(
+    images: Sequence[Tensor], layouts: Sequence[Windows], batch: Sequence[tuple[int, int]]
+) -> Tensor:
+    """The windows (image, number) of one size that a batch is made of."""
+    crops = []
+    for i, w in batch:
+        (y, x), (height, width) = layouts[i].starts[w], layouts[i].crop
+        crops.append(images[i][..., y : y + height, x : x + width])
+    return torch.stack(crops)
+
+
+def _size(image: Tensor) -> Size:
+    return int(image.shape[-2]), int(image.shape[-1])

@@ -47,6 +47,8 @@ class OpenVocabSegmentor(WindowSegmentor):
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
         pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
+        masks: where the masks of a photo come from; see
+            :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
 
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
@@ -62,9 +64,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         test_cfg: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
+        masks: Any = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
         self.backbone = MODELS.build(backbone)
         if not hasattr(self.backbone, "patch_size"):
             raise ValueError(
@@ -102,9 +105,12 @@ class OpenVocabSegmentor(WindowSegmentor):
         """Change the classes of the live model; see :meth:`CosineSegHead.set_vocabulary`."""
         self.decode_head.set_vocabulary(vocabulary)
 
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Backbone outputs of normalised images (B, 3, H, W); the last is the dense map."""
-        return tuple(self.backbone(inputs))
+    def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Backbone outputs of normalised images (B, 3, H, W); the last is the dense map.
+
+        ``masks`` int64 (B, H, W) are for a backbone that ``needs_masks``.
+        """
+        return tuple(self.backbone(inputs) if masks is None else self.backbone(inputs, masks=masks))
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
         """Class probabilities (B, C, H, W) at input size, whole images, as one tensor."""
@@ -123,8 +129,12 @@ class OpenVocabSegmentor(WindowSegmentor):
         """How the query scores of the windows become labels; the head's."""
         return self.decode_head.rule()  # type: ignore[no-any-return]
 
-    def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
+    def window_scores(
+        self, images: Sequence[Tensor], masks: Sequence[Tensor] | None = None
+    ) -> list[WindowScores]:
         """Logits of all windows of all ``images``, each (3, H, W), at patch resolution.
+
+        ``masks`` (H, W) of each image reach a backbone that ``needs_masks``.
 
         Raises:
             ValueError: a window smaller than a patch, or a projector that was trained on a CLIP
@@ -137,13 +147,14 @@ class OpenVocabSegmentor(WindowSegmentor):
         layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
         patch_size = whole_patches(self.backbone)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
+        read = masks if getattr(self.backbone, "needs_masks", False) else None
         if settings.stitch == "values":
-            dense = stitched_maps(self.backbone, images, layouts, paddings, settings)
+            dense = stitched_maps(self.backbone, images, layouts, paddings, settings, read)
             maps = [self.decode_head((image,)) for image in dense]
             layouts = [one_window(layout.size) for layout in layouts]
         else:
             maps = encode_windows(
-                images, layouts, self._forward, settings.window_batch_size, paddings
+                images, layouts, self._logits, settings.window_batch_size, paddings, read
             )
         maps = [self.decode_head.normalized(windows) for windows in maps]
         whole = settings.mode == "whole"
@@ -156,7 +167,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
     ) -> Tensor:
         """Query logits (B, Q, h, w) on the patch grid, no post-processing (``mode='tensor'``)."""
-        return self.decode_head(self.extract_feat(inputs))  # type: ignore[no-any-return]
+        return self._logits(inputs)
+
+    def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
+        return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
 
     def _check_projector(self) -> None:
         projector = getattr(self.decode_head, "projector", None)

@@ -31,9 +31,10 @@ from mmclipdis.utils.photo_meta import misplaced, resized_photo
 def predict_samples(
     inputs: Tensor | Sequence[Tensor],
     data_samples: Sequence[SegDataSample] | None,
-    score: Callable[[list[Tensor]], Sequence[WindowScores]],
+    score: Callable[..., Sequence[WindowScores]],
     rule: LabelRule,
     settings: TestSettings,
+    masks: Sequence[Tensor] | None = None,
 ) -> list[SegDataSample]:
     """Label images.
 
@@ -41,9 +42,11 @@ def predict_samples(
         inputs: Normalised images, (B, 3, H, W) or a list of (3, H, W) of different sizes.
         data_samples: Their meta information (``ori_shape``, padding, flip); without it the result
             has the size of the input.
-        score: Window scores of images (3, H, W) without padding, one result an image.
+        score: Window scores of images (3, H, W) without padding, one result an image; with
+            ``masks`` it is given them, too.
         rule: How these become labels.
         settings: Memory, and whether probabilities are returned.
+        masks: Numbers of masks int64 (H, W) of each photo, of any size, flipped as its image is.
 
     Returns:
         One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
@@ -55,7 +58,8 @@ def predict_samples(
     samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
     metas = [sample.metainfo for sample in samples]
     images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
-    for sample, image, scores in zip(samples, images, score(images), strict=True):
+    found = score(images) if masks is None else score(images, masks)
+    for sample, image, scores in zip(samples, images, found, strict=True):
         for maps in (scores.maps, scores.overview):
             if maps is not None:
                 check_scores(maps, sample.metainfo)

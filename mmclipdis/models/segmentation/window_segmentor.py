@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmclipdis.engine.random_weights import check_weights
+from mmclipdis.models.segmentation.masks import REMEDY, build_masks, mask_maps
 from mmclipdis.models.segmentation.named_segmentor import NamedSegmentor
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
@@ -21,7 +23,17 @@ from mmclipdis.models.segmentation.settings import TestSettings
 
 
 class WindowSegmentor(NamedSegmentor, BaseSegmentor):
-    """Prediction; a subclass says how windows are scored and how scores become labels."""
+    """Prediction; a subclass says how windows are scored and how scores become labels.
+
+    Args:
+        data_preprocessor, init_cfg: As in mmseg.
+        masks: Where the masks of a photo come from, for what needs them: the config of a source,
+            such as ``dict(type='MaskFolder', root=...)``, or a function of the photo
+            (:mod:`mmclipdis.models.segmentation.masks`). May be set later, too.
+
+    Raises:
+        ValueError: ``masks`` is nothing that masks could come from.
+    """
 
     #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
     undoes = ("pad", "flip")
@@ -33,8 +45,10 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         self,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        masks: Any = None,
     ) -> None:
         super().__init__(data_preprocessor=for_mixed_sizes(data_preprocessor), init_cfg=init_cfg)
+        self.masks = build_masks(masks)
 
     @property
     @abstractmethod
@@ -46,9 +60,49 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         """Channels of the class scores, which mmseg's test-time augmentation asks for."""
         return self.num_classes
 
+    @property
+    def needs_masks(self) -> bool:
+        """Whether an encoder or a refiner reads masks."""
+        refiners = getattr(self, "refiners", ())
+        return any(getattr(part, "needs_masks", False) for part in (*self.children(), *refiners))
+
+    def photo_masks(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: Sequence[SegDataSample] | None = None,
+    ) -> list[Tensor] | None:
+        """Numbers of masks int64 (H, W) of each photo, flipped as it is; None if none are needed.
+
+        Args:
+            inputs: As in :meth:`predict`.
+            data_samples: As in :meth:`predict`.
+
+        Raises:
+            ValueError: they are needed and there is no source, or as
+                :func:`~mmclipdis.models.segmentation.masks.mask_maps`.
+            FileNotFoundError: those of a photo are not there.
+        """
+        if not self.needs_masks:
+            if self.masks is not None:
+                warnings.warn(
+                    f"{type(self).__name__} has masks, and nothing of it reads them: a readout "
+                    "with scope='masks' does, such as 'corrclip', and the refiner MaskVote",
+                    stacklevel=2,
+                )
+            return None
+        if self.masks is None:
+            raise ValueError(f"{type(self).__name__} needs the masks of each photo: {REMEDY}")
+        metas = [{} for _ in inputs] if data_samples is None else [s.metainfo for s in data_samples]
+        return mask_maps(self.masks, inputs, metas, self.data_preprocessor)
+
     @abstractmethod
-    def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
-        """Scores of all windows of ``images``, each (3, H, W), as the model gives them."""
+    def window_scores(
+        self, images: Sequence[Tensor], masks: Sequence[Tensor] | None = None
+    ) -> list[WindowScores]:
+        """Scores of all windows of ``images``, each (3, H, W), as the model gives them.
+
+        ``masks`` are those of :meth:`photo_masks`, for a model that needs some.
+        """
 
     @abstractmethod
     def label_rule(self) -> LabelRule:
@@ -93,7 +147,10 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         rule = self.label_rule()
         if self.asked_threshold is not None:
             rule = replace(rule, prob_thd=self.asked_threshold)
-        return predict_samples(inputs, data_samples, self.window_scores, rule, self._settings())
+        masks = self.photo_masks(inputs, data_samples)
+        return predict_samples(
+            inputs, data_samples, self.window_scores, rule, self._settings(), masks=masks
+        )
 
 
 def refuse_pretrained(pretrained: Any, model: str, part: str) -> None:

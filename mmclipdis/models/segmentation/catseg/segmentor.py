@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.engine.foreign_checkpoint_guard import check_pretrained
 from mmclipdis.engine.random_weights import check_weights, redraw, training_begins
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
@@ -62,6 +63,8 @@ class CATSeg(WindowSegmentor):
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg.views.CATSegTestSettings`.
         init_cfg: As in mmseg; a ``Pretrained`` one must hold every parameter.
         pretrained: None, which mmseg's tools write; the encoders' ``init_cfg`` name weights.
+        masks: Where the masks of a photo come from; see
+            :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
 
     Raises:
         ValueError: Settings that contradict each other, or a bad ``test_cfg``.
@@ -88,9 +91,10 @@ class CATSeg(WindowSegmentor):
         test_cfg: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
+        masks: Any = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "image_encoder")
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
         self.image_encoder = MODELS.build(image_encoder)
         self.text_encoder = MODELS.build(text_encoder)
         if self.image_encoder.embed_dim != self.text_encoder.embed_dim:
@@ -174,11 +178,15 @@ class CATSeg(WindowSegmentor):
         per_class = sentences.unflatten(0, (vocabulary.num_classes, -1))
         return F.normalize(per_class.mean(dim=1), dim=-1)
 
-    def extract_feat(self, inputs: Tensor) -> DenseFeatures:
-        """Dense features of normalised images ``(B, 3, H, W)``, squeezed to ``clip_size``."""
+    def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> DenseFeatures:
+        """Dense features of normalised images ``(B, 3, H, W)``, squeezed to ``clip_size``.
+
+        ``masks`` int64 ``(B, H, W)`` are for an encoder that ``needs_masks``.
+        """
         images = resize(inputs, self.clip_size)
+        scope = {} if masks is None else {"masks": resize_nearest(masks, self.clip_size)}
         features: DenseFeatures = self.image_encoder.dense(
-            images, intermediates=self.guidance_indices
+            images, intermediates=self.guidance_indices, **scope
         )
         return features
 
@@ -245,15 +253,22 @@ class CATSeg(WindowSegmentor):
             return replace(settings, mode=settings.val_mode)
         return settings
 
-    def window_scores(self, images: Sequence[Tensor]) -> list[WindowScores]:
-        """Logits of all views of ``images``, each ``(3, H, W)``, at a quarter of the token size."""
+    def window_scores(
+        self, images: Sequence[Tensor], masks: Sequence[Tensor] | None = None
+    ) -> list[WindowScores]:
+        """Logits of all views of ``images``, each ``(3, H, W)``, at a quarter of the token size.
+
+        ``masks`` ``(H, W)`` of each image reach an image encoder that ``needs_masks``.
+        """
         settings, text = self._settings(), self.class_embeddings()
         views = [views_of(image, settings, self.clip_size) for image in images]
+        read = masks if getattr(self.image_encoder, "needs_masks", False) else None
         maps = encode_windows(
             [picture for view in views for picture in view.pictures],
             [layout for view in views for layout in view.layouts],
-            lambda batch: self.decode_head(self.extract_feat(batch), text).float(),
+            lambda *batch: self.decode_head(self.extract_feat(*batch), text).float(),
             settings.window_batch_size,
+            masks=read and [mask for view, mask in zip(views, read) for _ in view.pictures],
         )
         found = iter(maps)
         return [view.scores([next(found) for _ in view.pictures]) for view in views]
