@@ -20,12 +20,14 @@ from mmclipdis.models.segmentation.stitching import (
     stitched_maps,
     whole_patches,
 )
+from mmclipdis.models.segmentation.token_stitching import token_maps
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
-from mmclipdis.models.segmentation.windows import one_window
+from mmclipdis.models.segmentation.windows import NO_PADDING, one_window
+from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(WindowSegmentor):
+class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     """A backbone with a dense map in CLIP's joint space and a head that compares it with names.
 
     Order of operations (ClearCLIP, the published one): windows -> padding to whole patches ->
@@ -49,10 +51,14 @@ class OpenVocabSegmentor(WindowSegmentor):
         pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
         masks: where the masks of a photo come from; see
             :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
+        token_mixer: config of what mixes the tokens of a whole image before the head, such as
+            ``dict(type='SAMMatrix', ...)``; it needs ``test_cfg.stitch='tokens'``. It is frozen and
+            not in checkpoints.
 
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
-            ``patch_size``, or a head with a projector of another CLIP than the backbone's.
+            ``patch_size``, a head with a projector of another CLIP than the backbone's, or a
+            ``token_mixer`` without stitched tokens.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class OpenVocabSegmentor(WindowSegmentor):
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
         masks: Any = None,
+        token_mixer: Mapping[str, Any] | None = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
@@ -76,6 +83,10 @@ class OpenVocabSegmentor(WindowSegmentor):
             )
         self.decode_head = MODELS.build(decode_head)
         self._check_projector()
+        self.token_mixer: Any = None
+        if token_mixer is not None:
+            self.token_mixer = MODELS.build(dict(token_mixer)).requires_grad_(False)
+            leave_out_of_checkpoints(self, ("token_mixer",))
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
@@ -108,8 +119,15 @@ class OpenVocabSegmentor(WindowSegmentor):
     def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> tuple[Tensor, ...]:
         """Backbone outputs of normalised images (B, 3, H, W); the last is the dense map.
 
-        ``masks`` int64 (B, H, W) are for a backbone that ``needs_masks``.
+        ``masks`` int64 (B, H, W) are for a backbone that ``needs_masks``. With a ``token_mixer``
+        the only one is the dense map of each image as one window.
         """
+        if self.token_mixer is not None:
+            layouts = [one_window((inputs.shape[-2], inputs.shape[-1]))] * len(inputs)
+            images, read = list(inputs), None if masks is None else list(masks)
+            paddings, mixer = [NO_PADDING] * len(images), self.token_mixer
+            maps = token_maps(self.backbone, images, layouts, paddings, len(images), read, mixer)
+            return (torch.cat(maps),)
         return tuple(self.backbone(inputs) if masks is None else self.backbone(inputs, masks=masks))
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
@@ -148,8 +166,13 @@ class OpenVocabSegmentor(WindowSegmentor):
         patch_size = whole_patches(self.backbone)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
         read = masks if getattr(self.backbone, "needs_masks", False) else None
-        if settings.stitch == "values":
-            dense = stitched_maps(self.backbone, images, layouts, paddings, settings, read)
+        if settings.stitch != "scores":
+            parts = self.backbone, images, layouts, paddings
+            dense = (
+                stitched_maps(*parts, settings, read)
+                if settings.stitch == "values"
+                else token_maps(*parts, settings.window_batch_size, read, self.token_mixer)
+            )
             maps = [self.decode_head((image,)) for image in dense]
             layouts = [one_window(layout.size) for layout in layouts]
         else:
@@ -157,10 +180,10 @@ class OpenVocabSegmentor(WindowSegmentor):
                 images, layouts, self._logits, settings.window_batch_size, paddings, read
             )
         maps = [self.decode_head.normalized(windows) for windows in maps]
-        whole = settings.mode == "whole"
+        whole = settings.mode == "whole" or settings.stitch == "tokens"
         return [
-            WindowScores(*parts, is_whole=whole)
-            for parts in zip(maps, layouts, paddings, strict=True)
+            WindowScores(*each, is_whole=whole)
+            for each in zip(maps, layouts, paddings, strict=True)
         ]
 
     def _forward(
@@ -184,4 +207,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         settings.check_patch(whole_patches(self.backbone))
         if settings.stitch != "scores":
             check_stitching(self.backbone, settings.stitch)
+        if self.token_mixer is not None and settings.stitch != "tokens":
+            raise ValueError(
+                f"token_mixer={type(self.token_mixer).__name__} mixes the tokens of a whole image, "
+                f"and test_cfg.stitch={settings.stitch!r}: set test_cfg.stitch='tokens', or leave "
+                "token_mixer out"
+            )
         return settings

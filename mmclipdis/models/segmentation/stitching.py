@@ -78,11 +78,13 @@ def check_stitching(backbone: Any, stitch: str) -> None:
     """
     readout: Any = getattr(backbone, "readout", None)
     alone = getattr(readout, "attention", ()) == ("affinity",)
-    if not alone or readout.ffn or readout.residual != "none":
+    # branches are summed behind the norm, which mixed tokens have yet to see
+    branches = stitch == "tokens" and getattr(readout, "branches", None) is not None
+    if not alone or readout.ffn or readout.residual != "none" or branches:
         raise ValueError(
             f"test_cfg.stitch={stitch!r} needs a backbone whose last block is read by an affinity "
-            f"alone, such as readout='proxyclip'; that of {type(backbone).__name__} works window "
-            "by window: leave stitch out"
+            f"alone, such as readout='proxyclip'{', without branches' if branches else ''}; that "
+            f"of {type(backbone).__name__} works window by window: leave stitch out"
         )
 
 
@@ -110,7 +112,7 @@ def _axis(windows: Windows, axis: int, more: int, count: int) -> tuple[int, list
 
 
 def check_whole_patches(windows: Windows, padding: Padding, multiple: Size) -> None:
-    """Refuse windows beside each other that need padding: it would lie inside the image.
+    """Refuse windows of no whole patches, and padding inside the image, between windows.
 
     Raises:
         ValueError: naming the size that fits.
@@ -122,4 +124,10 @@ def check_whole_patches(windows: Windows, padding: Padding, multiple: Size) -> N
                 f"test_cfg.crop_size {windows.crop} is no whole number of patches, and windows "
                 "that are stitched before the head need one: choose multiples of "
                 f"{multiple[0]} x {multiple[1]} pixels"
+            )
+        if (windows.crop[axis] + more) % multiple[axis]:
+            raise ValueError(
+                f"a window of {windows.crop[0]} x {windows.crop[1]} pixels is no whole number of "
+                f"patches of {multiple[0]} x {multiple[1]}, and windows that are stitched before "
+                "the head need one: choose such a crop_size, or window_padding='symmetric'"
             )
