@@ -56,6 +56,7 @@ def segmentor(
         token_mixer=mixer,
     )
     model.init_weights()
+    torch.manual_seed(0)
     for parameter in model.backbone.tower.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2
     return model.double().eval()

@@ -1,0 +1,147 @@
+"""The row-stochastic matrix that SAM's last block makes of an image (Trident, ICCV 2025).
+
+With the attention of SAM's last, global block, relative positions included, and the cosines ``C_h``
+of its values in head ``h``, token ``i`` keeps the keys of each head whose cosine is above::
+
+    t_i = min(0.9, kappa mean of C_h[i, j] over heads h and keys j)
+    G = mean_h(attention_h * [C_h > t_i]), its rows divided by their sums
+
+(training_free_2 spec 6.1). Neither the attention nor ``G`` is ever whole: some rows of the image
+are made, used and thrown away, 12 x 4096 x 4096 numbers would be 0.8 GB.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer_sam import Block, VisionTransformerSAM, get_rel_pos
+from torch import Tensor, nn
+
+from mmclipdis.clip.towers.affinity import ROW_BYTES
+
+#: The threshold is never above this, so that a token always keeps itself.
+MOST = 0.9
+#: Where ``refine_neg=False``: the threshold in place of a negative one.
+INSTEAD_OF_NEGATIVE = 0.6
+
+
+def check_sam(model: Any, name: str) -> None:
+    """Refuse a model of timm that is no image encoder of SAM.
+
+    Args:
+        model: The model.
+        name: What the user calls it, for messages.
+
+    Raises:
+        ValueError: naming the model and what it is.
+    """
+    block = model.blocks[-1] if isinstance(model, VisionTransformerSAM) else None
+    if not isinstance(block, Block):
+        raise ValueError(
+            "the matrix of SAM needs SAM's image encoder: model='sam-B', 'sam-L' or a samvit of "
+            f"timm; {name!r} is a {type(model).__name__}"
+        )
+    attn = block.attn
+    plain = attn.rope is None and all(
+        isinstance(m, nn.Identity) for m in (attn.q_norm, attn.k_norm)
+    )
+    if block.window_size or not plain:
+        raise ValueError(
+            f"the matrix of SAM needs a last block that looks at the whole image as SAM's does; "
+            f"that of {name!r} has window_size={block.window_size}"
+            f"{'' if plain else ' and rotary positions or normalised queries'}: choose "
+            "model_kwargs with global_attn_indexes up to the last block"
+        )
+
+
+def sam_matrix(
+    attention: Tensor, values: Tensor, kappa: float, refine_neg: bool = True, first: int = 0
+) -> Tensor:
+    """Rows ``(r, n)`` of ``G``, each of sum 1.
+
+    Args:
+        attention: Rows ``(heads, r, n)`` of the softmax attention, of tokens ``first`` and on.
+        values: ``(heads, n, d)``.
+        kappa: Factor of the mean cosine; 0 keeps what is similar at all.
+        refine_neg: Whether a negative threshold stays; otherwise 0.6 takes its place.
+        first: The token that the first row is of.
+
+    A row that keeps nothing (its own attention or value is 0) keeps the token itself.
+    """
+    return _rows(attention, _unit(values), kappa, refine_neg, first)
+
+
+def _unit(values: Tensor) -> Tensor:
+    return F.normalize(values, dim=-1, eps=1e-12)
+
+
+def _rows(attention: Tensor, unit: Tensor, kappa: float, refine_neg: bool, first: int) -> Tensor:
+    own = unit[:, first : first + attention.shape[1]]
+    # the mean over keys of cosines is the cosine with the mean key
+    threshold = kappa * (own @ unit.mean(dim=1, keepdim=True).mT).mean(dim=0)  # (r, 1)
+    if not refine_neg:
+        threshold = threshold.masked_fill(threshold < 0, INSTEAD_OF_NEGATIVE)
+    kept = own @ unit.mT > threshold.clamp(max=MOST)
+    rows = (attention * kept).sum(dim=0)
+    total = rows.sum(dim=-1, keepdim=True)
+    alone = F.one_hot(torch.arange(first, first + len(rows), device=rows.device), rows.shape[1])
+    return torch.where(total > 0, rows / total, alone.to(rows.dtype))
+
+
+def sam_mixed(
+    block: Any,
+    parts: tuple[Tensor, Tensor, Tensor],
+    tokens: Tensor,
+    kappa: float,
+    refine_neg: bool = True,
+) -> Tensor:
+    """``G A``: tokens mixed by the matrix of SAM's last block.
+
+    Args:
+        block: The block.
+        parts: Its q, k, v ``(D, H, W)`` of the whole grid, padding right and below included, which
+            takes part in the softmax and is cut off behind it.
+        tokens: ``(C, h, w)``, on the part of the grid that is the image.
+        kappa: See :func:`sam_matrix`.
+        refine_neg: See :func:`sam_matrix`.
+
+    Returns:
+        ``(C, h, w)`` in the type of ``tokens``.
+    """
+    attn = block.attn
+    height, width = (int(size) for size in tokens.shape[-2:])
+    query, key, value = (_heads(part, attn.num_heads) for part in parts)  # (heads, H, W, d)
+    query, key = query[:, :height, :width], key.flatten(1, 2)
+    unit = _unit(value[:, :height, :width].flatten(1, 2))
+    flat = tokens.flatten(1).T.to(unit.dtype)
+    row_bytes = unit.element_size() * attn.num_heads * width * key.shape[1]
+    step = max(1, int(ROW_BYTES / row_bytes))
+    mixed = []
+    for top in range(0, height, step):
+        attention = _attention(attn, query[:, top : top + step], key, parts[1].shape[-2:], top)
+        valid = attention.unflatten(-1, parts[1].shape[-2:])[..., :height, :width].flatten(-2)
+        mixed.append(_rows(valid, unit, kappa, refine_neg, top * width) @ flat)
+    return torch.cat(mixed).T.reshape(tokens.shape).to(tokens.dtype)
+
+
+def _attention(attn: Any, query: Tensor, key: Tensor, grid: Any, top: int) -> Tensor:
+    """Rows ``(heads, r w, H W)`` of the softmax attention of the queries ``(heads, r, w, d)``."""
+    rows, columns = int(query.shape[1]), int(query.shape[2])
+    logits = (attn.scale * query.flatten(1, 2)) @ key.mT
+    if attn.use_rel_pos:  # of the queries as they are, not scaled
+        height, width = (int(size) for size in grid)
+        down = get_rel_pos(height, height, attn.rel_pos_h)[top : top + rows].to(query)
+        across = get_rel_pos(width, width, attn.rel_pos_w)[:columns].to(query)
+        by_row = torch.einsum("mywd,ykd->mywk", query, down)
+        by_column = torch.einsum("mywd,wkd->mywk", query, across)
+        spread = logits.view(*query.shape[:3], height, width)
+        spread += by_row[..., :, None]
+        spread += by_column[..., None, :]
+    return logits.softmax(dim=-1)
+
+
+def _heads(part: Tensor, heads: int) -> Tensor:
+    """``(heads, H, W, d)`` of ``(heads d, H, W)``."""
+    return part.unflatten(0, (heads, -1)).permute(0, 2, 3, 1)
