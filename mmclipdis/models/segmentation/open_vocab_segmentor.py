@@ -20,7 +20,7 @@ from mmclipdis.models.segmentation.stitching import (
     stitched_maps,
     whole_patches,
 )
-from mmclipdis.models.segmentation.token_stitching import token_maps
+from mmclipdis.models.segmentation.token_stitching import build_mixer, token_maps
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 from mmclipdis.models.segmentation.windows import NO_PADDING, one_window
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
@@ -71,7 +71,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
         masks: Any = None,
-        token_mixer: Mapping[str, Any] | None = None,
+        token_mixer: Any = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
@@ -85,7 +85,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         self._check_projector()
         self.token_mixer: Any = None
         if token_mixer is not None:
-            self.token_mixer = MODELS.build(dict(token_mixer)).requires_grad_(False)
+            self.token_mixer = build_mixer(token_mixer)
             leave_out_of_checkpoints(self, ("token_mixer",))
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg

@@ -8,13 +8,15 @@ norm, the projection and the comparison with names follow once, for the whole im
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from mmseg.registry import MODELS
+from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import Guide, mean_cosine, resize_values, unit_tokens
 from mmclipdis.clip.towers.regions import resize_nearest
@@ -24,6 +26,23 @@ from mmclipdis.models.segmentation.windows import Padding, Size, Windows, stitch
 
 #: ``(pixels (1, 3, H, W), tokens (1, D, h, w)) -> tokens (1, D, gh, gw)``.
 TokenMixer = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_mixer(config: Any) -> Any:
+    """A frozen ``token_mixer``.
+
+    Raises:
+        ValueError: what is built does not mix tokens.
+    """
+    mixer: Any = MODELS.build(dict(config)) if isinstance(config, Mapping) else config
+    try:
+        inspect.signature(mixer.forward if isinstance(mixer, nn.Module) else len).bind(None, None)
+    except TypeError as error:
+        raise ValueError(
+            "token_mixer must be the config of a module that makes tokens of (pixels, tokens), "
+            f"such as dict(type='SAMMatrix', ...); got {config!r:.200}"
+        ) from error
+    return mixer.requires_grad_(False)
 
 
 def token_maps(

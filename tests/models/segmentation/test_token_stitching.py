@@ -16,6 +16,7 @@ from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmento
 from mmclipdis.models.segmentation.token_stitching import whole_multiple
 from mmclipdis.models.segmentation.windows import slide_windows, stitch
 from tests.faults.endings import raises
+from tests.models.segmentation import fakes  # noqa: F401  (registers a backbone)
 from tests.tiny import tiny_arch
 
 SLIDE: dict[str, Any] = dict(mode="slide", crop_size=(48, 48), stride=(32, 32))
@@ -183,6 +184,8 @@ def test_what_cannot_be_stitched_ends_in_a_line(model: Any) -> None:
 
     raises("stitch='tokens'.*readout='proxyclip'", build, test_cfg=dict(stitch="tokens"))
     raises("token_mixer=Turn.*stitch='tokens'", build, token_mixer=dict(type="Turn"))
+    for wrong in ("SAMMatrix", dict(type="PatchMeanBackbone"), len):
+        raises("token_mixer must be", build, token_mixer=wrong, test_cfg=dict(stitch="tokens"))
     narrow = segmentor(stitch="tokens", mode="slide", crop_size=40, stride=24)
     raises("crop_size .40, 40. .*multiples of 16 x 16", narrow.window_scores, [photo(48, 80)])
     floor = segmentor(stitch="tokens", mode="whole", window_padding="floor")
