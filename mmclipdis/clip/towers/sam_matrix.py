@@ -116,22 +116,24 @@ def sam_mixed(
     query, key = query[:, :height, :width], key.flatten(1, 2)
     unit = _unit(value[:, :height, :width].flatten(1, 2))
     flat = tokens.flatten(1).T.to(unit.dtype)
+    grid = (int(parts[1].shape[-2]), int(parts[1].shape[-1]))
     row_bytes = unit.element_size() * attn.num_heads * width * key.shape[1]
     step = max(1, int(ROW_BYTES / row_bytes))
     mixed = []
     for top in range(0, height, step):
-        attention = _attention(attn, query[:, top : top + step], key, parts[1].shape[-2:], top)
-        valid = attention.unflatten(-1, parts[1].shape[-2:])[..., :height, :width].flatten(-2)
+        attention = _attention(attn, query[:, top : top + step], key, grid, top)
+        on_grid = attention.view(*attention.shape[:2], *grid)
+        valid = on_grid[..., :height, :width].flatten(-2)
         mixed.append(_rows(valid, unit, kappa, refine_neg, top * width) @ flat)
     return torch.cat(mixed).T.reshape(tokens.shape).to(tokens.dtype)
 
 
-def _attention(attn: Any, query: Tensor, key: Tensor, grid: Any, top: int) -> Tensor:
+def _attention(attn: Any, query: Tensor, key: Tensor, grid: tuple[int, int], top: int) -> Tensor:
     """Rows ``(heads, r w, H W)`` of the softmax attention of the queries ``(heads, r, w, d)``."""
     rows, columns = int(query.shape[1]), int(query.shape[2])
     logits = (attn.scale * query.flatten(1, 2)) @ key.mT
     if attn.use_rel_pos:  # of the queries as they are, not scaled
-        height, width = (int(size) for size in grid)
+        height, width = grid
         down = get_rel_pos(height, height, attn.rel_pos_h)[top : top + rows].to(query)
         across = get_rel_pos(width, width, attn.rel_pos_w)[:columns].to(query)
         by_row = torch.einsum("mywd,ykd->mywk", query, down)
@@ -139,9 +141,9 @@ def _attention(attn: Any, query: Tensor, key: Tensor, grid: Any, top: int) -> Te
         spread = logits.view(*query.shape[:3], height, width)
         spread += by_row[..., :, None]
         spread += by_column[..., None, :]
-    return logits.softmax(dim=-1)
+    return torch.softmax(logits, dim=-1)
 
 
 def _heads(part: Tensor, heads: int) -> Tensor:
     """``(heads, H, W, d)`` of ``(heads d, H, W)``."""
-    return part.unflatten(0, (heads, -1)).permute(0, 2, 3, 1)
+    return part.reshape(heads, -1, *part.shape[1:]).permute(0, 2, 3, 1)
