@@ -13,9 +13,9 @@ from torch import Tensor
 from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
 from mmclipdis.clip.towers.block_reader import NO_GUIDE
 from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
-from mmclipdis.utils.interpolation import nearest
 
 
 class Guided(SharesUnsaved):
@@ -84,7 +84,7 @@ class Guided(SharesUnsaved):
             raise ValueError(NO_MASKS)
         tokens = self.guide_tokens(images)
         grid = (tokens.shape[-2], tokens.shape[-1])
-        return Guide(tokens, nearest(masks, grid) if masks is not None else None)
+        return Guide(tokens, resize_nearest(masks, grid) if masks is not None else None)
 
     def guide_tokens(self, images: Tensor) -> Tensor:
         """Tokens ``(B, C, gh, gw)`` of the ``vfm`` for images ``(B, 3, H, W)`` of CLIP."""

@@ -38,15 +38,6 @@ def antialiased(maps: Tensor, size: Sequence[int], mode: str = "bicubic") -> Ten
     return F.interpolate(maps, (height, width), mode=mode, align_corners=False, antialias=True)
 
 
-def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels ``(..., h, w)`` at another ``size``: row ``i`` is row ``floor(i h / H)`` of before."""
-    rows, columns = (
-        torch.arange(new, device=labels.device) * old // new
-        for old, new in zip(labels.shape[-2:], size, strict=True)
-    )
-    return labels[..., rows[:, None], columns]
-
-
 def is_symbol(*sizes: object) -> bool:
     """Whether one of the sizes is a symbol, which an export keeps open."""
     return any(isinstance(size, torch.SymInt) for size in sizes)

@@ -30,6 +30,17 @@ _BUNDLED_OPTIONS: dict[str, dict[str, Any]] = {
     "proxyclip_coco_object": {"background_index": 0, "allow_duplicates": True},
 }
 
+#: CorrCLIP's lists -> those that they are made of, with "people" for "person" and, for COCO-Object,
+#: no bed in the background.
+_CORRCLIP = {
+    f"corrclip_{name}": source
+    for name, source in {
+        **{name: name for name in ("ade20k", "cityscapes", "coco_stuff164k")},
+        **{name: name for name in ("context59", "context60", "voc20")},
+        **{name: f"proxyclip_{name}" for name in ("voc21", "coco_object")},
+    }.items()
+}
+
 #: Names that no class has but the background.
 _BACKGROUND = frozenset({"background", "the background"})
 
@@ -158,8 +169,12 @@ class Vocabulary:
             raise ValueError(
                 f"unknown class file {name!r}; the package has {', '.join(bundled_names())}"
             )
-        options = {**_BUNDLED_OPTIONS.get(name, {}), **options}
-        return cls.from_file(CLASS_FILES / f"{name}.txt", templates, **options)
+        source = _CORRCLIP.get(name, name)
+        options = {**_BUNDLED_OPTIONS.get(source, {}), **options}
+        if source == name:
+            return cls.from_file(CLASS_FILES / f"{name}.txt", templates, **options)
+        classes = read_class_file(CLASS_FILES / f"{source}.txt")
+        return cls.from_names(_as_in_corrclip(classes), templates, **options)
 
     @property
     def num_classes(self) -> int:
@@ -227,10 +242,21 @@ def bundled_names() -> tuple[str, ...]:
     ``voc20 voc21 context59 context60 coco_object coco_stuff164k cityscapes ade20k`` are ClearCLIP's
     (they differ from the data sets' own names: ship, table, blanks deleted); ``sclip_*`` are
     SCLIP's with its synonyms, ``proxyclip_*`` ProxyCLIP's with its words for the background. The
-    other lists of both are word for word ClearCLIP's. ``objects365`` are the data set's own names
-    but for "hami melon", as F-ViT's transfer prompts them.
+    other lists of both are word for word ClearCLIP's. ``corrclip_*`` are those of ProxyCLIP with
+    "people" for "person". ``objects365`` are the data set's own names but for "hami melon", as
+    F-ViT's transfer prompts them.
     """
-    return tuple(sorted(path.stem for path in CLASS_FILES.glob("*.txt")))
+    return tuple(sorted([*(path.stem for path in CLASS_FILES.glob("*.txt")), *_CORRCLIP]))
+
+
+def _as_in_corrclip(classes: Sequence[Sequence[str]]) -> list[list[str]]:
+    """CorrCLIP's names of the classes of another list (training_free_2 spec 4.5)."""
+    stripped = [[name.strip() for name in names] for names in classes]
+    words = {name for names in stripped[1:] for name in names}
+    renamed = [["people" if name == "person" else name for name in names] for names in stripped]
+    # what is a class of its own is no word for the background
+    renamed[0] = [name for name in renamed[0] if len(renamed[0]) == 1 or name not in words]
+    return renamed
 
 
 def novel_flags(

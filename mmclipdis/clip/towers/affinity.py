@@ -21,8 +21,9 @@ from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.clip.towers.regions import merge_regions
 
 NO_MASKS = (
-    "the readout has an affinity with scope='masks', and there are no masks: give the segmentor "
-    "their source, type='OpenVocabSegmentor', masks=dict(type='MaskFolder', root=...)"
+    "an affinity with scope='masks' needs the masks of the photo, which only OpenVocabSegmentor "
+    "and CATSeg hand on, and only to predict: use one of them with masks=dict(type='MaskFolder', "
+    "root=...) or a function of the photo, or another readout"
 )
 
 #: Bytes of the rows of ``S`` that are in memory at a time.

@@ -42,10 +42,14 @@ def check_projections(model: Any, name: str, feature: str) -> int:
     Raises:
         ValueError: it has no such projections, or no block before the last.
     """
-    blocks = getattr(model, "blocks", None)
-    last = blocks[-1] if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and blocks else None
-    width = last.attn.proj.in_features if isinstance(last, _PRE_NORM) else 0
-    if not width or any(len(_projection(last.attn, part)[0]) != width for part in "qkv"):
+    blocks: Any = getattr(model, "blocks", None)
+    last: Any = None
+    if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks):
+        last = blocks[-1]
+    known = isinstance(last, _PRE_NORM)
+    attn: Any = last.attn if known else None
+    width: Any = attn.proj.in_features if known else 0
+    if not width or any(len(_projection(attn, part)[0]) != width for part in "qkv"):
         raise ValueError(
             f"{feature} needs a ViT of timm whose last block has q, k and v of one width (ViT, "
             f"EVA, BEiT, SAM); {name!r} is a {type(model).__name__}: choose feature='map' or "
@@ -88,20 +92,21 @@ def finish(model: Any, parts: LastBlockParts) -> Tensor:
     residual after the final norm and none at the end (OV-Stitcher, training_free_2 spec 5.2). A
     LayerScale of the block is kept. The attention never holds its n x n weights.
     """
-    block = model.blocks[-1]
+    block: Any = model.blocks[-1]
     attn = block.attn
     q, k, v = (_heads(part, attn.num_heads) for part in (parts.q, parts.k, parts.v))
     mixed = F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v, scale=attn.scale)
     merged = attn.norm(mixed.transpose(1, 2).flatten(2))
-    tokens = parts.input.flatten(2).transpose(1, 2)
+    tokens: Tensor = parts.input.flatten(2).transpose(1, 2)
     tokens = tokens + block.ls1(attn.proj(merged))
     tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
-    return tokens.transpose(1, 2).unflatten(2, parts.input.shape[-2:])
+    return tokens.transpose(1, 2).reshape(parts.input.shape)
 
 
 def _heads(part: Tensor, heads: int) -> Tensor:
-    """``(B, M, n, d)`` of ``(B, M d, h, w)``."""
-    return part.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
+    """``(B, M, n, d)`` of ``(B, M d, h, w)``, laid out so that no n x n weights are made."""
+    split = part.reshape(len(part), heads, part.shape[1] // heads, -1)
+    return split.transpose(2, 3).contiguous()
 
 
 def _projection(attn: Any, part: str) -> tuple[Tensor, Tensor | None]:

@@ -55,7 +55,7 @@ class LastMap(nn.Module):
         return cast(Tensor, features)
 
 
-def create(name: str, known: VFM | None, model_kwargs: Mapping[str, Any]) -> nn.Module:
+def create(name: str, known: VFM | None, model_kwargs: Mapping[str, Any]) -> Any:
     """The timm model without classifier, with random weights, ready for any size.
 
     Args:
@@ -80,7 +80,7 @@ def create(name: str, known: VFM | None, model_kwargs: Mapping[str, Any]) -> nn.
     elif timm.models.is_model_in_modules(timm_name, ("eva",)):
         kwargs.setdefault("dynamic_img_size", True)
     try:
-        model = timm.create_model(timm_name, pretrained=False, **{"num_classes": 0, **kwargs})
+        model: Any = timm.create_model(timm_name, pretrained=False, **{"num_classes": 0, **kwargs})
     except (TypeError, AssertionError) as error:
         raise ValueError(f"model_kwargs={dict(model_kwargs)} of {name!r}: {error}") from error
     if not hasattr(model, "forward_intermediates"):
@@ -125,7 +125,7 @@ def features_at(
 def patch_size_of(model: Any) -> tuple[int, int]:
     """(height, width) in pixels of what one feature of the last map stands for."""
     reduction = int(model.feature_info[-1]["reduction"])
-    embed = getattr(model, "patch_embed", None)
+    embed: Any = getattr(model, "patch_embed", None)
     if hasattr(embed, "feat_ratio"):
         height, width = embed.feat_ratio(as_scalar=False)
         if max(height, width) == reduction:  # no later stage is smaller
@@ -185,5 +185,5 @@ def _resample(table: Tensor, native: tuple[int, ...], grid: tuple[int, int], rul
     with_cls = torch.cat([rows[:1], rows[prefix:]])  # resample_positions() expects a CLS row
     patches = resample_positions(with_cls, (native[0], native[1]), grid, rule)[1:]
     if table.ndim == 4:
-        return patches.unflatten(0, grid)[None].to(table.dtype)
+        return patches.reshape(1, *grid, -1).to(table.dtype)
     return torch.cat([rows[:prefix], patches])[None].to(table.dtype)

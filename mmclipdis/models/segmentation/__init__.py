@@ -12,6 +12,7 @@ __all__ = [
     "InfoCLIP",
     "MaskFolder",
     "MaskFunction",
+    "MeanShiftMasks",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
     "OpenVocabTTAModel",
@@ -25,6 +26,7 @@ if HAS_MMSEG:
     from mmclipdis.models.segmentation.infoclip.segmentor import InfoCLIP
     from mmclipdis.models.segmentation.mask_folder import MaskFolder
     from mmclipdis.models.segmentation.masks import MaskFunction
+    from mmclipdis.models.segmentation.mean_shift_masks import MeanShiftMasks
     from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
     from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
     from mmclipdis.models.segmentation.tta import OpenVocabTTAModel

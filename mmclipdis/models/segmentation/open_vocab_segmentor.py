@@ -123,11 +123,9 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         the only one is the dense map of each image as one window.
         """
         if self.token_mixer is not None:
-            layouts = [one_window((inputs.shape[-2], inputs.shape[-1]))] * len(inputs)
-            images, read = list(inputs), None if masks is None else list(masks)
-            paddings, mixer = [NO_PADDING] * len(images), self.token_mixer
-            maps = token_maps(self.backbone, images, layouts, paddings, len(images), read, mixer)
-            return (torch.cat(maps),)
+            count, layout = len(inputs), one_window((inputs.shape[-2], inputs.shape[-1]))
+            each = [layout] * count, count, [NO_PADDING] * count
+            return (torch.cat(self._token_maps(self.backbone, inputs, *each, masks)),)
         return tuple(self.backbone(inputs) if masks is None else self.backbone(inputs, masks=masks))
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
@@ -165,25 +163,20 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         layouts = [settings.windows((image.shape[-2], image.shape[-1])) for image in images]
         patch_size = whole_patches(self.backbone)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
+        batch = settings.window_batch_size
         read = masks if getattr(self.backbone, "needs_masks", False) else None
-        if settings.stitch != "scores":
-            parts = self.backbone, images, layouts, paddings
-            dense = (
-                stitched_maps(*parts, settings, read)
-                if settings.stitch == "values"
-                else token_maps(*parts, settings.window_batch_size, read, self.token_mixer)
-            )
+        if settings.stitch == "scores":
+            maps = encode_windows(images, layouts, self._logits, batch, paddings, read)
+        else:
+            stitched = stitched_maps if settings.stitch == "values" else self._token_maps
+            dense = stitched(self.backbone, images, layouts, batch, paddings, read)
             maps = [self.decode_head((image,)) for image in dense]
             layouts = [one_window(layout.size) for layout in layouts]
-        else:
-            maps = encode_windows(
-                images, layouts, self._logits, settings.window_batch_size, paddings, read
-            )
         maps = [self.decode_head.normalized(windows) for windows in maps]
         whole = settings.mode == "whole" or settings.stitch == "tokens"
         return [
-            WindowScores(*each, is_whole=whole)
-            for each in zip(maps, layouts, paddings, strict=True)
+            WindowScores(*parts, is_whole=whole)
+            for parts in zip(maps, layouts, paddings, strict=True)
         ]
 
     def _forward(
@@ -194,6 +187,9 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
 
     def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
         return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
+
+    def _token_maps(self, *parts: Any) -> list[Tensor]:
+        return token_maps(*parts, mixer=self.token_mixer)
 
     def _check_projector(self) -> None:
         projector = getattr(self.decode_head, "projector", None)

@@ -15,21 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmclipdis.clip.towers.affinity import Guide
+from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
 from mmclipdis.models.segmentation.encoding import encode_windows
-from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 from mmclipdis.models.segmentation.windows import Padding, Size, Windows, stitch
-from mmclipdis.utils.interpolation import nearest
-
-#: The mask that the padding of an image lies in (CorrCLIP, released code).
-PADDING_LABEL = 10000
 
 
 def stitched_maps(
     backbone: Any,
     images: Sequence[Tensor],
     layouts: Sequence[Windows],
+    batch_size: int,
     paddings: Sequence[Padding],
-    settings: OpenVocabTestSettings,
     masks: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Dense maps ``(1, E, gh, gw)`` of whole images, in the joint space.
@@ -38,18 +34,17 @@ def stitched_maps(
         backbone: ``CLIPViT`` whose readout is an affinity and nothing else.
         images: Each ``(3, H, W)``.
         layouts: Their windows.
+        batch_size: Windows encoded together.
         paddings: Pixels around the windows of each image.
-        settings: Which give the size of a batch of windows.
-        masks: ``(H, W)`` int64 each, if the affinity has ``scope='masks'``.
+        masks: ``(H, W)`` int64 of each image, of any size, if the affinity has ``scope='masks'``.
 
     Raises:
         ValueError: windows that are no whole patches.
     """
     for layout, padding in zip(layouts, paddings, strict=True):
         check_whole_patches(layout, padding, backbone.pad_multiple)
-    size = settings.window_batch_size
-    values = encode_windows(images, layouts, backbone.values, size, paddings)
-    tokens = encode_windows(images, layouts, backbone.guide_tokens, size, paddings)
+    values = encode_windows(images, layouts, backbone.values, batch_size, paddings)
+    tokens = encode_windows(images, layouts, backbone.guide_tokens, batch_size, paddings)
     maps = []
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
         on_grid = [
@@ -59,7 +54,8 @@ def stitched_maps(
         grid = (on_grid[1].shape[-2], on_grid[1].shape[-1])
         regions = None
         if masks is not None:
-            regions = nearest(F.pad(masks[i][None], padding, value=PADDING_LABEL), grid)
+            mask = resize_nearest(masks[i][None], layout.size)
+            regions = resize_nearest(F.pad(mask, padding, value=OUTSIDE), grid)
         maps.append(backbone.mixed_values(on_grid[0], Guide(on_grid[1], regions)))
     return maps
 

@@ -49,8 +49,8 @@ def token_maps(
     backbone: Any,
     images: Sequence[Tensor],
     layouts: Sequence[Windows],
-    paddings: Sequence[Padding],
     batch_size: int,
+    paddings: Sequence[Padding],
     masks: Sequence[Tensor] | None = None,
     mixer: TokenMixer | None = None,
 ) -> list[Tensor]:
@@ -62,8 +62,8 @@ def token_maps(
         backbone: ``CLIPViT`` whose readout is an affinity and nothing else.
         images: Each ``(3, H, W)``.
         layouts: Their windows.
-        paddings: Pixels around the windows of each image.
         batch_size: Windows that are encoded together.
+        paddings: Pixels around the windows of each image.
         masks: ``(H, W)`` int64 each, if the affinity has ``scope='masks'``.
         mixer: What mixes the tokens of an image; it sees the image with its padding. None leaves
             them as they are.

@@ -55,6 +55,18 @@ def test_separator_decides_what_is_a_synonym(tmp_path: Path) -> None:
     assert Vocabulary.from_file(path).names == (("cat", "kitty"), ("food", "meal"))
 
 
+def test_corrclip_calls_a_person_people_and_has_no_bed_in_the_background() -> None:
+    for name in ("ade20k", "cityscapes", "coco_stuff164k", "context59", "context60", "voc20"):
+        ours, theirs = Vocabulary.bundled(f"corrclip_{name}"), Vocabulary.bundled(name)
+        differ = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
+        assert differ == [(("people",), ("person",))]
+    voc, proxy = Vocabulary.bundled("corrclip_voc21"), Vocabulary.bundled("proxyclip_voc21")
+    assert voc.names[0] == proxy.names[0] and voc.background_index == 0
+    coco, proxy = (Vocabulary.bundled(f"{m}_coco_object") for m in ("corrclip", "proxyclip"))
+    assert [n for n in proxy.names[0] if n not in coco.names[0]] == ["bed"]
+    assert (coco.names[1], len(coco.queries)) == (("people",), 96)
+
+
 def test_first_only_is_catsegs_rule() -> None:
     names = ["bag, handbag", "cat"]
     v = Vocabulary.from_names(names, separator=", ", first_only=True)

@@ -1,0 +1,8 @@
+# NACLIP, OpenAI ViT-B/16, ADE20K (150 classes). Not run here.
+# Published: 17.4 mIoU (Trident's and ResCLIP's tables).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k_sclip.py",
+    "../_base_/models/naclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="ade20k"))

@@ -1,0 +1,8 @@
+# NACLIP, OpenAI ViT-B/16, PASCAL Context (59 classes). Not run here.
+# Published: 35.2 mIoU (Trident's and ResCLIP's tables).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context59_sclip.py",
+    "../_base_/models/naclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="context59"))

@@ -1,0 +1,8 @@
+# ProxyCLIP, LAION's ViT-H/14, COCO-Stuff 164k (171 classes). Not run here.
+# Published: 26.8 mIoU (Trident's table).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_stuff164k_naclip.py",
+    "../_base_/models/proxyclip_vith14.py",
+]
+model = dict(decode_head=dict(vocabulary="coco_stuff164k"))

@@ -1,0 +1,8 @@
+# ProxyCLIP, OpenAI ViT-L/14, PASCAL Context with background (60 classes). Not run here.
+# No published number for this row.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context60_sclip.py",
+    "../_base_/models/proxyclip_vitl14.py",
+]
+model = dict(decode_head=dict(vocabulary="context60", prob_thd=0.15))

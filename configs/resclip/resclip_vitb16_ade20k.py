@@ -1,0 +1,11 @@
+# ResCLIP, OpenAI ViT-B/16, ADE20K (150 classes). Not run here.
+# Published: 18.0 mIoU (ResCLIP's tables, with its second pass).
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k_sclip.py",
+    "../_base_/models/resclip_vitb16.py",
+]
+model = dict(
+    backbone=dict(readout=dict(attention=dict(kk=1.4, layers=0.6))),
+    decode_head=dict(vocabulary="ade20k"),
+)
