@@ -102,8 +102,9 @@ def in_patches(windows: Windows, padding: Padding, grid: Sequence[int]) -> Windo
 
 def _axis(windows: Windows, axis: int, more: int, count: int) -> tuple[int, list[int]]:
     """Length and starts along an axis, in patches."""
-    patch = (windows.crop[axis] + more) // count
-    starts = [start[axis] // patch for start in windows.starts]
+    length = windows.crop[axis] + more
+    # of a grid of any fineness: that of a vision model with a size of its own is no whole pixels
+    starts = [start[axis] * count // length for start in windows.starts]
     return max(starts) + count, starts
 
 

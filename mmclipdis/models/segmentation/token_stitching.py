@@ -35,14 +35,20 @@ def build_mixer(config: Any) -> Any:
         ValueError: what is built does not mix tokens.
     """
     mixer: Any = MODELS.build(dict(config)) if isinstance(config, Mapping) else config
-    try:
-        inspect.signature(mixer.forward if isinstance(mixer, nn.Module) else len).bind(None, None)
-    except TypeError as error:
+    if not isinstance(mixer, nn.Module) or not _takes_two(mixer.forward):
         raise ValueError(
             "token_mixer must be the config of a module that makes tokens of (pixels, tokens), "
             f"such as dict(type='SAMMatrix', ...); got {config!r:.200}"
-        ) from error
+        )
     return mixer.requires_grad_(False)
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def token_maps(

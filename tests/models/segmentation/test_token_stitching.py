@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
+from mmclipdis.models.segmentation.stitching import in_patches
 from mmclipdis.models.segmentation.token_stitching import whole_multiple
-from mmclipdis.models.segmentation.windows import slide_windows, stitch
+from mmclipdis.models.segmentation.windows import NO_PADDING, slide_windows, stitch
 from tests.faults.endings import raises
 from tests.models.segmentation import fakes  # noqa: F401  (registers a backbone)
 from tests.tiny import tiny_arch
@@ -156,6 +157,13 @@ def test_a_grid_that_is_no_multiple_of_that_of_clip_becomes_one() -> None:
     fine = segmentor(patch=4, stitch="tokens", mode="slide", crop_size=32, stride=16)
     (scores,) = fine.window_scores([photo(32, 64)])
     assert scores.maps.shape[-2:] == (8, 16)  # 4 x 4 tokens a window of 8 x 8 patches
+
+
+def test_windows_lie_where_they_are_on_a_grid_of_broken_pixels() -> None:
+    """63 tokens of a window of 336 pixels: 5.33 pixels each."""
+    layout = slide_windows((336, 560), (336, 336), (224, 224))
+    placed = in_patches(layout, NO_PADDING, (63, 63))
+    assert (placed.size, placed.starts) == ((63, 105), ((0, 0), (0, 42)))
 
 
 def test_a_mixer_sees_the_whole_image_once_and_stays_out_of_checkpoints(model: Any) -> None:
