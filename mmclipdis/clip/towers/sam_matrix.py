@@ -86,8 +86,9 @@ def _rows(attention: Tensor, unit: Tensor, kappa: float, refine_neg: bool, first
     kept = own @ unit.mT > threshold.clamp(max=MOST)
     rows = (attention * kept).sum(dim=0)
     total = rows.sum(dim=-1, keepdim=True)
-    alone = F.one_hot(torch.arange(first, first + len(rows), device=rows.device), rows.shape[1])
-    return torch.where(total > 0, rows / total, alone.to(rows.dtype))
+    empty = (total == 0).to(rows.dtype)
+    rows.diagonal(offset=first).add_(empty[:, 0])
+    return rows / (total + empty)
 
 
 def sam_mixed(
@@ -120,25 +121,43 @@ def sam_mixed(
     row_bytes = unit.element_size() * attn.num_heads * width * key.shape[1]
     step = max(1, int(ROW_BYTES / row_bytes))
     mixed = []
+    down, across = _positions(attn, grid)
     for top in range(0, height, step):
-        attention = _attention(attn, query[:, top : top + step], key, grid, top)
+        rows = None if down is None else down[top : top + step]
+        attention = _attention(query[:, top : top + step], key, attn.scale, rows, across)
         on_grid = attention.view(*attention.shape[:2], *grid)
         valid = on_grid[..., :height, :width].flatten(-2)
         mixed.append(_rows(valid, unit, kappa, refine_neg, top * width) @ flat)
     return torch.cat(mixed).T.reshape(tokens.shape).to(tokens.dtype)
 
 
-def _attention(attn: Any, query: Tensor, key: Tensor, grid: tuple[int, int], top: int) -> Tensor:
-    """Rows ``(heads, r w, H W)`` of the softmax attention of the queries ``(heads, r, w, d)``."""
-    rows, columns = int(query.shape[1]), int(query.shape[2])
-    logits = (attn.scale * query.flatten(1, 2)) @ key.mT
-    if attn.use_rel_pos:  # of the queries as they are, not scaled
-        height, width = grid
-        down = get_rel_pos(height, height, attn.rel_pos_h)[top : top + rows].to(query)
-        across = get_rel_pos(width, width, attn.rel_pos_w)[:columns].to(query)
-        by_row = torch.einsum("mywd,ykd->mywk", query, down)
-        by_column = torch.einsum("mywd,wkd->mywk", query, across)
-        spread = logits.view(*query.shape[:3], height, width)
+def _positions(attn: Any, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+    """Relative positions ``(H, H, d)`` of rows and ``(W, W, d)`` of columns, of query and key."""
+    if not attn.use_rel_pos:
+        return None, None
+    height, width = grid
+    across: Tensor = get_rel_pos(width, width, attn.rel_pos_w)
+    return get_rel_pos(height, height, attn.rel_pos_h), across
+
+
+def _attention(
+    query: Tensor, key: Tensor, scale: float, down: Tensor | None, across: Tensor | None
+) -> Tensor:
+    """Some rows ``(heads, r w, H W)`` of the softmax attention, of an image with w columns.
+
+    Args:
+        query: ``(heads, r, w, d)``.
+        key: ``(heads, H W, d)``.
+        scale: Factor of the logits.
+        down: :func:`_positions` of these rows, ``(r, H, d)``.
+        across: Those of all columns, ``(W, W, d)``.
+    """
+    logits = (scale * query.flatten(1, 2)) @ key.mT
+    if down is not None and across is not None:  # of the queries as they are, not scaled
+        columns = across[: query.shape[2]].to(query)
+        by_row = torch.einsum("mywd,ykd->mywk", query, down.to(query))
+        by_column = torch.einsum("mywd,wkd->mywk", query, columns)
+        spread = logits.view(*by_row.shape, by_column.shape[-1])
         spread += by_row[..., :, None]
         spread += by_column[..., None, :]
     return torch.softmax(logits, dim=-1)

@@ -135,7 +135,9 @@ def test_its_attention_is_that_of_timm() -> None:
     with torch.no_grad():
         q, k, v = (part[0] for part in project(block, x.permute(2, 0, 1)[None], "qkv"))
         heads = [part.unflatten(0, (3, -1)).permute(0, 2, 3, 1) for part in (q, k, v)]
-        weights = module._attention(attn, heads[0][:, 2:4], heads[1].flatten(1, 2), (5, 5), 2)
+        down, across = module._positions(attn, (5, 5))
+        keys = heads[1].flatten(1, 2)
+        weights = module._attention(heads[0][:, 2:4], keys, attn.scale, down[2:4], across)
         mixed = weights @ heads[2].flatten(1, 2)  # (3, 10, 8)
         out = attn.proj(mixed.transpose(0, 1).flatten(1))
         wanted = attn(block.norm1(x)[None])[0].flatten(0, 1)[10:20]
