@@ -123,8 +123,9 @@ def sam_mixed(
     mixed = []
     down, across = _positions(attn, grid)
     for top in range(0, height, step):
-        rows = None if down is None else down[top : top + step]
-        attention = _attention(query[:, top : top + step], key, attn.scale, rows, across)
+        rows = slice(top, min(top + step, height))
+        positions = None if down is None else down[rows]
+        attention = _attention(query[:, rows], key, attn.scale, positions, across)
         on_grid = attention.view(*attention.shape[:2], *grid)
         valid = on_grid[..., :height, :width].flatten(-2)
         mixed.append(_rows(valid, unit, kappa, refine_neg, top * width) @ flat)

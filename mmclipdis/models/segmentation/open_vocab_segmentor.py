@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -168,8 +169,8 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         if settings.stitch == "scores":
             maps = encode_windows(images, layouts, self._logits, batch, paddings, read)
         else:
-            stitched = stitched_maps if settings.stitch == "values" else self._token_maps
-            dense = stitched(self.backbone, images, layouts, batch, paddings, read)
+            maps_of = stitched_maps if settings.stitch == "values" else self._token_maps
+            dense = maps_of(self.backbone, images, layouts, batch, paddings, read)
             maps = [self.decode_head((image,)) for image in dense]
             layouts = [one_window(layout.size) for layout in layouts]
         maps = [self.decode_head.normalized(windows) for windows in maps]
@@ -188,8 +189,9 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
         return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
 
-    def _token_maps(self, *parts: Any) -> list[Tensor]:
-        return token_maps(*parts, mixer=self.token_mixer)
+    @property
+    def _token_maps(self) -> Callable[..., list[Tensor]]:
+        return partial(token_maps, mixer=self.token_mixer)
 
     def _check_projector(self) -> None:
         projector = getattr(self.decode_head, "projector", None)
