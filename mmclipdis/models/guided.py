@@ -139,5 +139,14 @@ class Guided(SharesUnsaved):
 
     def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
         """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
-        dense: Tensor = self.tower.mixed_values(values, self.affinity, guide)
+        return self.joint_map(self.mixed_tokens(values, guide))
+
+    def mixed_tokens(self, values: Tensor, guide: Guide) -> Tensor:
+        """What the head's norm and projection follow, ``(B, D, gh, gw)``, from :meth:`values`."""
+        tokens: Tensor = self.tower.mixed_tokens(values, self.affinity, guide)
+        return tokens
+
+    def joint_map(self, tokens: Tensor) -> Tensor:
+        """The dense map ``(B, E, h, w)`` of :meth:`mixed_tokens`, stitched, mixed or not."""
+        dense: Tensor = self.tower.joint_map(tokens)
         return F.normalize(dense, dim=1) if self.normalize else dense

@@ -233,8 +233,17 @@ class ImageTower(nn.Module, ABC):
             affinity: How the matrix is made.
             guide: What of; the map has its grid.
         """
+        return self.joint_map(self.mixed_tokens(values, affinity, guide))
+
+    def mixed_tokens(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
+        """The attention output ``A`` ``(B, D, gh, gw)`` of :meth:`mixed_values`, heads merged."""
         tokens = view_of(self.blocks[-1]).merge(mix(affinity, guide, values))
-        return tokens_to_map(self.to_joint(tokens), guide.grid)
+        return tokens_to_map(tokens, guide.grid)
+
+    def joint_map(self, tokens: Tensor) -> Tensor:
+        """The dense map ``(B, E, h, w)`` of tokens ``(B, D, h, w)``: final norm, projection."""
+        grid = (int(tokens.shape[-2]), int(tokens.shape[-1]))
+        return tokens_to_map(self.to_joint(tokens.flatten(2).transpose(1, 2)), grid)
 
     def forward_blocks(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Outputs ``(B, D, h, w)`` of the named blocks; blocks after the last one are not run."""
