@@ -197,7 +197,8 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
         if not getattr(self.decode_head, "needs_cls", False):
             return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
-        features = self.backbone.dense(inputs, masks, with_cls=True)
+        scope = {} if masks is None else {"masks": masks}
+        features = self.backbone.dense(inputs, with_cls=True, **scope)
         return self.decode_head.scores(features.map, features.cls)  # type: ignore[no-any-return]
 
     @property
