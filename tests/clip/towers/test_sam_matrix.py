@@ -120,12 +120,18 @@ def test_equals_a_naive_reference(
 ) -> None:
     """Of an image that fills SAM's grid or not, in one block of rows or in many."""
     monkeypatch.setattr(module, "ROW_BYTES", row_bytes)
+    softmax, seen = torch.softmax, []
+    monkeypatch.setattr(
+        module.torch, "softmax", lambda x, dim: seen.append(tuple(x.shape)) or softmax(x, dim)
+    )
     block = tiny_sam().blocks[-1]
     x, tokens = torch.randn(5, 5, 24).double(), torch.randn(7, *size).double()
     with torch.no_grad():
         parts = tuple(part[0] for part in project(block, x.permute(2, 0, 1)[None], "qkv"))
         found = sam_mixed(block, parts, tokens, kappa, refine_neg)
         torch.testing.assert_close(found, naive(block, x, tokens, kappa, refine_neg))
+    height, width = size  # an image's row of queries at a time, or all of them
+    assert seen == ([(3, width, 25)] * height if row_bytes == 1 else [(3, height * width, 25)])
 
 
 def test_its_attention_is_that_of_timm() -> None:
