@@ -296,7 +296,9 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
     if "blocks" in value:
         return _fields_of(DualPath, value)
-    return _fields_of(SelfCalibrated if "deep" in value else Readout, value)
+    if "deep" in value:
+        return _fields_of(SelfCalibrated, value)
+    return _fields_of(Readout, value)
 
 
 def _fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
