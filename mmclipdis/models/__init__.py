@@ -42,6 +42,7 @@ from mmclipdis.models.vfm import TimmVFM
 __all__ = [
     "DCLIP",
     "LPAM",
+    "PAMR",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
@@ -68,6 +69,7 @@ __all__ = [
     "MaskCLIPViT",
     "MaskFolder",
     "MaskFunction",
+    "MaskVote",
     "MeanShiftMasks",
     "MixedSizeSegDataPreProcessor",
     "NovelMaskedCrossEntropyLoss",
@@ -86,12 +88,14 @@ __all__ = [
 
 if HAS_MMSEG:
     from mmclipdis.models.segmentation import (
+        PAMR,
         CATSeg,
         CATSegHead,
         CosineSegHead,
         InfoCLIP,
         MaskFolder,
         MaskFunction,
+        MaskVote,
         MeanShiftMasks,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,

@@ -6,14 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
 from mmclipdis.clip.towers.block_reader import NO_GUIDE
+from mmclipdis.clip.towers.last_block import LastBlockParts
 from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.regions import resize_nearest
+from mmclipdis.clip.towers.stitched import read_stitched, window_parts
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
@@ -51,6 +55,11 @@ class Guided(SharesUnsaved):
     def affinity(self) -> Affinity | None:
         """How the readout's affinity is made, if it has one."""
         return getattr(self.readout, "affinity", None)
+
+    @property
+    def branches(self) -> Branches | None:
+        """The readout's branches, if it has some."""
+        return getattr(self.readout, "branches", None)
 
     @property
     def needs_masks(self) -> bool:
@@ -91,6 +100,37 @@ class Guided(SharesUnsaved):
         """Tokens ``(B, C, gh, gw)`` of the ``vfm`` for images ``(B, 3, H, W)`` of CLIP."""
         tokens: Tensor = self.vfm(self.vfm.from_clip(images))
         return tokens
+
+    @property
+    def stitches_last_block(self) -> bool:
+        """Whether windows of the ``vfm`` are put together before its last block, not behind it.
+
+        With branches and the map of the ``vfm`` (OV-Stitcher, training_free_2 spec 5.2).
+        """
+        return self.branches is not None and self.vfm is not None and self.vfm.feature == "map"
+
+    def window_guide(self, images: Tensor) -> Tensor:
+        """What windows ``(B, 3, H, W)`` give to :meth:`stitched_guide`, ``(B, K, gh, gw)``."""
+        if not self.stitches_last_block:
+            return self.guide_tokens(images)
+        parts = self.vfm.last_block_parts(self.vfm.from_clip(images))
+        return torch.cat([parts.input, parts.q, parts.k, parts.v], dim=1)
+
+    def stitched_guide(self, parts: Tensor) -> Tensor:
+        """Tokens ``(1, C, gh, gw)`` of an image from :meth:`window_guide`, put together."""
+        if not self.stitches_last_block:
+            return parts
+        tokens: Tensor = self.vfm.finish_last_block(LastBlockParts(*parts.chunk(4, dim=1)))
+        return tokens
+
+    def window_parts(self, images: Tensor, regions: Tensor | None) -> Tensor:
+        """What the branches read of windows; see :mod:`mmclipdis.clip.towers.stitched`."""
+        return window_parts(self.tower, images, self.readout.branches, regions)
+
+    def read_stitched(self, parts: Tensor, semantic: Tensor | None, guide: Guide) -> Tensor:
+        """The dense map ``(1, E, gh, gw)`` of an image from :meth:`window_parts`, put together."""
+        dense = read_stitched(self.tower, parts, semantic, self.readout, guide)
+        return F.normalize(dense, dim=1) if self.normalize else dense
 
     def values(self, images: Tensor) -> Tensor:
         """Values of the last block ``(B, D, h, w)`` of images ``(B, 3, H, W)``, to be stitched."""

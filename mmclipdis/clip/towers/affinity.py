@@ -12,7 +12,7 @@ number of tokens and not with its square. Its mean, ``|mean_i u_i|^2``, needs no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +103,16 @@ def in_scope(cosines: Tensor, mean: Tensor, regions: Tensor, rows: slice) -> Ten
     return same | (either & (cosines > mean[:, None, None]))
 
 
+def merged(affinity: Affinity, guide: Guide) -> tuple[Affinity, Guide]:
+    """The guide with its regions merged as the affinity says, and the affinity without that."""
+    if affinity.merge is None or guide.regions is None:
+        return affinity, guide
+    with torch.autocast(guide.tokens.device.type, enabled=False):
+        unit, flat = unit_tokens(guide.tokens), guide.regions.flatten(1)
+        regions = merge_regions(unit, flat, affinity.merge).view_as(guide.regions)
+    return replace(affinity, merge=None), replace(guide, regions=regions)
+
+
 def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
     """``W V``: the values mixed by the affinity of a guide.
 
@@ -122,10 +132,9 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
     with torch.autocast(values.device.type, enabled=False):
         unit = unit_tokens(guide.tokens)
         at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
+        affinity, guide = merged(affinity, guide)
         mean, regions = mean_cosine(unit), guide.regions
         flat = None if regions is None else regions.flatten(1)
-        if flat is not None and affinity.merge is not None:
-            flat = merge_regions(unit, flat, affinity.merge)
         parts = [
             affinity_rows(affinity, unit, mean, flat, rows) @ at_grid
             for rows in blocks_of_rows(unit)

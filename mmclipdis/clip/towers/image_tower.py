@@ -13,12 +13,19 @@ from mmclipdis.clip.towers.affinity import Guide, mix
 from mmclipdis.clip.towers.attention import recomputed, run_blocks
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import view_of
+from mmclipdis.clip.towers.branches import Beside, merged_once, read_branches, run_beside
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
 from mmclipdis.clip.towers.readout import Affinity, AnyReadout, DualPath, Readout
+from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.scclip import calibrated
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.interpolation import known_size
+
+NO_TOKENS = (
+    "the dense map of a readout with branches is the sum of several sets of tokens: there is no "
+    "one set that it is the projection of; choose a readout without branches"
+)
 
 
 class ImageTower(nn.Module, ABC):
@@ -93,8 +100,16 @@ class ImageTower(nn.Module, ABC):
         """What lies between positions and first block."""
 
     @abstractmethod
+    def norm_post(self, tokens: Tensor) -> Tensor:
+        """The final norm of every token, ``(B, L, D)`` to ``(B, L, D)``."""
+
+    @abstractmethod
+    def project(self, tokens: Tensor) -> Tensor:
+        """The projection behind :meth:`norm_post`, ``(B, L, D)`` to ``(B, L, E)``."""
+
     def to_joint(self, tokens: Tensor) -> Tensor:
         """Final norm and projection of every token: ``(B, L, D)`` to ``(B, L, E)``."""
+        return self.project(self.norm_post(tokens))
 
     @abstractmethod
     def joint_parameters(self) -> list[nn.Parameter]:
@@ -161,34 +176,45 @@ class ImageTower(nn.Module, ABC):
             guide: What the affinity of the readout is made of; the map has its grid.
 
         Raises:
-            ValueError: for an image smaller than a patch, a block that does not exist, or an
-                affinity without a guide.
+            ValueError: for an image smaller than a patch, a block that does not exist, an affinity
+                without a guide, or the tokens of a map that is a sum of several.
         """
         keep = [self._block_index(i) for i in intermediates]
         read_too = self._outputs_of(readout)
-        rope, embedded = self.rope(images), self.embed(images)
-        x, kept = self._run(self.blocks[:-1], embedded, [*keep, *read_too], rope)
+        readout, guide = merged_once(readout, guide)
+        branches = getattr(readout, "branches", None)
+        if with_tokens and branches is not None:
+            raise ValueError(NO_TOKENS)
+        rope, embedded, grid = self.rope(images), self.embed(images), self.grid_of(images)
+        beside = Beside.of(branches, embedded, guide.regions if guide else None, grid)
+        x, kept, beside = self._run_beside(embedded, branches, beside, [*keep, *read_too], rope)
         kept[-1] = embedded
-        grid = self.grid_of(images)
         map_grid = grid if guide is None else guide.grid
 
         def read(x: Tensor) -> DenseFeatures:
             last = BlockReader(self.blocks[-1], x, rope, grid)
             blocks = {**kept, self.depth - 1: last.ordinary()} if self.depth - 1 in keep else kept
+            tokens: Tensor | None = None
             if isinstance(readout, Readout):
                 layers = [self._reader(index, kept, last) for index in self._blocks_of(readout)]
-                tokens = last.patches(readout, guide, layers)
+                if readout.branches is None:
+                    tokens = last.patches(readout, guide, layers)
+                else:
+                    summed = read_branches(last, readout, guide, layers, beside, self.norm_post)
             elif isinstance(readout, SelfCalibrated):
                 tokens = self._calibrated(kept, last, readout)
             else:
                 tokens = self._second_path(kept, last, readout)
+            normed = summed if tokens is None else self.norm_post(tokens)
             projected = last.parts(context)
             return DenseFeatures(
-                map=tokens_to_map(self.to_joint(tokens), map_grid),
+                map=tokens_to_map(self.project(normed), map_grid),
                 cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
                 context={name: tokens_to_map(p[:, 1:], grid) for name, p in projected.items()},
                 intermediates=tuple(tokens_to_map(blocks[i][:, 1:], grid) for i in keep),
-                tokens=tokens_to_map(tokens, map_grid) if with_tokens else None,
+                tokens=tokens_to_map(tokens, map_grid)
+                if with_tokens and tokens is not None
+                else None,
             )
 
         return recomputed(read, x) if self.grad_checkpointing else read(x)
@@ -223,18 +249,36 @@ class ImageTower(nn.Module, ABC):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         return run_blocks(blocks, x, keep, self.grad_checkpointing, rope)
 
+    def _run_beside(
+        self,
+        x: Tensor,
+        branches: Branches | None,
+        beside: Beside,
+        keep: Sequence[int],
+        rope: Tensor | None,
+    ) -> tuple[Tensor, dict[int, Tensor], Beside]:
+        """All blocks but the last, with what runs beside them."""
+        if branches is None:
+            return *self._run(self.blocks[:-1], x, keep, rope), beside
+        averaged = branches.range_in(self.depth)
+        return run_beside(
+            self.blocks[:-1], x, beside, averaged, keep, self.grad_checkpointing, rope
+        )
+
     def _block_index(self, index: int) -> int:
         if not -self.depth <= index < self.depth:
             raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
         return index % self.depth
 
     def check_readout(self, readout: AnyReadout) -> None:
-        """Refuse a readout of more blocks than there are.
+        """Refuse a readout of blocks that the tower does not have.
 
         Raises:
             ValueError: naming the block, or how many are wanted.
         """
         self._outputs_of(readout)
+        if isinstance(readout, Readout) and readout.branches is not None:
+            readout.branches.range_in(self.depth)
 
     def _outputs_of(self, readout: AnyReadout) -> list[int]:
         """The blocks whose outputs a readout reads; -1 is what enters the first one."""

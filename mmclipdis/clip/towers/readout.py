@@ -23,6 +23,10 @@ name           attention        residual  FFN  source
 ``proxyclip``  affinity         none      no   ProxyCLIP (Lan et al., 2024)
 ``resclip``    kk + layers      none      no   ResCLIP (Yang et al., 2025), its RCS alone
 ``scclip``     a path of its own, see :class:`SelfCalibrated`
+``corrclip``   affinity in      none      no   CorrCLIP (Zhang et al., 2025)
+               masks, branches
+``ov_stitcher``  the same       none      no   OV-Stitcher (Moon et al., 2026): with
+                                               ``test_cfg.stitch='values'``
 =============  ===============  ========  ===  ============================================
 
 What an affinity is made of is not said here: the backbone has the vision model, the segmentor the
@@ -31,14 +35,13 @@ masks (:class:`~mmclipdis.clip.towers.affinity.Guide`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from mmclipdis.clip.towers.readout_fields import Branches, block_numbers, fields_of, given
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.finite import finite_number
-
-T = TypeVar("T")
 
 ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "gem", "identity", "layers", "affinity")
 RESIDUALS = ("token", "cls", "none")
@@ -113,6 +116,7 @@ class Readout:
             to the logits of every softmax term of the last block (NACLIP, eq. 6), with peak 1;
             None adds nothing. CLS gets none.
         affinity: How the matrix of the term ``affinity`` is made.
+        branches: More token sets that the map is the sum of; they need an affinity.
 
     Raises:
         ValueError: for a term, residual or scale that does not exist, and for fields that
@@ -127,6 +131,7 @@ class Readout:
     layers: tuple[int, ...] = ()
     neighbours: float | None = None
     affinity: Affinity | None = None
+    branches: Branches | None = None
 
     def __post_init__(self) -> None:
         terms: Any = self.attention  # a string is one term, not its letters
@@ -148,6 +153,8 @@ class Readout:
             raise ValueError(f"Readout.scale must be one of {SCALES}, got {self.scale!r}")
         self._check_weights()
         self._check_terms()
+        self._check_affinity()
+        self._check_branches()
 
     def _check_weights(self) -> None:
         weights = tuple(finite_number("Readout.weights", weight) for weight in self.weights)
@@ -158,10 +165,7 @@ class Readout:
         object.__setattr__(self, "weights", () if set(weights) == {1.0} else weights)
 
     def _check_terms(self) -> None:
-        layers: Any = self.layers
-        layers = (layers,) if isinstance(layers, int) else tuple(layers)
-        if any(not isinstance(index, int) or isinstance(index, bool) for index in layers):
-            raise ValueError(f"Readout.layers must be numbers of blocks, got {self.layers!r}")
+        layers = block_numbers("Readout.layers", self.layers)
         object.__setattr__(self, "layers", layers)
         if bool(layers) != ("layers" in self.attention):
             raise ValueError(
@@ -180,8 +184,9 @@ class Readout:
                     "or name one of qk, qq, kk, vv, qkv"
                 )
             object.__setattr__(self, "neighbours", sigma)
-        if isinstance(self.affinity, Mapping):
-            object.__setattr__(self, "affinity", _fields_of(Affinity, self.affinity))
+
+    def _check_affinity(self) -> None:
+        object.__setattr__(self, "affinity", given("affinity", Affinity, self.affinity))
         if (self.affinity is not None) != ("affinity" in self.attention):
             raise ValueError(
                 f"Readout.affinity and the terms {self.attention}: the term 'affinity' needs "
@@ -191,6 +196,21 @@ class Readout:
             raise ValueError(
                 "Readout.residual='token' with the term 'affinity': its tokens may lie on another "
                 "grid than those of CLIP; choose residual='none' or 'cls'"
+            )
+
+    def _check_branches(self) -> None:
+        object.__setattr__(self, "branches", given("branches", Branches, self.branches))
+        if self.branches is None:
+            return
+        if self.affinity is None:
+            raise ValueError(
+                f"Readout.branches and the terms {self.attention}: branches need the term "
+                "'affinity' and affinity=dict(...)"
+            )
+        if self.branches.semantic and self.affinity.scope != "masks":
+            raise ValueError(
+                "Readout.branches has a semantic branch, a token of each region, which needs "
+                "masks: affinity=dict(scope='masks', ...), or branches=dict(semantic=0)"
             )
 
     @property
@@ -249,6 +269,10 @@ class DualPath:
 
 AnyReadout = Readout | DualPath | SelfCalibrated
 
+_CORRCLIP = Readout(
+    ("affinity",), affinity=Affinity(scale=4.0, scope="masks", merge=0.2), branches=Branches()
+)
+
 READOUTS: dict[str, AnyReadout] = {
     "vanilla": Readout(("qk",), residual="token", ffn=True),
     "maskclip": Readout(("identity",), residual="token", ffn=True),
@@ -272,6 +296,8 @@ READOUTS: dict[str, AnyReadout] = {
     # 2 lambda, and blocks 5 to 8 whatever the depth
     "resclip": Readout(("kk", "layers"), weights=(1.2, 0.8), layers=(5, 6, 7, 8), neighbours=5.0),
     "scclip": SelfCalibrated(),
+    "corrclip": _CORRCLIP,
+    "ov_stitcher": _CORRCLIP,
 }
 
 
@@ -295,16 +321,7 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
     if not isinstance(value, Mapping):
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
     if "blocks" in value:
-        return _fields_of(DualPath, value)
+        return fields_of(DualPath, value)
     if "deep" in value:
-        return _fields_of(SelfCalibrated, value)
-    return _fields_of(Readout, value)
-
-
-def _fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
-    """An instance of a data class from a dict of its fields."""
-    name, allowed = kind.__name__, [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(value) - set(allowed))
-    if unknown:
-        raise ValueError(f"unknown {name} field(s) {unknown}; known: {allowed}")
-    return kind(**value)
+        return fields_of(SelfCalibrated, value)
+    return fields_of(Readout, value)

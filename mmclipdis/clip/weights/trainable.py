@@ -160,6 +160,8 @@ def freeze_unread(block: nn.Module, readout: AnyReadout, depth: int | None = Non
 def _read_of_last(readout: AnyReadout, last: set[int]) -> tuple[str, bool]:
     """Which of q, k, v of the last block a readout reads, and whether its feed-forward branch."""
     if isinstance(readout, Readout):
+        if readout.branches is not None and readout.branches.semantic:
+            return "qkv", True  # the copies of CLS run it as an ordinary block
         maps = "qk" if last & set(readout.layers) else ""
         return "".join(readout.parts) + maps, readout.ffn
     if isinstance(readout, SelfCalibrated):

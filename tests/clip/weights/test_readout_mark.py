@@ -128,12 +128,14 @@ def test_mark_is_not_a_parameter_or_buffer():
 WEIGHED = Readout({"kk": 1.4, "layers": 0.6}, layers=(5, 6, -3), neighbours=5)
 MASKED = Readout(("affinity", "qq"), affinity=Affinity(0.5, 4.0, scope="masks", merge=0.2))
 
+BRANCHED = Readout("affinity", affinity={}, branches=dict(semantic=0, blocks=(1, -2)))
+
 
 @pytest.mark.parametrize(
     "readout",
     [
         *READOUTS.values(),
-        *(Readout(("vv", "qk"), "cls", True, "none"), DualPath(3), WEIGHED, MASKED),
+        *(Readout(("vv", "qk"), "cls", True, "none"), DualPath(3), WEIGHED, MASKED, BRANCHED),
     ],
 )
 def test_every_readout_survives_every_form_of_the_mark(readout):
@@ -143,6 +145,11 @@ def test_every_readout_survives_every_form_of_the_mark(readout):
     same = [name for name, known in READOUTS.items() if same_readout(known, readout)]
     assert all(repr(name) in describe_readout(readout) for name in same)
     assert same or get_readout(eval(describe_readout(readout))) == readout
+
+
+def test_a_mark_names_the_branches():
+    branches = json.loads(readout_json(READOUTS["corrclip"]))["branches"]
+    assert branches == {"spatial": 1.0, "semantic": 0.5, "blocks": None}
 
 
 @pytest.mark.parametrize("mark", ["csb", {"attn": "qq"}, 3, torch.tensor([123.0, 5.0]), "{"])
