@@ -10,6 +10,7 @@ from mmclipdis.models.backbones import (
     CLIPSurgeryViT,
     CLIPViT,
     DeCLIPViT,
+    GEMViT,
     MaskCLIPViT,
     SCLIPViT,
 )
@@ -41,6 +42,7 @@ from mmclipdis.models.vfm import TimmVFM
 __all__ = [
     "DCLIP",
     "LPAM",
+    "PAMR",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
@@ -60,12 +62,14 @@ __all__ = [
     "FViTBackbone",
     "FViTRPNHead",
     "FViTRoIHead",
+    "GEMViT",
     "GatheredBCELoss",
     "InfoCLIP",
     "MFILoss",
     "MaskCLIPViT",
     "MaskFolder",
     "MaskFunction",
+    "MaskVote",
     "MeanShiftMasks",
     "MixedSizeSegDataPreProcessor",
     "NovelMaskedCrossEntropyLoss",
@@ -84,12 +88,14 @@ __all__ = [
 
 if HAS_MMSEG:
     from mmclipdis.models.segmentation import (
+        PAMR,
         CATSeg,
         CATSegHead,
         CosineSegHead,
         InfoCLIP,
         MaskFolder,
         MaskFunction,
+        MaskVote,
         MeanShiftMasks,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,

@@ -307,3 +307,13 @@ class CLIPSurgeryViT(CLIPViT):
         **kwargs: Any,
     ) -> None:
         super().__init__(readout=readout, positions=positions, **kwargs)
+
+
+@MODELS.register_module()
+class GEMViT(CLIPViT):
+    """:class:`CLIPViT` as GEM in ClearCLIP's code: a second stream of grouped attention."""
+
+    def __init__(
+        self, *, readout: Any = "gem", positions: str = "antialias", **kwargs: Any
+    ) -> None:
+        super().__init__(readout=readout, positions=positions, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from mmclipdis.clip.towers.last_block import LastBlockParts
 from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.regions import resize_nearest
-from mmclipdis.clip.towers.stitched import read_stitched, window_parts
+from mmclipdis.clip.towers.stitched import last_values, mixed_values, read_stitched, window_parts
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
@@ -87,7 +87,8 @@ class Guided(SharesUnsaved):
             raise ValueError(
                 f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP and "
                 f"of {self.vfm.name!r}: choose sides that are multiples of {multiple[0]} x "
-                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads"
+                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads (unless "
+                "test_cfg.window_padding='floor')"
             )
         if self.needs_masks and masks is None:
             raise ValueError(NO_MASKS)
@@ -133,10 +134,9 @@ class Guided(SharesUnsaved):
 
     def values(self, images: Tensor) -> Tensor:
         """Values of the last block ``(B, D, h, w)`` of images ``(B, 3, H, W)``, to be stitched."""
-        values: Tensor = self.tower.last_values(images)
-        return values
+        return last_values(self.tower, images)
 
     def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
         """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
-        dense: Tensor = self.tower.mixed_values(values, self.affinity, guide)
+        dense = mixed_values(self.tower, values, cast(Affinity, self.affinity), guide)
         return F.normalize(dense, dim=1) if self.normalize else dense

@@ -70,8 +70,8 @@ def test_no_masks_no_guide_and_no_one_set_of_tokens() -> None:
     tower = build_image_tower(tiny_arch(layers=3))
     images, readout = torch.randn(1, 3, 64, 64), READOUTS["corrclip"]
     unmasked = Guide(torch.randn(1, 4, 4, 4))
-    raises("there are no masks", tower.forward_dense, images, readout, guide=unmasked)
-    raises("there are no masks", tower.forward_dense, images, readout)
+    raises("needs the masks of the photo", tower.forward_dense, images, readout, guide=unmasked)
+    raises("needs the masks of the photo", tower.forward_dense, images, readout)
     masked = Guide(unmasked.tokens, torch.zeros(1, 4, 4, dtype=torch.int64))
     line = "a readout without branches"
     raises(line, tower.forward_dense, images, readout, guide=masked, with_tokens=True)

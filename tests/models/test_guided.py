@@ -62,14 +62,14 @@ def test_the_map_is_guided_by_what_the_vision_model_sees(arch: str, vfm: dict[st
 def test_patches_of_both_models_must_fill_a_window() -> None:
     backbone = build(vfm=dict(VFM, model="dinov2-B"))
     assert backbone.pad_multiple == (112, 112)
-    raises(r"of CLIP \(16, 16\) and of 'dinov2-B': .*112 x 112 px", backbone, photos(32, 112))
+    raises(r"of CLIP and of 'dinov2-B': .*112 x 112 px", backbone, photos(32, 112))
     assert backbone(photos(112, 112))[0].shape == (2, 32, 8, 8)
 
 
 def test_masks_reach_the_affinity() -> None:
     backbone, images = build(MASKED), photos(32, 32)
     assert backbone.needs_masks and not build().needs_masks
-    raises("scope='masks', and there are no masks: give .*MaskFolder", backbone, images)
+    raises("scope='masks' needs the masks of the photo.*MaskFolder", backbone, images)
     one = torch.ones(2, 32, 32, dtype=torch.long)
     halves = one.clone()
     halves[:, :, 16:] = 2
@@ -154,8 +154,13 @@ def test_copies_share_the_vision_model(guided: Any) -> None:
 
 def test_a_vision_model_and_an_affinity_belong_together() -> None:
     raises("nothing to make it of: give the backbone .*vfm=dict", build, "proxyclip", None)
-    for readout in ("naclip", "clip_surgery"):
-        raises(f"'{readout}' has no affinity that vfm=.*leave vfm out", build, readout)
+    for readout, name in (("naclip", "'naclip'"), (dict(blocks=2), "dict")):
+        raises(f"{name}.* has no affinity that vfm=.*leave vfm out", build, readout)
+
+
+@pytest.mark.parametrize("name", ["resclip", "scclip"])
+def test_a_tower_with_too_few_blocks_is_refused_when_it_is_built(name: str) -> None:
+    raises(r"block \d does not exist: the tower has 2 blocks", build, name, None)
 
 
 def test_a_resnet_refuses_what_its_pool_has_not() -> None:
@@ -166,6 +171,14 @@ def test_a_resnet_refuses_what_its_pool_has_not() -> None:
     layers = dict(attention=("kk", "layers"), layers=(1,))
     raises("has layers, which", MODELS.build, dict(type="CLIPResNet", arch=arch, readout=layers))
     raises(
+        "the term gem, which",
+        MODELS.build,
+        dict(type="CLIPResNet", arch=arch, readout=dict(attention="gem")),
+    )
+    for name in ("gem", "scclip"):
+        config = dict(type="CLIPResNet", arch=arch, readout=name)
+        raises(f"'{name}' needs transformer blocks", MODELS.build, config)
+    raises(
         "CLIPResNet.*vfm|unexpected keyword.*vfm",
         MODELS.build,
         dict(type="CLIPResNet", arch=arch, vfm=VFM),
@@ -175,4 +188,4 @@ def test_a_resnet_refuses_what_its_pool_has_not() -> None:
 def test_a_readout_is_described_as_a_config_gives_it() -> None:
     assert describe_readout(READOUTS["proxyclip"]) == "'proxyclip'"
     readout = build(dict(attention="affinity", affinity=dict(scale=2.0))).readout
-    assert get_readout(eval(describe_readout(readout))) == readout  # noqa: S307
+    assert get_readout(eval(describe_readout(readout))) == readout

@@ -98,6 +98,19 @@ def test_a_declip_config_brings_its_teachers_on_the_same_grid(
     assert {m.values.shape for m in [*student, *teacher]} == {(20, 36)}
 
 
+def test_a_teacher_with_a_size_of_its_own_keeps_its_grid(
+    photo: Path, tmp_path: Path, drawn: dict[str, Any]
+) -> None:
+    sized = CONFIG.replace("weight=0.9", "input_size=(48, 80)")
+    (tmp_path / "declip.py").write_text(sized)
+    options = ["--anchor", "89,0", "--show", "features"]  # (0, 35) of the student's 20 x 36
+    feature_maps([str(photo), "--config", str(tmp_path / "declip.py"), *options])
+    student, (teacher,) = drawn["models"].values()
+    assert {m.values.shape for m in student} == {(20, 36)}
+    assert teacher.values.shape == (3, 5)
+    assert teacher.values[0, 4] == pytest.approx(1)  # the cosine of the anchor with itself
+
+
 def test_lists_are_paired_and_single_entries_repeated() -> None:
     models = models_of([], ["a", "b"], ["x", "y"], ["declip"])
     assert [m.config for m in models] == [

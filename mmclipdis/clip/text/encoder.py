@@ -35,6 +35,7 @@ from mmclipdis.clip.text.embedding_cache import (
     weights_version,
     write_cached,
 )
+from mmclipdis.clip.text.templates import TemplateSet
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.attention import finish_block, split_heads
 from mmclipdis.clip.towers.blocks import has_plain_attention, project
@@ -283,6 +284,29 @@ def embed_vocabulary(
             found = _from_disk_or_compute(
                 tower, vocabulary, content, batch_size, progress, cache_dir
             ).to(device)
+            tower.memory.put(version, content, found)
+        return found.clone()
+
+
+def embed_empty(tower: TextTower, templates: TemplateSet) -> Tensor:
+    """What prompts say without a name: a unit vector ``(E,)``, from memory or computed.
+
+    The mean over the unit embeddings of all ``templates`` with the empty text in them,
+    renormalised. At least fp32, on the tower's device, without gradient, outside autocast.
+    """
+    device = tower.text.token_embedding.weight.device
+    content = json.dumps([[""], templates.key()])  # no vocabulary has an empty name
+    version = weights_version(tower.text)
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        found = tower.memory.get(version, content)
+        if found is None:
+            prompts = list(dict.fromkeys(templates.render("")))
+            unit = _encode_unit(tower, prompts, len(prompts), progress=False)
+            found = F.normalize(unit.mean(0), dim=0)
             tower.memory.put(version, content, found)
         return found.clone()
 

@@ -11,6 +11,7 @@ number of tokens and not with its square. Its mean, ``|mean_i u_i|^2``, needs no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -134,10 +135,9 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
         affinity, guide = merged(affinity, guide)
         mean, regions = mean_cosine(unit), guide.regions
         flat = None if regions is None else regions.flatten(1)
-        count, step = unit.shape[1], rows_at_once(unit)
         parts = [
-            affinity_rows(affinity, unit, mean, flat, slice(start, start + step)) @ at_grid
-            for start in range(0, count, step)
+            affinity_rows(affinity, unit, mean, flat, rows) @ at_grid
+            for rows in blocks_of_rows(unit)
         ]
     return torch.cat(parts, dim=1).to(values.dtype)
 
@@ -146,6 +146,13 @@ def rows_at_once(unit: Tensor) -> int:
     """How many rows of ``S`` of unit tokens ``(B, n, C)`` are made at a time."""
     size = unit.element_size() * unit.shape[0] * unit.shape[1]
     return max(1, int(ROW_BYTES / size))
+
+
+def blocks_of_rows(unit: Tensor) -> Iterator[slice]:
+    """Rows of ``S`` of unit tokens ``(B, n, C)``, as many at a time as :data:`ROW_BYTES` allow."""
+    step = rows_at_once(unit)
+    for start in range(0, unit.shape[1], step):
+        yield slice(start, start + step)
 
 
 def resize_values(values: Tensor, grid: tuple[int, int]) -> Tensor:

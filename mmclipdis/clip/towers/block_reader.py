@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import Guide, mix
 from mmclipdis.clip.towers.attention import (
-    attention_output,
     finish_block,
     mixed_heads,
     neighbour_bias,
@@ -51,8 +50,8 @@ class BlockReader:
         self.x = x
         self.rope = rope
         self.grid = grid
-        self._view = view_of(block, rope)
-        self.normed = self._view.norm(x)
+        self.view = view_of(block, rope)
+        self.normed = self.view.norm(x)
         self._projected: dict[str, Tensor] = {}
         self._ordinary: Tensor | None = None
 
@@ -60,7 +59,7 @@ class BlockReader:
         """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
         names = tuple(names)
         missing = [name for name in names if name not in self._projected]
-        self._projected |= self._view.project(self.normed, missing)
+        self._projected |= self.view.project(self.normed, missing)
         return {name: self._projected[name] for name in names}
 
     def ordinary(self) -> Tensor:
@@ -74,7 +73,7 @@ class BlockReader:
         """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
         if self._ordinary is not None:
             return self._ordinary[:, :1]
-        query = self._view.project(self.normed[:, :1], "q")
+        query = self.view.project(self.normed[:, :1], "q")
         out = self._attend(query | self.parts("kv"), ("qk",))
         return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
 
@@ -85,7 +84,7 @@ class BlockReader:
             tokens: ``(B, R, D)``, without positions of their own.
             seen: ``(B, 1, R, 1 + N)`` bool, which tokens of the block each looks at.
         """
-        view, parts = self._view, self.parts("kv")
+        view, parts = self.view, self.parts("kv")
         query = view.project(view.norm(tokens), "q")["q"]
         q, k, v = (split_heads(x, view.heads) for x in (query, parts["k"], parts["v"]))
         out = F.scaled_dot_product_attention(q, view.rotate(k), v, seen)
@@ -94,8 +93,8 @@ class BlockReader:
 
     def queries_and_keys(self) -> tuple[Tensor, Tensor]:
         """Those of the ordinary attention, with rotary positions: ``(B, heads, 1 + N, d)`` each."""
-        query, key = (split_heads(part, self._view.heads) for part in self.parts("qk").values())
-        return self._view.rotate(query), self._view.rotate(key)
+        query, key = (split_heads(part, self.view.heads) for part in self.parts("qk").values())
+        return self.view.rotate(query), self.view.rotate(key)
 
     def values(self, x: Tensor | None = None) -> Tensor:
         """Values of the patches, a map ``(B, D, h, w)``; or those of another input of the block.
@@ -103,7 +102,7 @@ class BlockReader:
         Raises:
             ValueError: without ``grid``.
         """
-        parts = self.parts("v") if x is None else self._view.project(self._view.norm(x), "v")
+        parts = self.parts("v") if x is None else self.view.project(self.view.norm(x), "v")
         return tokens_to_map(parts["v"][:, 1:], self._known_grid())
 
     def attention(self, terms: Sequence[str], scale: str = "sqrt") -> Tensor:
@@ -144,12 +143,10 @@ class BlockReader:
             ValueError: as :meth:`patches`.
         """
         out, spatial = self._mixed(readout, guide, layers, (self.values(mean),))
-        return self._finished(readout, out), self._view.merge(spatial)
+        return self._finished(readout, out), self.view.merge(spatial)
 
     def _finished(self, readout: Readout, out: Tensor) -> Tensor:
-        return finish_block(
-            self.block, self.x, self._view.merge(out), readout.residual, readout.ffn
-        )
+        return finish_block(self.block, self.x, self.view.merge(out), readout.residual, readout.ffn)
 
     def _mixed(
         self,
@@ -166,8 +163,7 @@ class BlockReader:
             bias = None
             if readout.neighbours is not None:
                 bias = neighbour_bias(self._known_grid(), readout.neighbours, self.x.device)
-            total = mixed_heads(
-                self._view,
+            total = self._heads(
                 self.parts(readout.parts),
                 tuple(factors),
                 readout.scale,
@@ -199,10 +195,16 @@ class BlockReader:
             raise ValueError("BlockReader needs grid=(h, w), the patches of its tokens")
         return self.grid
 
+    def _heads(
+        self, parts: dict[str, Tensor], terms: Sequence[str], scale: str, **more: Any
+    ) -> Tensor:
+        length = self.normed.norm(dim=-1).mean(dim=1) if "gem" in terms else None
+        return mixed_heads(self.view, parts, terms, scale, length=length, **more)
+
     def _attend(
         self, parts: dict[str, Tensor], terms: Sequence[str], scale: str = "sqrt", **rows: int
     ) -> Tensor:
-        return attention_output(self.block, parts, terms, scale, rope=self.rope, **rows)
+        return self.view.merge(self._heads(parts, terms, scale, **{"first_query": 0, **rows}))
 
 
 def read_last_block(

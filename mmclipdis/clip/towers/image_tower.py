@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.affinity import Guide, mix
+from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import recomputed, run_blocks
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import view_of
-from mmclipdis.clip.towers.branches import Beside, merged_once, read_branches, run_beside
+from mmclipdis.clip.towers.branches import NO_TOKENS, Beside, merged_once, read_branches, run_beside
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
-from mmclipdis.clip.towers.readout import Affinity, AnyReadout, DualPath, Readout
-from mmclipdis.clip.towers.readout_fields import Branches
+from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
+from mmclipdis.clip.towers.scclip import calibrated
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.interpolation import known_size
-
-NO_TOKENS = (
-    "the dense map of a readout with branches is the sum of several sets of tokens: there is no "
-    "one set that it is the projection of; choose a readout without branches"
-)
 
 
 class ImageTower(nn.Module, ABC):
@@ -165,7 +161,8 @@ class ImageTower(nn.Module, ABC):
 
         Args:
             images: ``(B, 3, H, W)`` normalised RGB.
-            readout: How the last block (or, for :class:`DualPath`, the last blocks) is read.
+            readout: How the last block (or, for :class:`DualPath` and :class:`SelfCalibrated`, the
+                last blocks) is read.
             intermediates: 0-based blocks whose outputs are wanted; negative counts from the end.
             context: Which of ``q``, ``k``, ``v`` of the last block are wanted.
             with_cls: Whether the image embedding is wanted (that of ordinary CLIP).
@@ -177,14 +174,18 @@ class ImageTower(nn.Module, ABC):
                 without a guide, or the tokens of a map that is a sum of several.
         """
         keep = [self._block_index(i) for i in intermediates]
-        inputs = [index - 1 for index in self._blocks_of(readout)]
+        read_too = self._outputs_of(readout)
         readout, guide = merged_once(readout, guide)
         branches = getattr(readout, "branches", None)
         if with_tokens and branches is not None:
             raise ValueError(NO_TOKENS)
         rope, embedded, grid = self.rope(images), self.embed(images), self.grid_of(images)
-        beside = Beside.of(branches, embedded, guide.regions if guide else None, grid)
-        x, kept, beside = self._run_beside(embedded, branches, beside, [*keep, *inputs], rope)
+        regions = guide.regions if guide else None
+        beside = Beside.of(branches, self.depth, embedded, regions, grid)
+        blocks, keep_too = self.blocks[:-1], [*keep, *read_too]
+        x, kept, beside = run_beside(
+            blocks, embedded, beside, keep_too, self.grad_checkpointing, rope
+        )
         kept[-1] = embedded
         map_grid = grid if guide is None else guide.grid
 
@@ -198,6 +199,8 @@ class ImageTower(nn.Module, ABC):
                     tokens = last.patches(readout, guide, layers)
                 else:
                     summed = read_branches(last, readout, guide, layers, beside, self.norm_post)
+            elif isinstance(readout, SelfCalibrated):
+                tokens = self._calibrated(kept, last, readout)
             else:
                 tokens = self._second_path(kept, last, readout)
             normed = summed if tokens is None else self.norm_post(tokens)
@@ -214,23 +217,6 @@ class ImageTower(nn.Module, ABC):
 
         return recomputed(read, x) if self.grad_checkpointing else read(x)
 
-    def last_values(self, images: Tensor) -> Tensor:
-        """Values of the last block, ``(B, D, h, w)``, of images ``(B, 3, H, W)``."""
-        rope = self.rope(images)
-        x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
-        return BlockReader(self.blocks[-1], x, rope, self.grid_of(images)).values()
-
-    def mixed_values(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-        """What follows the values of the last block: the dense map ``(B, E, gh, gw)``.
-
-        Args:
-            values: ``(B, D, h, w)`` of :meth:`last_values`, stitched from windows or not.
-            affinity: How the matrix is made.
-            guide: What of; the map has its grid.
-        """
-        tokens = view_of(self.blocks[-1]).merge(mix(affinity, guide, values))
-        return tokens_to_map(self.to_joint(tokens), guide.grid)
-
     def forward_blocks(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Outputs ``(B, D, h, w)`` of the named blocks; blocks after the last one are not run."""
         grid = self.grid_of(images)
@@ -244,22 +230,6 @@ class ImageTower(nn.Module, ABC):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         return run_blocks(blocks, x, keep, self.grad_checkpointing, rope)
 
-    def _run_beside(
-        self,
-        x: Tensor,
-        branches: Branches | None,
-        beside: Beside,
-        keep: Sequence[int],
-        rope: Tensor | None,
-    ) -> tuple[Tensor, dict[int, Tensor], Beside]:
-        """All blocks but the last, with what runs beside them."""
-        if branches is None:
-            return *self._run(self.blocks[:-1], x, keep, rope), beside
-        averaged = branches.range_in(self.depth)
-        return run_beside(
-            self.blocks[:-1], x, beside, averaged, keep, self.grad_checkpointing, rope
-        )
-
     def _block_index(self, index: int) -> int:
         if not -self.depth <= index < self.depth:
             raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
@@ -269,13 +239,19 @@ class ImageTower(nn.Module, ABC):
         """Refuse a readout of blocks that the tower does not have.
 
         Raises:
-            ValueError: naming them.
+            ValueError: naming the block, or how many are wanted.
         """
-        self._blocks_of(readout)
+        self._outputs_of(readout)
         if isinstance(readout, Readout) and readout.branches is not None:
             readout.branches.range_in(self.depth)
 
-    def _blocks_of(self, readout: AnyReadout) -> Sequence[int]:
+    def _outputs_of(self, readout: AnyReadout) -> list[int]:
+        """The blocks whose outputs a readout reads; -1 is what enters the first one."""
+        if isinstance(readout, SelfCalibrated):
+            return [self._block_index(index) for index in readout.blocks_read]
+        return [index - 1 for index in self._blocks_of(readout)]
+
+    def _blocks_of(self, readout: Readout | DualPath) -> Sequence[int]:
         """The blocks that a readout reads beside the ordinary stream, by their inputs."""
         if isinstance(readout, Readout):
             return [self._block_index(index) for index in readout.layers]
@@ -300,3 +276,17 @@ class ImageTower(nn.Module, ABC):
         for index in blocks:
             path = path + self._reader(index, outputs, last).attention(readout.attention)
         return path
+
+    def _calibrated(
+        self, outputs: Mapping[int, Tensor], last: BlockReader, readout: SelfCalibrated
+    ) -> Tensor:
+        """Patch tokens of SC-CLIP from the ordinary stream."""
+
+        def output(index: int) -> Tensor:
+            index = self._block_index(index)
+            return last.ordinary() if index == self.depth - 1 else outputs[index]
+
+        deep, mid, *summed = (output(index) for index in readout.blocks_read)
+        total = torch.stack(summed).sum(dim=0)
+        grid = cast(tuple[int, int], last.grid)
+        return calibrated(last.view, last.x, deep, mid, total, grid, readout)

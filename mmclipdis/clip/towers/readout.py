@@ -16,7 +16,8 @@ name           attention        residual  FFN  source
 ``qq kk vv``   as named         none      no   ClearCLIP's and DeCLIP's ablations
 ``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
 ``all``        qkv              none      no   DeCLIP's ablation
-``clip_surgery``  a dual path of its own, see :class:`DualPath`
+``clip_surgery``  a dual path of vv, see :class:`DualPath`
+``gem``        a dual path of its own attention, GEM (Bousselham et al., 2024), in ClearCLIP's code
 ``naclip``     kk, neighbours   none      no   NACLIP (Hajimiri et al., 2025)
 ``vfm``        affinity         none      no   the plain affinity of a vision model
 ``proxyclip``  affinity         none      no   ProxyCLIP (Lan et al., 2024)
@@ -24,6 +25,8 @@ name           attention        residual  FFN  source
                masks, branches
 ``ov_stitcher``  the same       none      no   OV-Stitcher (Moon et al., 2026): with
                                                ``test_cfg.stitch='values'``
+``resclip``    kk + layers      none      no   ResCLIP (Yang et al., 2025), its RCS alone
+``scclip``     a path of its own, see :class:`SelfCalibrated`
 =============  ===============  ========  ===  ============================================
 
 What an affinity is made of is not said here: the backbone has the vision model, the segmentor the
@@ -32,13 +35,15 @@ masks (:class:`~mmclipdis.clip.towers.affinity.Guide`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmclipdis.clip.towers.readout_fields import Branches, block_numbers, fields_of, given, number
+from mmclipdis.clip.towers.readout_fields import Branches, block_numbers, fields_of, given
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
+from mmclipdis.utils.finite import finite_number
 
-ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "identity", "layers", "affinity")
+ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "gem", "identity", "layers", "affinity")
 RESIDUALS = ("token", "cls", "none")
 SCALES = ("sqrt", "none")
 KEEPS = ("all", "positive")
@@ -78,13 +83,13 @@ class Affinity:
         if self.scope not in SCOPES:
             raise ValueError(f"Affinity.scope must be one of {SCOPES}, got {self.scope!r}")
         for name in ("shift", "scale"):
-            object.__setattr__(self, name, number(f"Affinity.{name}", getattr(self, name)))
+            object.__setattr__(self, name, finite_number(f"Affinity.{name}", getattr(self, name)))
         if self.scale <= 0:
             raise ValueError(f"Affinity.scale must be above 0, got {self.scale!r}")
         if self.merge is not None:
             if self.scope != "masks":
                 raise ValueError("Affinity.merge joins regions: it needs scope='masks'")
-            object.__setattr__(self, "merge", number("Affinity.merge", self.merge))
+            object.__setattr__(self, "merge", finite_number("Affinity.merge", self.merge))
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,13 @@ class Readout:
     Attributes:
         attention: Terms whose outputs are *summed* (not averaged): ``qk`` is
             ``softmax(s q k^T) v``; ``qq``, ``kk``, ``vv`` are self-self attention; ``qkv`` is
-            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``identity`` is ``v`` itself; ``layers``
-            is the mean of the ordinary matrices ``softmax(s q k^T)`` of the blocks in ``layers``,
-            head by head, times the last block's ``v``; ``affinity`` is ``W v`` of the patches
-            alone, one matrix for all heads. A mapping gives each term its factor,
-            ``dict(kk=1.4, layers=0.6)``.
+            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``gem`` is the mean over ``u`` of q, k, v
+            of ``softmax(b u' u'^T) v`` with unit tokens ``u'`` that one step ``softmax(b u u^T) u``
+            brought closer, where ``b`` is ``s`` times the mean length of the block's normed input;
+            ``identity`` is ``v`` itself; ``layers`` is the mean of the ordinary matrices
+            ``softmax(s q k^T)`` of the blocks in ``layers``, head by head, times the last block's
+            ``v``; ``affinity`` is ``W v`` of the patches alone, one matrix for all heads. A mapping
+            gives each term its factor, ``dict(kk=1.4, layers=0.6)``.
         residual: ``token`` adds the block's own input, ``cls`` adds the CLS row of the input
             to every token (CAT-Seg), ``none`` adds nothing.
         ffn: Whether the block's feed-forward branch (with its own residual) follows.
@@ -150,7 +157,7 @@ class Readout:
         self._check_branches()
 
     def _check_weights(self) -> None:
-        weights = tuple(number("Readout.weights", weight) for weight in self.weights)
+        weights = tuple(finite_number("Readout.weights", weight) for weight in self.weights)
         if weights and len(weights) != len(self.attention):
             raise ValueError(
                 f"Readout.weights has {len(weights)} factors for the terms {self.attention}"
@@ -166,7 +173,7 @@ class Readout:
                 "blocks, and blocks need the term"
             )
         if self.neighbours is not None:
-            sigma = number("Readout.neighbours", self.neighbours)
+            sigma = finite_number("Readout.neighbours", self.neighbours)
             if sigma <= 0:
                 raise ValueError(
                     f"Readout.neighbours is a standard deviation in patches, above 0; got {sigma}"
@@ -219,8 +226,7 @@ class Readout:
     @property
     def parts(self) -> tuple[str, ...]:
         """The projections this readout needs, in q, k, v order; v always."""
-        letters = "".join(term for term in self.self_terms if term != "identity") + "v"
-        return tuple(part for part in "qkv" if part in letters)
+        return _letters(term for term in (*self.self_terms, "v") if term != "identity")
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -230,8 +236,13 @@ class Readout:
         ``qkv``; none for ``qk``, ``identity`` and what is not of the last block, which compare
         nothing with itself.
         """
-        letters = "".join(term for term in self.self_terms if term not in ("qk", "identity"))
-        return tuple(part for part in "qkv" if part in letters)
+        return _letters(term for term in self.self_terms if term not in ("qk", "identity"))
+
+
+def _letters(terms: Iterable[str]) -> tuple[str, ...]:
+    """The projections that attention terms name, in q, k, v order."""
+    named = "".join("qkv" if term == "gem" else term for term in terms)
+    return tuple(part for part in "qkv" if part in named)
 
 
 @dataclass(frozen=True)
@@ -256,7 +267,7 @@ class DualPath:
             raise ValueError(f"DualPath.blocks must be >= 0, got {self.blocks}")
 
 
-AnyReadout = Readout | DualPath
+AnyReadout = Readout | DualPath | SelfCalibrated
 
 _CORRCLIP = Readout(
     ("affinity",), affinity=Affinity(scale=4.0, scope="masks", merge=0.2), branches=Branches()
@@ -277,11 +288,16 @@ READOUTS: dict[str, AnyReadout] = {
     "csa": Readout(("qq", "kk")),
     "all": Readout(("qkv",)),
     "clip_surgery": DualPath(),
+    "gem": DualPath(attention=("gem",)),
     "naclip": Readout(("kk",), neighbours=5.0),
     "vfm": Readout(("affinity",), affinity=Affinity()),
     "proxyclip": Readout(("affinity",), affinity=Affinity(shift=1.2, scale=3.0, keep="positive")),
     "corrclip": _CORRCLIP,
     "ov_stitcher": _CORRCLIP,
+    # lambda = 0.4, that of COCO-Object, COCO-Stuff and Context-59: kk 2 (1 - lambda), layers
+    # 2 lambda, and blocks 5 to 8 whatever the depth
+    "resclip": Readout(("kk", "layers"), weights=(1.2, 0.8), layers=(5, 6, 7, 8), neighbours=5.0),
+    "scclip": SelfCalibrated(),
 }
 
 
@@ -290,12 +306,13 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
 
     Args:
         value: A name of :data:`READOUTS`, a readout, or a mapping with the fields of
-            :class:`Readout` (or, with a key ``blocks``, of :class:`DualPath`).
+            :class:`Readout` (or, with a key ``blocks``, of :class:`DualPath`, with a key ``deep``
+            of :class:`SelfCalibrated`).
 
     Raises:
         ValueError: for an unknown name or field; the message lists the allowed ones.
     """
-    if isinstance(value, (Readout, DualPath)):
+    if isinstance(value, AnyReadout):
         return value
     if isinstance(value, str):
         if value not in READOUTS:
@@ -303,4 +320,6 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         return READOUTS[value]
     if not isinstance(value, Mapping):
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
-    return fields_of(DualPath, value) if "blocks" in value else fields_of(Readout, value)
+    if "blocks" in value:
+        return fields_of(DualPath, value)
+    return fields_of(SelfCalibrated if "deep" in value else Readout, value)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any, TypeVar
 
+from mmclipdis.utils.finite import finite_number
+
 T = TypeVar("T")
-
-
-def number(what: str, value: Any) -> float:
-    """``value`` as a finite float; ``what`` names it in the ValueError else."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{what} must be a number, got {value!r}")
-    return float(value)
 
 
 def block_numbers(what: str, value: Any) -> tuple[int, ...]:
@@ -70,7 +63,7 @@ class Branches:
 
     def __post_init__(self) -> None:
         for name in ("spatial", "semantic"):
-            object.__setattr__(self, name, number(f"Branches.{name}", getattr(self, name)))
+            object.__setattr__(self, name, finite_number(f"Branches.{name}", getattr(self, name)))
         if not (self.spatial or self.semantic):
             raise ValueError("Branches.spatial and semantic are both 0: leave branches out")
         if self.blocks is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.towers.blocks import blocks_in, view_of
 from mmclipdis.clip.towers.readout import AnyReadout, Readout
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 
 TRAINABLE_PARTS = ("q", "k", "v", "all", "blocks")
 
@@ -142,6 +143,8 @@ def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
         if readout.branches is not None and readout.branches.semantic:
             return []  # the copies of CLS run it as an ordinary block
         parts, ffn = readout.parts, readout.ffn
+    elif isinstance(readout, SelfCalibrated):
+        parts, ffn = ("k", "v"), False
     elif readout.blocks:
         parts, ffn = Readout(readout.attention).parts, False
     else:

@@ -20,6 +20,7 @@ from mmclipdis.models.segmentation.stitching import (
     stitched_maps,
     whole_patches,
 )
+from mmclipdis.models.segmentation.surgery import check_image_embedding
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 from mmclipdis.models.segmentation.windows import one_window
 
@@ -46,13 +47,16 @@ class OpenVocabSegmentor(WindowSegmentor):
         train_cfg: kept for mmseg's tools; passed on to the head.
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
+        refiners: as in :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`:
+            cosines are refined at the size of the photo, labels behind the threshold.
         pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
         masks: where the masks of a photo come from; see
             :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
 
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
-            ``patch_size``, or a head with a projector of another CLIP than the backbone's.
+            ``patch_size`` or without the image embedding that the head needs, or a head with a
+            projector of another CLIP than the backbone's.
     """
 
     def __init__(
@@ -65,9 +69,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
         masks: Any = None,
+        refiners: Sequence[Any] | None = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
+        super().__init__(data_preprocessor, init_cfg, refiners, masks)
         self.backbone = MODELS.build(backbone)
         if not hasattr(self.backbone, "patch_size"):
             raise ValueError(
@@ -76,6 +81,8 @@ class OpenVocabSegmentor(WindowSegmentor):
             )
         self.decode_head = MODELS.build(decode_head)
         self._check_projector()
+        if getattr(self.decode_head, "needs_cls", False):
+            check_image_embedding(self.backbone)
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
@@ -114,6 +121,7 @@ class OpenVocabSegmentor(WindowSegmentor):
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
         """Class probabilities (B, C, H, W) at input size, whole images, as one tensor."""
+        self._refuse_refiners("encode_decode")
         size = {"img_shape": torch.Size(inputs.shape[-2:])}
         return self.decode_head.predict(  # type: ignore[no-any-return]
             self.extract_feat(inputs), [size] * len(inputs), self.test_cfg
@@ -169,7 +177,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         return self._logits(inputs)
 
     def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
-        return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
+        if not getattr(self.decode_head, "needs_cls", False):
+            return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
+        features = self.backbone.dense(inputs, masks, with_cls=True)
+        return self.decode_head.scores(features.map, features.cls)  # type: ignore[no-any-return]
 
     def _check_projector(self) -> None:
         projector = getattr(self.decode_head, "projector", None)

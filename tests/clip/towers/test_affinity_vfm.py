@@ -296,5 +296,5 @@ def test_a_guide_that_is_missing_or_of_other_windows_is_refused(tower, images):
     with pytest.raises(ValueError, match="a guide of 3 windows for values of 2"):
         tower.forward_dense(images, READOUTS["proxyclip"], guide=guide_of(3, (4, 4)))
     readout = Readout(("affinity",), affinity=Affinity(scope="masks"))
-    with pytest.raises(ValueError, match="scope='masks', and there are no masks"):
+    with pytest.raises(ValueError, match="scope='masks' needs the masks of the photo"):
         tower.forward_dense(images, readout, guide=guide_of(2, (4, 4)))

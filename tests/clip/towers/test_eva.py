@@ -18,7 +18,7 @@ from mmclipdis.clip.towers.block_reader import BlockReader, read_last_block
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.eva import ChangedTrunk, EvaViT, rotary_table
 from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout
-from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS
+from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_eva_arch
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
@@ -248,7 +248,7 @@ def test_context_is_the_projection_before_rope_with_heads_side_by_side(eva, wide
 
 @pytest.mark.parametrize("name", UNGUIDED_READOUTS)
 def test_a_batch_equals_its_images_one_by_one(eva, wide, name):
-    readout = DualPath(2) if name == "clip_surgery" else READOUTS[name]
+    readout = fitted(name)
     batch = eva.forward_dense(wide, readout).map
     single = torch.cat([eva.forward_dense(image[None], readout).map for image in wide])
     torch.testing.assert_close(batch, single, **TOLERANCE)

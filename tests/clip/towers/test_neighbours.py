@@ -1,4 +1,4 @@
-"""Neighbours, weighted terms and maps of other blocks: golden values and the formulas themselves."""
+"""Neighbours, weighted terms and maps of other blocks: golden values and the formulas."""
 
 from __future__ import annotations
 
@@ -188,6 +188,14 @@ def naive(tower, images: Tensor, readout: Readout) -> Tensor:
 
 
 RCS = Readout(dict(kk=1.4, layers=0.6), layers=(0, 1), neighbours=5)  # type: ignore[arg-type]
+
+
+def test_resclip_is_its_first_part_with_one_of_the_published_shares():
+    """RCS: 2 ((1 - share) kk + share layers), of blocks 5 to 8 whatever the depth."""
+    share = 0.4
+    factors = dict(kk=2 * (1 - share), layers=2 * share)
+    expected = Readout(factors, layers=(5, 6, 7, 8), neighbours=5)  # type: ignore[arg-type]
+    assert READOUTS["resclip"] == expected
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)], ids=str)

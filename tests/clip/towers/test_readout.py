@@ -15,7 +15,7 @@ from mmclipdis.clip.towers.block_reader import read_last_block
 from mmclipdis.clip.towers.blocks import project, qkv_weights
 from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout, get_readout
-from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS
+from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_arch
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
@@ -169,7 +169,7 @@ def test_self_attention_is_equivariant_to_token_order(tower, tokens):
 
 @pytest.mark.parametrize("name", UNGUIDED_READOUTS)
 def test_a_batch_equals_its_images_one_by_one(tower, images, name):
-    readout = DualPath(2) if name == "clip_surgery" else READOUTS[name]
+    readout = fitted(name)
     batch = tower.forward_dense(images, readout).map
     single = torch.cat([tower.forward_dense(image[None], readout).map for image in images])
     torch.testing.assert_close(batch, single, **TOLERANCE)
@@ -199,7 +199,7 @@ def test_context_is_the_projection_after_the_bias_without_cls(tower, images):
 
 @pytest.mark.parametrize(
     "readout",
-    [*(READOUTS[n] for n in UNGUIDED_READOUTS if n != "clip_surgery"), DualPath(0), DualPath(2)],
+    [*(fitted(n) for n in UNGUIDED_READOUTS if n != "scclip"), DualPath(0)],
 )
 def test_the_last_block_projects_once_whatever_is_asked(tower, images, readout, monkeypatch):
     x = tower.embed(images)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.affinity import Guide, mix
-from mmclipdis.clip.towers.readout import Affinity, DualPath
+from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.models.segmentation import OpenVocabSegmentor
-from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 from mmclipdis.models.segmentation.stitching import in_patches, stitched_maps
 from mmclipdis.models.segmentation.windows import NO_PADDING, Windows, slide_windows, stitch
 from tests.faults.endings import raises
@@ -65,8 +64,7 @@ def test_golden_values_under_one_affinity_of_the_image() -> None:
     backbone = TwoWindows()
     image = torch.arange(3.0).repeat_interleave(4).expand(3, 4, 12)
     layout = slide_windows((4, 12), (4, 8), (4, 4))
-    settings = OpenVocabTestSettings(mode="slide", crop_size=(4, 8), stride=(4, 4))
-    (got,) = stitched_maps(backbone, [image], [layout], [NO_PADDING], settings)
+    (got,) = stitched_maps(backbone, [image], [layout], 16, [NO_PADDING])
     wanted = as_map([[1, 0], [3, 1], [0, 1]], (1, 3))
     torch.testing.assert_close(backbone.stitched[0], wanted, **GOLDEN)
     expected = as_map([[1.452827, 0.247098], [2.043440, 0.808688], [0.713715, 0.986210]], (1, 3))
@@ -149,8 +147,7 @@ def test_windows_that_do_not_look_at_each_other_equal_their_own_maps() -> None:
 
     backbone.guide_tokens = tokens
     windows = slide_windows((32, 64), (32, 32), (32, 32))
-    settings = OpenVocabTestSettings(mode="slide", crop_size=(32, 32), stride=(32, 32))
-    (whole,) = stitched_maps(backbone, [image], [windows], [NO_PADDING], settings)
+    (whole,) = stitched_maps(backbone, [image], [windows], 16, [NO_PADDING])
     parts = [backbone(image[None, :, :, x : x + 32])[0] for x in (0, 32)]
     torch.testing.assert_close(whole, torch.cat(parts, dim=3), rtol=0, atol=1e-10)
 
@@ -172,11 +169,11 @@ def test_images_of_several_sizes_equal_each_alone() -> None:
 
 @pytest.mark.parametrize(
     "readout",
-    ["vanilla", "naclip", DualPath(2), dict(attention="affinity", affinity={}, ffn=True)],
+    ["vanilla", "naclip", dict(blocks=2), dict(attention="affinity", affinity={}, ffn=True)],
     ids=str,
 )
 def test_a_readout_that_needs_its_windows_is_refused(readout: Any) -> None:
-    vfm = VFM if isinstance(readout, dict) else None
+    vfm = VFM if "affinity" in readout else None
     raises("stitch='values' needs .*'proxyclip'.*leave stitch out", segmentor, readout, vfm,
            mode="whole", stitch="values")  # fmt: skip
 
@@ -207,7 +204,7 @@ def test_a_window_that_shares_no_grid_with_the_vision_model_is_refused() -> None
     vfm = dict(VFM, model="dinov2-B")
     model = segmentor(vfm=vfm, mode="slide", crop_size=128, stride=32, window_padding="floor")
     raises(
-        r"window of 128 x 128 px is no whole number of patches of CLIP \(16, 16\) and of 'dinov2-B'"
+        r"window of 128 x 128 px is no whole number of patches of CLIP and of 'dinov2-B'"
         ": choose sides that are multiples of 112 x 112 px",
         model.predict,
         [photo(128, 128)],
