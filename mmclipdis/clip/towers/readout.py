@@ -322,4 +322,6 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
     if "blocks" in value:
         return fields_of(DualPath, value)
-    return fields_of(SelfCalibrated if "deep" in value else Readout, value)
+    if "deep" in value:
+        return fields_of(SelfCalibrated, value)
+    return fields_of(Readout, value)

@@ -107,16 +107,17 @@ def read_stitched(
     affinity = replace(cast(Affinity, readout.affinity), merge=None)  # it is done already
     grid = (parts.shape[-2], parts.shape[-1])
     view, norm = view_of(tower.blocks[-1]), tower.norm_post
-    normed, *blocks = parts.flatten(2).transpose(1, 2).split(tower.width, dim=-1)
+    tokens = parts.flatten(2).transpose(1, 2)
+    normed, *blocks = tokens.chunk(tokens.shape[-1] // tower.width, dim=-1)
     values = [view.project(normed, "v")["v"]]
     if blocks:
         mean = _spatial(tower, blocks, branches, grid)
         values.append(view.project(view.norm(mean), "v")["v"])
     at_grid = tokens_to_map(torch.cat(values, dim=-1), grid)
-    main, *spatial = mix(affinity, guide, at_grid).split(tower.width, dim=-1)
+    main, *spatial = mix(affinity, guide, at_grid).chunk(len(values), dim=-1)
     total = norm(view.merge(main))
-    for tokens in spatial:
-        total = total + branches.spatial * norm(view.merge(tokens))
+    for mixed in spatial:
+        total = total + branches.spatial * norm(view.merge(mixed))
     if semantic is not None:
         total = total + branches.semantic * norm(semantic.flatten(2).transpose(1, 2))
     return tokens_to_map(tower.project(total), guide.grid)

@@ -85,7 +85,8 @@ def _branched_maps(
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
         semantic = None
         if backbone.branches.semantic:
-            copies = resize_nearest(parts[i][:, -backbone.width :], found[i].shape[-2:])
+            grid = (found[i].shape[-2], found[i].shape[-1])
+            copies = resize_nearest(parts[i][:, -backbone.width :], grid)
             semantic = _on_grid(copies, layout, padding)
             parts[i] = parts[i][:, : -backbone.width]
         stitched = _on_grid(parts[i], layout, padding)
