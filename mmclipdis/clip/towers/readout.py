@@ -21,12 +21,12 @@ name           attention        residual  FFN  source
 ``naclip``     kk, neighbours   none      no   NACLIP (Hajimiri et al., 2025)
 ``vfm``        affinity         none      no   the plain affinity of a vision model
 ``proxyclip``  affinity         none      no   ProxyCLIP (Lan et al., 2024)
+``resclip``    kk + layers      none      no   ResCLIP (Yang et al., 2025), its RCS alone
+``scclip``     a path of its own, see :class:`SelfCalibrated`
 ``corrclip``   affinity in      none      no   CorrCLIP (Zhang et al., 2025)
                masks, branches
 ``ov_stitcher``  the same       none      no   OV-Stitcher (Moon et al., 2026): with
                                                ``test_cfg.stitch='values'``
-``resclip``    kk + layers      none      no   ResCLIP (Yang et al., 2025), its RCS alone
-``scclip``     a path of its own, see :class:`SelfCalibrated`
 =============  ===============  ========  ===  ============================================
 
 What an affinity is made of is not said here: the backbone has the vision model, the segmentor the
@@ -292,12 +292,12 @@ READOUTS: dict[str, AnyReadout] = {
     "naclip": Readout(("kk",), neighbours=5.0),
     "vfm": Readout(("affinity",), affinity=Affinity()),
     "proxyclip": Readout(("affinity",), affinity=Affinity(shift=1.2, scale=3.0, keep="positive")),
-    "corrclip": _CORRCLIP,
-    "ov_stitcher": _CORRCLIP,
     # lambda = 0.4, that of COCO-Object, COCO-Stuff and Context-59: kk 2 (1 - lambda), layers
     # 2 lambda, and blocks 5 to 8 whatever the depth
     "resclip": Readout(("kk", "layers"), weights=(1.2, 0.8), layers=(5, 6, 7, 8), neighbours=5.0),
     "scclip": SelfCalibrated(),
+    "corrclip": _CORRCLIP,
+    "ov_stitcher": _CORRCLIP,
 }
 
 

@@ -101,7 +101,6 @@ class CosineSegHead(QueryText):
         projector: str | Path | Projectors | None = None,
         any_arch: bool = False,
         score_norm: str | None = None,
-        redundant: str | None = None,
         prob_thd: float = 0.0,
         background: str = "query",
         background_index: int | None = None,
@@ -111,6 +110,7 @@ class CosineSegHead(QueryText):
         ignore_index: int = 255,
         loss_decode: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        redundant: str | None = None,
     ) -> None:
         super().__init__(
             text_encoder,
@@ -225,7 +225,8 @@ class CosineSegHead(QueryText):
         if cls is None:
             raise ValueError(
                 "score_norm='surgery' needs the image embedding of every window: use "
-                "type='OpenVocabSegmentor' as the model, set redundant='empty', or leave it out"
+                "type='OpenVocabSegmentor' as the model, whose windows are put together by their "
+                "scores (no test_cfg.stitch), set redundant='empty', or leave it out"
             )
         check_several(self._asked.class_names if self._asked else ())
         cls = cls.to(text)

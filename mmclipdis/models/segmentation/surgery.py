@@ -12,6 +12,7 @@ words one by one there is the form with a redundant feature r, the embedding of 
 
 What is subtracted is the same for all queries of a patch, so neither the arg max nor a softmax over
 the queries sees it: labels change by :math:`w` alone, and with r not at all. Heat maps change.
+The authors' numbers of segmentation are by plain arg max, without a threshold (``prob_thd=0``).
 
 Source: Li et al., "A Closer Look at the Explainability of Contrastive Language-Image Pre-training"
 (Pattern Recognition 2025), and its released code.

@@ -7,12 +7,16 @@ import copy
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -29,7 +33,7 @@ from mmclipdis.models.segmentation.refining import build_refiners, refine_scores
 from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings, TestSettings
 from tests.models.segmentation.catseg.test_segmentor import build as make_catseg
-from tests.models.segmentation.fakes import make_segmentor
+from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
 SLIDE: dict[str, Any] = {"mode": "slide", "crop_size": (12, 12), "stride": (6, 6)}
 PAMR_CFG: dict[str, Any] = {"type": "PAMR", "steps": 3, "dilations": (1, 3)}
@@ -212,6 +216,22 @@ def test_a_model_is_copied_and_pickled_with_its_refiners() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert [type(refiner) for refiner in other.refiners] == [PAMR, MaskVote]
         assert other.refiners[0].dilations == (1, 3)
+
+
+def test_a_config_names_them_as_it_names_all_else(tmp_path: Path) -> None:
+    """Lists and mmengine's dicts, also of a config that was written and read again."""
+    listed = [dict(type="PAMR", steps=3, dilations=[1, 3]), dict(type="MaskVote")]
+    backbone = dict(type="PatchMeanBackbone")
+    parts = dict(backbone=backbone, decode_head=dict(head_cfg(), embeddings=None))
+    config = Config(dict(model=dict(type="OpenVocabSegmentor", **parts, refiners=listed)))
+    config.dump(tmp_path / "c.py")
+    for found in (config, Config.fromfile(tmp_path / "c.py")):
+        found.model.decode_head.embeddings = torch.eye(4)
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            model = MODELS.build(found.model)
+        assert [type(refiner) for refiner in model.refiners] == [PAMR, MaskVote]
+        assert model.refiners[0].dilations == (1, 3)
+    assert make_segmentor().refiners == () == build_refiners(None)
 
 
 def test_a_third_of_the_queries_is_refined_at_once() -> None:

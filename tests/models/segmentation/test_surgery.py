@@ -15,10 +15,12 @@ from torch import Tensor
 
 from mmclipdis.apis.inferencers.segment_heat import segmentor_heat
 from mmclipdis.clip.text.templates import get_templates
-from mmclipdis.models.segmentation import CosineSegHead
+from mmclipdis.engine.random_weights import take_as_meant
+from mmclipdis.models.segmentation import CosineSegHead, OpenVocabSegmentor
 from mmclipdis.models.segmentation.prediction import full_size_scores, minmax
 from mmclipdis.models.segmentation.surgery import feature_surgery, query_weights
 from tests.export.tiny import segmentor, stock
+from tests.tiny import tiny_resnet_arch
 
 F64 = torch.float64
 CLS = torch.tensor([[1.0, 1.0, 0.0]], dtype=F64)
@@ -97,9 +99,9 @@ def model(plain: Any) -> Any:
 IMAGE = torch.randn(3, 40, 52, generator=torch.Generator().manual_seed(3))
 
 
-def scores_of(model: Any) -> Tensor:
+def scores_of(model: Any, image: Tensor = IMAGE) -> Tensor:
     with torch.no_grad():
-        return model.window_scores([IMAGE])[0].maps / model.decode_head.logit_scale
+        return model.window_scores([image])[0].maps / model.decode_head.logit_scale
 
 
 def test_every_window_has_the_weights_of_its_own_image_embedding(model: Any) -> None:
@@ -192,3 +194,22 @@ def test_a_stock_segmentor_takes_the_redundant_feature_and_no_surgery_by_windows
     model.decode_head.redundant = "empty"
     found = model.predict(IMAGE[None, :, :32, :32])[0].seg_logits.data
     torch.testing.assert_close(found, plain)
+
+
+def test_the_pool_of_a_resnet_gives_the_image_embedding_as_well() -> None:
+    torch.manual_seed(0)
+    width = tiny_resnet_arch()["embed_dim"]
+    model = OpenVocabSegmentor(
+        backbone=dict(type="CLIPResNet", arch=tiny_resnet_arch(), readout="v"),
+        decode_head=dict(type="CosineSegHead", embeddings=torch.randn(4, width), vocabulary=NAMES,
+                         score_norm="surgery"),
+        test_cfg=dict(mode="slide", crop_size=64, stride=32),
+    ).eval()  # fmt: skip
+    take_as_meant(model)
+    image = torch.randn(3, 64, 96)
+    found = scores_of(model, image)
+    assert found.sum(1).abs().max() < 1e-5 and found.std() > 1e-3
+    with torch.no_grad():
+        seen = model.backbone.dense(image[None, :, :, 32:], with_cls=True)
+        want = model.decode_head.scores(seen.map, seen.cls)[0] / model.decode_head.logit_scale
+    torch.testing.assert_close(found[1], want, rtol=1e-4, atol=1e-6)
