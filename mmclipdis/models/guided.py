@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,13 @@ from mmclipdis.clip.towers.last_block import LastBlockParts
 from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.regions import resize_nearest
-from mmclipdis.clip.towers.stitched import read_stitched, window_parts
+from mmclipdis.clip.towers.stitched import (
+    joint_map,
+    last_values,
+    mixed_tokens,
+    read_stitched,
+    window_parts,
+)
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
@@ -134,8 +140,7 @@ class Guided(SharesUnsaved):
 
     def values(self, images: Tensor) -> Tensor:
         """Values of the last block ``(B, D, h, w)`` of images ``(B, 3, H, W)``, to be stitched."""
-        values: Tensor = self.tower.last_values(images)
-        return values
+        return last_values(self.tower, images)
 
     def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
         """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
@@ -143,10 +148,9 @@ class Guided(SharesUnsaved):
 
     def mixed_tokens(self, values: Tensor, guide: Guide) -> Tensor:
         """What the head's norm and projection follow, ``(B, D, gh, gw)``, from :meth:`values`."""
-        tokens: Tensor = self.tower.mixed_tokens(values, self.affinity, guide)
-        return tokens
+        return mixed_tokens(self.tower, values, cast(Affinity, self.affinity), guide)
 
     def joint_map(self, tokens: Tensor) -> Tensor:
         """The dense map ``(B, E, h, w)`` of :meth:`mixed_tokens`, stitched, mixed or not."""
-        dense: Tensor = self.tower.joint_map(tokens)
+        dense = joint_map(self.tower, tokens)
         return F.normalize(dense, dim=1) if self.normalize else dense

@@ -19,11 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import NO_MASKS, Guide, merged
-from mmclipdis.clip.towers.attention import recomputed, run_block
+from mmclipdis.clip.towers.attention import recomputed, run_block, run_blocks
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.readout import AnyReadout, Readout
 from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.regions import places, resize_nearest
+
+NO_TOKENS = (
+    "the dense map of a readout with branches is the sum of several sets of tokens: there is no "
+    "one set that it is the projection of; choose a readout without branches"
+)
 
 Size = tuple[int, int]
 
@@ -64,39 +69,49 @@ class Beside:
 
     Attributes:
         copies: Those of the semantic branch, at the input of the next block.
-        mean: Mean ``(B, 1 + N, D)`` of the outputs that the spatial branch reads.
+        averaged: The blocks whose outputs the spatial branch is the mean of.
+        mean: That mean ``(B, 1 + N, D)``, once they have run.
     """
 
     copies: RegionCopies | None = None
+    averaged: Sequence[int] = ()
     mean: Tensor | None = None
 
     @classmethod
     def of(
-        cls, branches: Branches | None, embedded: Tensor, regions: Tensor | None, grid: Size
+        cls,
+        branches: Branches | None,
+        depth: int,
+        embedded: Tensor,
+        regions: Tensor | None,
+        grid: Size,
     ) -> Beside:
         """What starts with the input of the first block.
 
         Args:
             branches: Of the readout.
+            depth: Blocks of the tower.
             embedded: The input ``(B, 1 + h * w, D)``.
             regions: Map ``(B, gh, gw)`` on any grid, merged already.
             grid: Patches (h, w).
 
         Raises:
-            ValueError: a semantic branch without regions.
+            ValueError: a semantic branch without regions, or blocks that do not exist.
         """
-        if branches is None or not branches.semantic:
+        if branches is None:
             return cls()
+        averaged = branches.range_in(depth)
+        if not branches.semantic:
+            return cls(averaged=averaged)
         if regions is None:
             raise ValueError(NO_MASKS)
-        return cls(RegionCopies.of(embedded, resize_nearest(regions, grid)))
+        return cls(RegionCopies.of(embedded, resize_nearest(regions, grid)), averaged)
 
 
 def run_beside(
     blocks: Iterable[nn.Module],
     x: Tensor,
     beside: Beside,
-    averaged: Sequence[int],
     keep: Sequence[int] = (),
     checkpoint: bool = False,
     rope: Tensor | None = None,
@@ -106,10 +121,11 @@ def run_beside(
     Args:
         blocks, x, keep, checkpoint, rope: As there.
         beside: At the input of the first block.
-        averaged: The blocks whose outputs the spatial branch is the mean of.
     """
+    copies, averaged, total = beside.copies, beside.averaged, None
+    if copies is None and not averaged:
+        return *run_blocks(blocks, x, keep, checkpoint, rope), beside
     kept: dict[int, Tensor] = {}
-    copies, total = beside.copies, None
     tokens, seen = (None, None) if copies is None else (copies.tokens, copies.seen)
     for index, block in enumerate(blocks):
         step = (block, x, tokens, seen, rope)
@@ -120,7 +136,7 @@ def run_beside(
             total = x if total is None else total + x
     if copies is not None and tokens is not None:
         copies = replace(copies, tokens=tokens)
-    return x, kept, Beside(copies, None if total is None else total / len(averaged))
+    return x, kept, Beside(copies, averaged, None if total is None else total / len(averaged))
 
 
 def _run_block(

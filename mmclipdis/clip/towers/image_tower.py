@@ -9,23 +9,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.affinity import Guide, mix
+from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import recomputed, run_blocks
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import view_of
-from mmclipdis.clip.towers.branches import Beside, merged_once, read_branches, run_beside
+from mmclipdis.clip.towers.branches import NO_TOKENS, Beside, merged_once, read_branches, run_beside
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
-from mmclipdis.clip.towers.readout import Affinity, AnyReadout, DualPath, Readout
-from mmclipdis.clip.towers.readout_fields import Branches
+from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
 from mmclipdis.clip.towers.scclip import calibrated
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.interpolation import known_size
-
-NO_TOKENS = (
-    "the dense map of a readout with branches is the sum of several sets of tokens: there is no "
-    "one set that it is the projection of; choose a readout without branches"
-)
 
 
 class ImageTower(nn.Module, ABC):
@@ -186,8 +180,12 @@ class ImageTower(nn.Module, ABC):
         if with_tokens and branches is not None:
             raise ValueError(NO_TOKENS)
         rope, embedded, grid = self.rope(images), self.embed(images), self.grid_of(images)
-        beside = Beside.of(branches, embedded, guide.regions if guide else None, grid)
-        x, kept, beside = self._run_beside(embedded, branches, beside, [*keep, *read_too], rope)
+        regions = guide.regions if guide else None
+        beside = Beside.of(branches, self.depth, embedded, regions, grid)
+        blocks, keep_too = self.blocks[:-1], [*keep, *read_too]
+        x, kept, beside = run_beside(
+            blocks, embedded, beside, keep_too, self.grad_checkpointing, rope
+        )
         kept[-1] = embedded
         map_grid = grid if guide is None else guide.grid
 
@@ -219,32 +217,6 @@ class ImageTower(nn.Module, ABC):
 
         return recomputed(read, x) if self.grad_checkpointing else read(x)
 
-    def last_values(self, images: Tensor) -> Tensor:
-        """Values of the last block, ``(B, D, h, w)``, of images ``(B, 3, H, W)``."""
-        rope = self.rope(images)
-        x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
-        return BlockReader(self.blocks[-1], x, rope, self.grid_of(images)).values()
-
-    def mixed_values(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-        """What follows the values of the last block: the dense map ``(B, E, gh, gw)``.
-
-        Args:
-            values: ``(B, D, h, w)`` of :meth:`last_values`, stitched from windows or not.
-            affinity: How the matrix is made.
-            guide: What of; the map has its grid.
-        """
-        return self.joint_map(self.mixed_tokens(values, affinity, guide))
-
-    def mixed_tokens(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-        """The attention output ``A`` ``(B, D, gh, gw)`` of :meth:`mixed_values`, heads merged."""
-        tokens = view_of(self.blocks[-1]).merge(mix(affinity, guide, values))
-        return tokens_to_map(tokens, guide.grid)
-
-    def joint_map(self, tokens: Tensor) -> Tensor:
-        """The dense map ``(B, E, h, w)`` of tokens ``(B, D, h, w)``: final norm, projection."""
-        grid = (int(tokens.shape[-2]), int(tokens.shape[-1]))
-        return tokens_to_map(self.to_joint(tokens.flatten(2).transpose(1, 2)), grid)
-
     def forward_blocks(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Outputs ``(B, D, h, w)`` of the named blocks; blocks after the last one are not run."""
         grid = self.grid_of(images)
@@ -257,22 +229,6 @@ class ImageTower(nn.Module, ABC):
         self, blocks: Iterable[nn.Module], x: Tensor, keep: Sequence[int], rope: Tensor | None
     ) -> tuple[Tensor, dict[int, Tensor]]:
         return run_blocks(blocks, x, keep, self.grad_checkpointing, rope)
-
-    def _run_beside(
-        self,
-        x: Tensor,
-        branches: Branches | None,
-        beside: Beside,
-        keep: Sequence[int],
-        rope: Tensor | None,
-    ) -> tuple[Tensor, dict[int, Tensor], Beside]:
-        """All blocks but the last, with what runs beside them."""
-        if branches is None:
-            return *self._run(self.blocks[:-1], x, keep, rope), beside
-        averaged = branches.range_in(self.depth)
-        return run_beside(
-            self.blocks[:-1], x, beside, averaged, keep, self.grad_checkpointing, rope
-        )
 
     def _block_index(self, index: int) -> int:
         if not -self.depth <= index < self.depth:

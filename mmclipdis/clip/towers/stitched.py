@@ -1,9 +1,10 @@
 """A tower whose windows are put together before the last block (OV-Stitcher, CVPR 2026).
 
-CLIP sees windows, at the size that it was trained for; what the branches of
-:mod:`mmclipdis.clip.towers.branches` read of them is put together on the grid of patches of the
-image, the mean where windows overlap (training_free_2 spec 5.1). Of a block it takes the input and
-the normed input: a projection of the mean is the mean of the projections.
+CLIP sees windows, at the size that it was trained for. The values of its last block are put
+together on the grid of patches of the image, the mean where windows overlap, and what the branches
+of :mod:`mmclipdis.clip.towers.branches` read, if there are some (training_free_2 spec 5.1). Of
+their blocks that is the input and the normed input: a projection of the mean is the mean of the
+projections.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import Guide, mix
-from mmclipdis.clip.towers.attention import finish_block, logit_factor, split_heads
+from mmclipdis.clip.towers.attention import finish_block, logit_factor, run_blocks, split_heads
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import BlockView, view_of
 from mmclipdis.clip.towers.branches import Beside, run_beside
@@ -24,6 +25,33 @@ from mmclipdis.clip.towers.features import tokens_to_map
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.readout import Affinity, Readout
 from mmclipdis.clip.towers.readout_fields import Branches
+
+
+def last_values(tower: ImageTower, images: Tensor) -> Tensor:
+    """Values of the last block, ``(B, D, h, w)``, of images ``(B, 3, H, W)``."""
+    rope, grid = tower.rope(images), tower.grid_of(images)
+    blocks, checkpoint = tower.blocks[:-1], tower.grad_checkpointing
+    x, _ = run_blocks(blocks, tower.embed(images), (), checkpoint, rope)
+    return BlockReader(tower.blocks[-1], x, rope, grid).values()
+
+
+def mixed_tokens(tower: ImageTower, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
+    """What the final norm follows: the attention output ``A``, a map ``(B, D, gh, gw)``.
+
+    Args:
+        tower: CLIP's.
+        values: ``(B, D, h, w)`` of :func:`last_values`, put together from windows or not.
+        affinity: How the matrix is made.
+        guide: What of; the map has its grid.
+    """
+    tokens = view_of(tower.blocks[-1]).merge(mix(affinity, guide, values))
+    return tokens_to_map(tokens, guide.grid)
+
+
+def joint_map(tower: ImageTower, tokens: Tensor) -> Tensor:
+    """The dense map ``(B, E, h, w)`` of tokens ``(B, D, h, w)``: final norm, projection."""
+    grid = (int(tokens.shape[-2]), int(tokens.shape[-1]))
+    return tokens_to_map(tower.to_joint(tokens.flatten(2).transpose(1, 2)), grid)
 
 
 def window_parts(
@@ -43,12 +71,13 @@ def window_parts(
     Raises:
         ValueError: a semantic branch without regions, or blocks that do not exist.
     """
-    averaged, grid, rope = branches.range_in(tower.depth), tower.grid_of(images), tower.rope(images)
-    embedded = tower.embed(images)
-    beside = Beside.of(branches, embedded, regions, grid)
-    inputs = [index - 1 for index in averaged]
-    checkpoint = tower.grad_checkpointing
-    x, kept, beside = run_beside(tower.blocks[:-1], embedded, beside, (), inputs, checkpoint, rope)
+    embedded, grid, rope = tower.embed(images), tower.grid_of(images), tower.rope(images)
+    beside = Beside.of(branches, tower.depth, embedded, regions, grid)
+    averaged = beside.averaged
+    inputs, beside = [index - 1 for index in averaged], replace(beside, averaged=())
+    x, kept, beside = run_beside(
+        tower.blocks[:-1], embedded, beside, inputs, tower.grad_checkpointing, rope
+    )
     kept[-1] = embedded
     last = BlockReader(tower.blocks[-1], x, rope, grid)
     parts = [last.normed[:, 1:]]
@@ -84,16 +113,17 @@ def read_stitched(
     affinity = replace(cast(Affinity, readout.affinity), merge=None)  # it is done already
     grid = (parts.shape[-2], parts.shape[-1])
     view, norm = view_of(tower.blocks[-1]), tower.norm_post
-    normed, *blocks = parts.flatten(2).transpose(1, 2).split(tower.width, dim=-1)
+    tokens = parts.flatten(2).transpose(1, 2)
+    normed, *blocks = tokens.chunk(tokens.shape[-1] // tower.width, dim=-1)
     values = [view.project(normed, "v")["v"]]
     if blocks:
         mean = _spatial(tower, blocks, branches, grid)
         values.append(view.project(view.norm(mean), "v")["v"])
     at_grid = tokens_to_map(torch.cat(values, dim=-1), grid)
-    main, *spatial = mix(affinity, guide, at_grid).split(tower.width, dim=-1)
+    main, *spatial = mix(affinity, guide, at_grid).chunk(len(values), dim=-1)
     total = norm(view.merge(main))
-    for tokens in spatial:
-        total = total + branches.spatial * norm(view.merge(tokens))
+    for mixed in spatial:
+        total = total + branches.spatial * norm(view.merge(mixed))
     if semantic is not None:
         total = total + branches.semantic * norm(semantic.flatten(2).transpose(1, 2))
     return tokens_to_map(tower.project(total), guide.grid)

@@ -66,10 +66,13 @@ def _branched_maps(
 ) -> list[Tensor]:
     """:func:`stitched_maps` of a readout with branches (training_free_2 spec 5.1)."""
     found = encode_windows(images, layouts, backbone.window_guide, batch_size, paddings)
-    affinity, guides, regions = backbone.affinity, [], []
+    grids = [(part.shape[-2], part.shape[-1]) for part in found]
+    guides, regions = [], []
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
-        tokens = backbone.stitched_guide(_on_grid(found[i], layout, padding))
-        _, guide = merged(affinity, _guide(tokens, layout, padding, masks[i] if masks else None))
+        # taken off the list, so that its memory is free for what follows
+        tokens = backbone.stitched_guide(_on_grid(found.pop(0), layout, padding))
+        whole = _guide(tokens, layout, padding, masks[i] if masks else None)
+        _, guide = merged(backbone.affinity, whole)
         guides.append(guide)
         if guide.regions is not None:
             regions.append(_in_photo(guide.regions[0], layout.size, padding))
@@ -85,7 +88,7 @@ def _branched_maps(
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
         semantic = None
         if backbone.branches.semantic:
-            copies = resize_nearest(parts[i][:, -backbone.width :], found[i].shape[-2:])
+            copies = resize_nearest(parts[i][:, -backbone.width :], grids[i])
             semantic = _on_grid(copies, layout, padding)
             parts[i] = parts[i][:, : -backbone.width]
         stitched = _on_grid(parts[i], layout, padding)

@@ -164,8 +164,8 @@ def test_a_copy_that_sees_everything_is_cls(deep):
     """One region: what its copy is after all blocks is the CLS token itself."""
     embedded = deep.embed(picture(deep))
     regions = torch.zeros(2, 4, 4, dtype=torch.int64)
-    beside = Beside.of(Branches(), embedded, regions, (4, 4))
-    x, _, beside = run_beside(deep.blocks, embedded, beside, averaged=())
+    beside = Beside.of(Branches(spatial=0), deep.depth, embedded, regions, (4, 4))
+    x, _, beside = run_beside(deep.blocks, embedded, beside)
     torch.testing.assert_close(beside.copies.tokens, x[:, :1], rtol=0, atol=1e-12)
     assert beside.mean is None
 
@@ -217,8 +217,8 @@ def test_eva_has_branches(guide):
     one = torch.zeros(2, 4, 4, dtype=torch.int64)
     with torch.no_grad():
         embedded, rope = eva.embed(images), eva.rope(images)
-        beside = Beside.of(Branches(), embedded, one, (4, 4))
-        x, _, beside = run_beside(eva.blocks, embedded, beside, (), rope=rope)
+        beside = Beside.of(Branches(spatial=0), eva.depth, embedded, one, (4, 4))
+        x, _, beside = run_beside(eva.blocks, embedded, beside, rope=rope)
         torch.testing.assert_close(beside.copies.tokens, x[:, :1], rtol=0, atol=1e-12)
         together = eva.forward_dense(images, CORRCLIP, guide=guide).map
         alone = eva.forward_dense(images[:1], CORRCLIP, guide=single(guide, 0)).map
