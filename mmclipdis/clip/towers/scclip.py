@@ -73,7 +73,11 @@ def outliers(tokens: Tensor, k: int, share: float) -> Tensor:
         ValueError: as :func:`lof`.
     """
     factors = lof(tokens, k)
-    return factors > factors.quantile(1 - share, dim=1, keepdim=True)
+    # by hand: torch.quantile looks at the values of q, which waits for the GPU and stops an export
+    ranked, place = factors.sort(dim=1).values, (1 - share) * (factors.shape[1] - 1)
+    low = min(int(place), factors.shape[1] - 2)
+    limit = torch.lerp(ranked[:, low], ranked[:, low + 1], place - low)
+    return factors > limit[:, None]
 
 
 def lof(tokens: Tensor, k: int) -> Tensor:
