@@ -74,10 +74,12 @@ def outliers(tokens: Tensor, k: int, share: float) -> Tensor:
     """
     factors = lof(tokens, k)
     # by hand: torch.quantile looks at the values of q, which waits for the GPU and stops an export
-    ranked, place = factors.sort(dim=1).values, (1 - share) * (factors.shape[1] - 1)
-    low = min(int(place), factors.shape[1] - 2)
-    limit = torch.lerp(ranked[:, low], ranked[:, low + 1], place - low)
-    return factors > limit[:, None]
+    ranked = factors.sort(dim=1).values
+    last = torch.arange(ranked.shape[1], device=ranked.device)[-1:]  # the size may be open
+    place = (1 - share) * last.to(ranked.dtype)
+    low = place.long()
+    around = [ranked.index_select(1, at) for at in (low, torch.minimum(low + 1, last))]
+    return factors > torch.lerp(around[0], around[1], place - low)
 
 
 def lof(tokens: Tensor, k: int) -> Tensor:
