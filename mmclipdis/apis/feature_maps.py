@@ -87,7 +87,7 @@ def figure(
     """Draw the maps of every model for every anchor into one picture.
 
     All models see the photo at the size that gives the grid of the first one, so that their maps
-    have the same patches.
+    have the same patches; a vision model with ``input_size`` has its own.
 
     Args:
         photo: RGB uint8 (H, W, 3), any size.
@@ -118,12 +118,14 @@ def figure(
     for model in models:
         encoder = _build(model, place)
         grid = grid or _grid(photo.shape[:2], encoder, short_side)
-        patches = [anchor_patch(anchor, photo.shape[:2], grid) for anchor in anchors]
+        own = getattr(encoder, "fixed_grid", None) or grid  # of a vision model with input_size
+        patches = [anchor_patch(anchor, photo.shape[:2], own) for anchor in anchors]
         is_clip = isinstance(encoder, CLIPViT)
-        image = _input(photo, grid, encoder.patch_size, is_clip).to(place)
+        image = _input(photo, own, encoder.patch_size, is_clip).to(place)
         if is_clip:
             layers = layers or spread_layers(encoder.num_blocks)
-            maps = clip_maps(encoder.tower, image, patches, layers, encoder.readout, groups)
+            guide = encoder.guide(image) if "features" in groups else None
+            maps = clip_maps(encoder.tower, image, patches, layers, encoder.readout, groups, guide)
         else:
             maps = vfm_maps(encoder, image, patches) if "features" in groups else []
         found[_unused(model.name, found)] = maps

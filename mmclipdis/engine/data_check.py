@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from mmclipdis.utils.listed_files import (
     missing_message,
     missing_places,
@@ -43,6 +45,40 @@ def steps_of(transforms: Any) -> Iterator[Any]:
         yield step
         for inside in ("transforms", "subroutines"):
             yield from steps_of(getattr(step, inside, None))
+
+
+def mask_folders(model: Any) -> list[Any]:
+    """Where the parts of a model that need masks find a file for each photo.
+
+    They have ``needs_masks`` and ``masks``, and that has ``file_of(img_path)``.
+    """
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    needing = [part for part in parts if getattr(part, "needs_masks", False)]
+    sources = [getattr(part, "masks", None) for part in needing]
+    return [source for source in sources if hasattr(source, "file_of")]
+
+
+def check_masks(folder: Any, items: Sequence[Mapping[str, Any]]) -> None:
+    """Check that each photo of a data list has a mask file of its own.
+
+    Args:
+        folder: Of :func:`mask_folders`.
+        items: The data list.
+
+    Raises:
+        FileNotFoundError: one has none.
+        ValueError: two have the same one.
+    """
+    owners: dict[Any, Any] = {}
+    for item in items:
+        photo = item.get("img_path")
+        file = folder.file_of(photo)
+        other = owners.setdefault(file, photo)
+        if other != photo:
+            raise ValueError(
+                f"mask file {file} would be that of {other} and of {photo}: put the files into "
+                "folders of it that are called as those of the photos"
+            )
 
 
 def label_steps(dataset: Any) -> list[Any]:

@@ -10,7 +10,14 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, TRANSFORMS
 
-from mmclipdis.engine.data_check import check_boxes, check_listed, parts_of, some
+from mmclipdis.engine.data_check import (
+    check_boxes,
+    check_listed,
+    check_masks,
+    mask_folders,
+    parts_of,
+    some,
+)
 from mmclipdis.engine.label_check import Presence, compare, look_at_labels, turned_photos
 from mmclipdis.engine.metric_check import check_evaluator, check_hook_files, check_monitored
 from mmclipdis.engine.moved_pixels import check_loops
@@ -31,7 +38,8 @@ class DataCheckHook(Hook):
     """Says before the first iteration what is wrong with the data, whoever wrote the data set.
 
     - Names of classes are lists of names.
-    - All photos and label maps that are listed are there; what lies beside them is counted.
+    - All photos and label maps that are listed are there; what lies beside them is counted. So are
+      the files of masks that a model reads when it predicts.
     - Some label maps are read: their values are classes, not all are ignored, and they have the
       sizes of their photos. From then on every photo is compared with its annotation when it is
       loaded, and none above the limit of pixels is decoded, by stock loaders too
@@ -66,14 +74,15 @@ class DataCheckHook(Hook):
                 continue
             evaluator = getattr(loop, "evaluator", None)
             told = any(getattr(m, "names_absent_classes", False) for m in _metrics(evaluator))
+            masks = [] if phase == "train" else mask_folders(getattr(runner, "model", None))
             for dataset in parts_of(loop.dataloader.dataset):
-                self._check(dataset, phase, told)
+                self._check(dataset, phase, told, masks)
             if evaluator is not None:
                 check_evaluator(evaluator, list(parts_of(loop.dataloader.dataset)))
         check_monitored(runner)
         check_hook_files(getattr(runner, "cfg", None) or {})
 
-    def _check(self, dataset: Any, phase: str, told: bool) -> None:
+    def _check(self, dataset: Any, phase: str, told: bool, masks: Sequence[Any] = ()) -> None:
         name = type(dataset).__name__
         guard_loading(getattr(getattr(dataset, "pipeline", None), "transforms", None))
         meta = getattr(dataset, "metainfo", None)
@@ -87,15 +96,17 @@ class DataCheckHook(Hook):
                 "or filter_cfg leaves all out (images without boxes of the classes in use, or "
                 "smaller than min_size)"
             )
-        for text in filter(None, self._look(dataset, phase, told)):
+        for text in filter(None, self._look(dataset, phase, told, masks)):
             print_log(f"{name}: {text}", logger="current", level=logging.WARNING)
 
-    def _look(self, dataset: Any, phase: str, told: bool) -> Iterator[str]:
+    def _look(self, dataset: Any, phase: str, told: bool, masks: Sequence[Any]) -> Iterator[str]:
         """Warnings about one data set; ``told``: a metric will name classes without labels."""
         name = type(dataset).__name__
         items = [dataset.get_data_info(place) for place in range(len(dataset))]
         if not getattr(dataset, "files_checked", False):
             yield from check_listed(dataset, items)
+        for folder in masks:
+            check_masks(folder, items)
         counts = look_at_labels(dataset)
         if counts is not None:
             if problem := counts.problem():

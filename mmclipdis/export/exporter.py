@@ -104,6 +104,7 @@ def _metadata(
         "names": list(classes.class_names),
         "synonyms": [list(names) for names in classes.names],
         "templates": list(classes.templates.formats),
+        **({"sentences": dict(classes.templates.more)} if classes.templates.more else {}),
         "outputs": list(found.outputs),
         "image_size": None if size is None else list(size),
         "multiple_of": list(found.step),

@@ -72,6 +72,12 @@ def exportable(model: Any, size: Size | None) -> Exportable:
         ValueError: the model, or an option of it, cannot be exported; says why.
     """
     refuse_kind(type(model))
+    if getattr(model, "needs_masks", False):
+        raise ValueError(
+            f"{type(model).__name__} is not exported while it needs masks, which are files of a "
+            "photo or a function in Python: leave out what reads them, a readout with "
+            "scope='masks' or the refiner MaskVote"
+        )
     known = [base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS]
     return _KINDS[known[0]](model, size)
 
@@ -94,6 +100,7 @@ def _open_vocab(model: Any, size: Size | None) -> Exportable:
     from mmclipdis.export.segmentors import CosineMaps, FixedWindows, WholeImage
     from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 
+    _refuse_refiners(model)
     head, settings = model.decode_head, OpenVocabTestSettings.from_cfg(model.test_cfg)
     patch: Size = tuple(model.backbone.patch_size)
     if model.token_mixer is not None:
@@ -153,6 +160,7 @@ def _catseg(model: Any, size: Size | None) -> Exportable:
     from mmclipdis.export.segmentors import CATSegViews
     from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings
 
+    _refuse_refiners(model)
     aggregator = model.decode_head.aggregator
     return Exportable(
         "segment",
@@ -163,6 +171,16 @@ def _catseg(model: Any, size: Size | None) -> Exportable:
         facts=_facts(model.label_rule()),
         settings=lambda: changed(aggregator, chunk_mb=float("inf")),  # no loop in the file
     )
+
+
+def _refuse_refiners(model: Any) -> None:
+    if model.refiners:
+        names = ", ".join(type(refiner).__name__ for refiner in model.refiners)
+        raise ValueError(
+            f"{type(model).__name__} with refiners ({names}) is not exported: a file gives scores, "
+            "and these mend them, or the labels made of them, at the size of the photo; export it "
+            "without, --cfg-options model.refiners=[]"
+        )
 
 
 def _dclip(model: Any, size: Size | None) -> Exportable:

@@ -28,12 +28,21 @@ class CosineMaps(nn.Module):
     Args:
         backbone: Gives a map in the joint space.
         head: The head, of which the table, the scale and the image projector are taken.
+
+    Raises:
+        ValueError: the head has ``score_norm='surgery'``.
     """
 
     table: Tensor
 
     def __init__(self, backbone: nn.Module, head: CosineSegHead) -> None:
         super().__init__()
+        if head.score_norm == "surgery":
+            raise ValueError(
+                "score_norm='surgery' is not exported: it weights the scores of each window by its "
+                "image embedding, which is not in the file; export the model without, "
+                "--cfg-options model.decode_head.score_norm=None"
+            )
         self.backbone = backbone
         self.in_index = head.in_index
         self.scale = head.logit_scale

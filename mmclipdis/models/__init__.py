@@ -10,6 +10,7 @@ from mmclipdis.models.backbones import (
     CLIPSurgeryViT,
     CLIPViT,
     DeCLIPViT,
+    GEMViT,
     MaskCLIPViT,
     SCLIPViT,
 )
@@ -42,6 +43,7 @@ from mmclipdis.models.vfm import TimmVFM
 __all__ = [
     "DCLIP",
     "LPAM",
+    "PAMR",
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
@@ -61,12 +63,14 @@ __all__ = [
     "FViTBackbone",
     "FViTRPNHead",
     "FViTRoIHead",
+    "GEMViT",
     "GatheredBCELoss",
     "InfoCLIP",
     "MFILoss",
     "MaskCLIPViT",
     "MaskFolder",
     "MaskFunction",
+    "MaskVote",
     "MeanShiftMasks",
     "MixedSizeSegDataPreProcessor",
     "NovelMaskedCrossEntropyLoss",
@@ -86,12 +90,14 @@ __all__ = [
 
 if HAS_MMSEG:
     from mmclipdis.models.segmentation import (
+        PAMR,
         CATSeg,
         CATSegHead,
         CosineSegHead,
         InfoCLIP,
         MaskFolder,
         MaskFunction,
+        MaskVote,
         MeanShiftMasks,
         MixedSizeSegDataPreProcessor,
         OpenVocabSegmentor,

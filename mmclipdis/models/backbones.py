@@ -150,6 +150,7 @@ class CLIPViT(Guided, CLIPBackbone):
     ) -> None:
         tower = build_image_tower(arch, positions)
         super().__init__(tower, arch, readout, any_readout, normalize, init_cfg)
+        self.tower.check_readout(self.readout)
         self.tower.grad_checkpointing = grad_checkpointing
         self.out_indices = self._check_out_indices(out_indices)
         self.trainable = tuple(trainable)
@@ -221,7 +222,7 @@ class CLIPViT(Guided, CLIPBackbone):
             for parameter in (*behind, *self.tower.joint_parameters()):
                 parameter.requires_grad_(False)
         elif last < len(blocks) - 1:
-            freeze_unread(blocks[-1], self.readout)
+            freeze_unread(blocks[-1], self.readout, len(blocks))
 
     def _check_out_indices(self, out_indices: Sequence[int | str]) -> tuple[int | str, ...]:
         depth = self.tower.depth
@@ -304,5 +305,15 @@ class CLIPSurgeryViT(CLIPViT):
         readout: Any = "clip_surgery",
         positions: str = "bilinear",
         **kwargs: Any,
+    ) -> None:
+        super().__init__(readout=readout, positions=positions, **kwargs)
+
+
+@MODELS.register_module()
+class GEMViT(CLIPViT):
+    """:class:`CLIPViT` as GEM in ClearCLIP's code: a second stream of grouped attention."""
+
+    def __init__(
+        self, *, readout: Any = "gem", positions: str = "antialias", **kwargs: Any
     ) -> None:
         super().__init__(readout=readout, positions=positions, **kwargs)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
 from mmclipdis.clip.towers.block_reader import NO_GUIDE
+from mmclipdis.clip.towers.last_block import LastBlockParts
 from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.regions import resize_nearest
+from mmclipdis.clip.towers.stitched import (
+    joint_map,
+    last_values,
+    mixed_tokens,
+    read_stitched,
+    window_parts,
+)
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
@@ -53,6 +63,11 @@ class Guided(SharesUnsaved):
         return getattr(self.readout, "affinity", None)
 
     @property
+    def branches(self) -> Branches | None:
+        """The readout's branches, if it has some."""
+        return getattr(self.readout, "branches", None)
+
+    @property
     def needs_masks(self) -> bool:
         """Whether :meth:`forward` needs masks of the images."""
         return self.affinity is not None and self.affinity.scope == "masks"
@@ -78,7 +93,8 @@ class Guided(SharesUnsaved):
             raise ValueError(
                 f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP and "
                 f"of {self.vfm.name!r}: choose sides that are multiples of {multiple[0]} x "
-                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads"
+                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads (unless "
+                "test_cfg.window_padding='floor')"
             )
         if self.needs_masks and masks is None:
             raise ValueError(NO_MASKS)
@@ -91,10 +107,40 @@ class Guided(SharesUnsaved):
         tokens: Tensor = self.vfm(self.vfm.from_clip(images))
         return tokens
 
+    @property
+    def stitches_last_block(self) -> bool:
+        """Whether windows of the ``vfm`` are put together before its last block, not behind it.
+
+        With branches and the map of the ``vfm`` (OV-Stitcher, training_free_2 spec 5.2).
+        """
+        return self.branches is not None and self.vfm is not None and self.vfm.feature == "map"
+
+    def window_guide(self, images: Tensor) -> Tensor:
+        """What windows ``(B, 3, H, W)`` give to :meth:`stitched_guide`, ``(B, K, gh, gw)``."""
+        if not self.stitches_last_block:
+            return self.guide_tokens(images)
+        parts = self.vfm.last_block_parts(self.vfm.from_clip(images))
+        return torch.cat([parts.input, parts.q, parts.k, parts.v], dim=1)
+
+    def stitched_guide(self, parts: Tensor) -> Tensor:
+        """Tokens ``(1, C, gh, gw)`` of an image from :meth:`window_guide`, put together."""
+        if not self.stitches_last_block:
+            return parts
+        tokens: Tensor = self.vfm.finish_last_block(LastBlockParts(*parts.chunk(4, dim=1)))
+        return tokens
+
+    def window_parts(self, images: Tensor, regions: Tensor | None) -> Tensor:
+        """What the branches read of windows; see :mod:`mmclipdis.clip.towers.stitched`."""
+        return window_parts(self.tower, images, self.readout.branches, regions)
+
+    def read_stitched(self, parts: Tensor, semantic: Tensor | None, guide: Guide) -> Tensor:
+        """The dense map ``(1, E, gh, gw)`` of an image from :meth:`window_parts`, put together."""
+        dense = read_stitched(self.tower, parts, semantic, self.readout, guide)
+        return F.normalize(dense, dim=1) if self.normalize else dense
+
     def values(self, images: Tensor) -> Tensor:
         """Values of the last block ``(B, D, h, w)`` of images ``(B, 3, H, W)``, to be stitched."""
-        values: Tensor = self.tower.last_values(images)
-        return values
+        return last_values(self.tower, images)
 
     def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
         """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
@@ -102,10 +148,9 @@ class Guided(SharesUnsaved):
 
     def mixed_tokens(self, values: Tensor, guide: Guide) -> Tensor:
         """What the head's norm and projection follow, ``(B, D, gh, gw)``, from :meth:`values`."""
-        tokens: Tensor = self.tower.mixed_tokens(values, self.affinity, guide)
-        return tokens
+        return mixed_tokens(self.tower, values, cast(Affinity, self.affinity), guide)
 
     def joint_map(self, tokens: Tensor) -> Tensor:
         """The dense map ``(B, E, h, w)`` of :meth:`mixed_tokens`, stitched, mixed or not."""
-        dense: Tensor = self.tower.joint_map(tokens)
+        dense = joint_map(self.tower, tokens)
         return F.normalize(dense, dim=1) if self.normalize else dense

@@ -12,9 +12,9 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.text.embedding_cache import CacheDir
-from mmclipdis.clip.text.encoder import build_text_tower, embed_vocabulary
+from mmclipdis.clip.text.encoder import build_text_tower, embed_empty, embed_vocabulary
 from mmclipdis.clip.text.names import is_class_file, is_list_of_names, read_names
-from mmclipdis.clip.text.templates import Templates
+from mmclipdis.clip.text.templates import Templates, TemplateSet
 from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
 from mmclipdis.clip.weights.activation_mark import remember_activation
 from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_text_transformer
@@ -121,6 +121,12 @@ class OpenCLIPTextEncoder(BaseModule):
                 progress=self.progress,
                 cache_dir=self.cache_dir,
             )
+
+    def embed_empty(self, templates: TemplateSet) -> Tensor:
+        """Unit embedding ``(E,)`` of ``templates`` without a name, cached, without gradient."""
+        before_use(self)
+        with untraced():
+            return embed_empty(self.tower, templates)
 
 
 def build_vocabulary(

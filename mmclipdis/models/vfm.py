@@ -63,8 +63,9 @@ class TimmVFM(BaseModule):
         model_kwargs: Arguments of the timm model, such as ``dict(img_size=80, depth=4)``.
         positions: Rule by which the position table is resampled to another grid: ``legacy``,
             ``size``, ``antialias`` or ``bilinear``. None is that of the official code for a name
-            of :data:`VFMS`, and ``antialias``, timm's own, for others (``bilinear`` for PE). Models
-            other than timm's ViT, SAM and PE resample their positions themselves.
+            of :data:`VFMS` and for timm's names of DINO, MAE, SAM and PE, and ``antialias``, timm's
+            own, for others. Models other than timm's ViT, SAM and PE resample their positions
+            themselves.
         precision: ``float32``, ``float16`` or ``bfloat16``, of weights and computation; the
             features are float32. None is float32, or what the caller's autocast says. DeCLIP has
             its teachers in ``float16``.

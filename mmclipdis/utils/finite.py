@@ -1,13 +1,26 @@
-"""Finding the first tensor that holds NaN or infinity among many, at the price of one sum."""
+"""Values that must be finite: numbers of a config, and tensors, many at the price of one sum."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def finite_number(what: str, value: Any) -> float:
+    """A number of a config as a float.
+
+    Raises:
+        ValueError: it is none, or NaN or infinite; the message begins with ``what``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{what} must be a number, got {value!r}")
+    return float(value)
 
 
 def named_tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

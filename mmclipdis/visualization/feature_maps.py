@@ -16,13 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import neighbour_bias, run_block, split_heads
 from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 
 #: Groups of maps: attention of the anchor, of CLS; cosines of block outputs, of the last features.
 GROUPS = ("attention", "cls", "blocks", "features")
+#: Why there is no map of the attention of a readout.
+NOT_DRAWN = (
+    "{} attends by more than one product of the last block: maps of its attention are not drawn; "
+    "leave the group 'attention' out"
+)
 _VANILLA = cast(Readout, READOUTS["vanilla"])
 
 
@@ -99,14 +106,11 @@ def attention_rows(
         For ``identity``, where tokens attend to nothing but themselves, it is one there.
 
     Raises:
-        ValueError: the readout looks beyond the block.
+        ValueError: the readout has a term that is no softmax of the block's own products.
     """
-    beyond = [term for term in readout.attention if term in ("layers", "affinity")]
+    beyond = [term for term in readout.attention if term in ("layers", "affinity", "gem")]
     if beyond:
-        raise ValueError(
-            f"the term {beyond[0]!r} attends by more than the last block: maps of its attention "
-            "are not drawn; leave the group 'attention' out"
-        )
+        raise ValueError(NOT_DRAWN.format(f"the term {beyond[0]!r}"))
     view = view_of(block, rope)
     letters = sorted({letter for term in readout.attention if term in _PAIRS for letter in term})
     projected = view.project(view.norm(x), letters)
@@ -141,6 +145,7 @@ def clip_maps(
     layers: Sequence[int],
     readout: AnyReadout = _VANILLA,
     groups: Sequence[str] = GROUPS,
+    guide: Guide | None = None,
 ) -> list[FeatureMap]:
     """All asked maps of a CLIP tower for some anchors.
 
@@ -153,18 +158,25 @@ def clip_maps(
         groups: Of :data:`GROUPS`. ``attention`` and ``cls`` are attention weights of the anchor
             and of CLS, ``blocks`` cosines of (ordinary) block outputs, ``features`` cosines of q,
             k, v of the last block and of the dense map under ``readout``.
+        guide: What the affinity of the readout is made of, if it has one.
 
     Raises:
-        ValueError: for a block or group that does not exist.
+        ValueError: for a block or group that does not exist, and for a readout whose attention is
+            no map of the last block, where that is asked for.
     """
     check_groups(groups)
     maps: list[FeatureMap] = []
     if set(groups) - {"features"}:
-        maps += _layer_maps(tower, image, patches, check_layers(layers, tower.depth), readout)
+        maps += _layer_maps(tower, image, patches, check_layers(layers, tower.depth),
+                            readout if "attention" in groups else None)  # fmt: skip
     if "features" in groups:
-        dense = tower.forward_dense(image, readout, context=("q", "k", "v"))
-        for title, features in {**dense.context, "dense map": dense.map}.items():
+        dense = tower.forward_dense(image, readout, context=("q", "k", "v"), guide=guide)
+        own, grid = tower.grid_of(image), dense.map.shape[-2:]
+        at_map = [((2 * y + 1) * grid[0] // (2 * own[0]), (2 * x + 1) * grid[1] // (2 * own[1]))
+                  for y, x in patches]  # fmt: skip
+        for title, features in dense.context.items():
             maps += _cosine_maps("features", title, features, patches)
+        maps += _cosine_maps("features", "dense map", dense.map, at_map)
     return [found for found in maps if found.group in groups]
 
 
@@ -179,13 +191,12 @@ def _layer_maps(
     image: Tensor,
     patches: Sequence[tuple[int, int]],
     layers: Sequence[int],
-    readout: AnyReadout,
+    readout: AnyReadout | None,
 ) -> list[FeatureMap]:
-    """Attention and output maps of the blocks in ``layers``, block by block."""
+    """Attention (of a readout, unless it is None) and output maps of the blocks in ``layers``."""
     grid = tower.grid_of(image)
     rope = tower.rope(image)
     rows = [1 + y * grid[1] + x for y, x in patches]
-    last = readout if isinstance(readout, Readout) else Readout(readout.attention)
     found: dict[int, list[FeatureMap]] = {}
     x = tower.embed(image)
     for index, block in enumerate(tower.blocks):
@@ -193,17 +204,29 @@ def _layer_maps(
         if index not in layers:
             continue
         title = f"block {index}"
-        terms = last if index == tower.depth - 1 else _VANILLA
         # CLS is read from the ordinary last block, whatever the patches are read by.
-        cls = attention_rows(block, before, [0], _VANILLA, rope)
-        own = attention_rows(block, before, rows, terms, rope, grid)
-        weights = torch.cat([cls, own], dim=1)
+        weights = attention_rows(block, before, [0], _VANILLA, rope)
+        if readout is not None:
+            terms = _last_terms(readout) if index == tower.depth - 1 else _VANILLA
+            own = attention_rows(block, before, rows, terms, rope, grid)
+            weights = torch.cat([weights, own], dim=1)
         first, *anchors = (_numpy(row.unflatten(0, grid)) for row in weights[0, :, 1:])
         found[index] = [FeatureMap("cls", title, first)]
         found[index] += [FeatureMap("attention", title, row, i) for i, row in enumerate(anchors)]
         output = x[:, 1:].mT.unflatten(2, grid)
         found[index] += _cosine_maps("blocks", title, output, patches)
     return [single for index in layers for single in found[index]]
+
+
+def _last_terms(readout: AnyReadout) -> Readout:
+    """What the last block attends by.
+
+    Raises:
+        ValueError: it is no map of that block.
+    """
+    if isinstance(readout, SelfCalibrated):
+        raise ValueError(NOT_DRAWN.format("SC-CLIP"))
+    return readout if isinstance(readout, Readout) else Readout(readout.attention)
 
 
 def _cosine_maps(

@@ -66,6 +66,15 @@ def test_random_weights_are_refused(tmp_path: Path) -> None:
     raises(r"no weights for decode_head \(CATSegHead\)", export, catseg, WORDS, tmp_path / "a.onnx")
 
 
+def test_a_model_that_needs_masks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = segmentor()
+    monkeypatch.setattr(type(model.backbone), "needs_masks", True, raising=False)
+    line = "OpenVocabSegmentor is not exported while it needs masks"
+    raises(line, export, model, WORDS, tmp_path / "a.onnx")
+
+
 class BaseDetector(nn.Module): ...
 
 

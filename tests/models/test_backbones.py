@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.attention import run_block
 from mmclipdis.clip.towers.readout import READOUTS
-from tests.clip.readouts import UNGUIDED_READOUTS
+from tests.clip.readouts import UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_arch, tiny_eva_arch, tiny_resnet_arch
 
 PRESETS = {
@@ -20,6 +20,7 @@ PRESETS = {
     "ClearCLIPViT": ("clearclip", "legacy"),
     "DeCLIPViT": ("declip", "size"),
     "CLIPSurgeryViT": ("clip_surgery", "bilinear"),
+    "GEMViT": ("gem", "antialias"),
 }
 
 
@@ -131,11 +132,33 @@ def test_blocks_are_trained_and_nothing_outside_them(arch):
 
 @pytest.mark.parametrize("trainable", [("all",), ("q", "k", "v"), ("k",), ("blocks",)])
 @pytest.mark.parametrize("out_indices", [("map",), (-1, "map"), (1, "map"), (1, 3), (5,)])
-@pytest.mark.parametrize("kind", sorted(PRESETS))
+@pytest.mark.parametrize("kind", sorted(set(PRESETS) - {"GEMViT"}))
 @pytest.mark.parametrize("arch", sorted(ARCHS))
 def test_exactly_what_is_read_is_trained(arch, kind, out_indices, trainable):
+    check_what_is_trained(arch, trainable, type=kind, out_indices=out_indices)
+
+
+RCS = dict(attention=("kk", "layers"), neighbours=2.0)
+CALIBRATED = dict(mid=0, summed=(1, 2), k=3)
+
+
+@pytest.mark.parametrize("trainable", [("all",), ("q", "k", "v")])
+@pytest.mark.parametrize(
+    "readout",
+    [
+        *(dict(blocks=2, attention="gem"), dict(CALIBRATED, deep=1), dict(CALIBRATED, deep=5)),
+        *(dict(RCS, layers=layers) for layers in [(0, 1), (1, 5), (-1,)]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("arch", sorted(ARCHS))
+def test_exactly_what_several_blocks_are_read_for_is_trained(arch, readout, trainable):
+    check_what_is_trained(arch, trainable, type="CLIPViT", readout=readout)
+
+
+def check_what_is_trained(arch, trainable, **config):
     """A trainable parameter without gradient stops DDP; a frozen one with gradient is lost."""
-    backbone = build(kind, arch, trainable=trainable, out_indices=out_indices)
+    backbone = MODELS.build(dict(config, arch=ARCHS[arch], trainable=trainable))
     endings = tuple(f"{part}_proj{dot}weight" for part in trainable for dot in "_.")
     wanted = {
         n
@@ -155,8 +178,8 @@ def test_exactly_what_is_read_is_trained(arch, kind, out_indices, trainable):
 @pytest.mark.parametrize("readout", UNGUIDED_READOUTS)
 def test_checkpointed_values_and_gradients_equal_plain_ones(readout, arch, monkeypatch):
     images, results, recomputed = torch.randn(2, 3, 64, 48), [], []
-    plain = build(readout=readout, arch=arch, trainable=("all",))
-    recomputing = build(readout=readout, arch=arch, trainable=("all",), grad_checkpointing=True)
+    options = dict(readout=fitted(readout), arch=arch, trainable=("all",))
+    plain, recomputing = build(**options), build(**options, grad_checkpointing=True)
     recomputing.load_state_dict(plain.state_dict())
     original = torch.utils.checkpoint.checkpoint
 

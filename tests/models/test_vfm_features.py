@@ -26,6 +26,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "eva02_base_patch14_224": dict(TINY, qkv_fused=True),
     "sam-B": dict(TINY, global_attn_indexes=(1,)),
     "pe-spatial-B": dict(TINY, ref_feat_shape=(4, 4), img_size=64),
+    "beit_base_patch16_224": dict(TINY, img_size=(32, 48)),
+    "radio-v3-B": TINY,
 }
 
 
@@ -170,6 +172,21 @@ def test_patch_size_and_channels_are_those_of_the_map() -> None:
             assert found.shape == (1, channels, side, side)
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("vit_small_patch8_224.dino", "legacy"),
+        ("vit_base_patch16_224.mae", "size"),
+        ("samvit_base_patch16", "size"),
+        ("vit_base_patch16_224", "antialias"),
+        ("vit_base_patch16_clip_224.openai", "antialias"),
+    ],
+)
+def test_timms_names_have_the_rule_of_the_official_code(name: str, rule: str) -> None:
+    with torch.device("meta"):
+        assert TimmVFM(name, dict(depth=1)).positions == rule
+
+
 class TestPerceptionEncoder:
     """Its table is resampled bilinearly, and its rotary positions count on (encoders spec 2.4)."""
 
@@ -214,6 +231,20 @@ class TestPerceptionEncoder:
         )
         torch.testing.assert_close(sine, angles.sin(), rtol=0, atol=1e-5)
         torch.testing.assert_close(cosine, angles.cos(), rtol=0, atol=1e-5)
+
+
+def test_radio_has_the_positions_of_a_square() -> None:
+    """Those of the longer side, bilinearly with aligned corners, cut (encoders spec 2.4)."""
+    vfm = tiny("radio-v3-B")
+    seen: list[Tensor] = []
+    vfm.model.norm_pre.register_forward_pre_hook(lambda *args: seen.append(args[1][0]))
+    vfm(torch.zeros(1, 3, 3 * 16, 5 * 16))
+    table = vfm.model.embeds.pos_embed.reshape(1, 128, 128, 24).permute(0, 3, 1, 2)
+    square = F.interpolate(table, size=(5, 5), mode="bilinear", align_corners=True)
+    expected = square[0, :, :3].flatten(1).T
+    found = seen[0][0, vfm.model.num_prefix_tokens :]  # of an image that is the same everywhere
+    assert vfm.model.num_prefix_tokens == 8
+    torch.testing.assert_close(found - found[:1], expected - expected[:1], rtol=0, atol=1e-4)
 
 
 class TestInputSize:

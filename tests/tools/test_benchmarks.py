@@ -284,14 +284,14 @@ def tiny_catseg():
     return model.to_dict()
 
 
-def test_resident_memory_counts_what_was_held_for_a_while(load):
+def test_resident_memory_counts_what_was_held_for_a_while(bench):
     def case():
         held = torch.ones(50_000_000)  # 200 MB
         time.sleep(0.1)
         del held
         time.sleep(0.05)
 
-    assert load("catseg_memory").peak_above(case) == pytest.approx(200, abs=20)
+    assert bench.peak_above(case) == pytest.approx(200, abs=20)
 
 
 def test_cat_seg_is_measured_with_many_classes_and_with_few(load):
@@ -340,3 +340,23 @@ def test_an_entropy_that_differs_from_the_plain_form_is_not_timed(load, monkeypa
         RuntimeError, match="Rényi entropy, 16 samples: order 2, closed form is off"
     ):
         module.order_rows(16, 1, time.perf_counter)
+
+
+def test_refiners_are_measured(load):
+    module = load("refiners")
+    rows, claims = module.pamr_rows((40, 50), 3, 1, time.perf_counter)
+    title = "PAMR, 3 classes on 40 x 50 px"
+    assert [row["name"] for row in rows] == [f"{title}, {n}" for n in ("in place", "stacked")]
+    assert [claim.target for claim in claims] == ["≥ 10", "≤ 0.2"]
+    assert claims[1].measured < 0.5
+    rows, claims = module.photo_rows((64, 128), 4, 2, time.perf_counter)
+    names = [row["name"].removeprefix("labels of 64 x 128 px, 4 classes, ") for row in rows]
+    assert names == ["no refiner", "PAMR", "PAMR and mask vote"]
+    assert [claim.target for claim in claims] == ["≤ 1500"]
+
+
+def test_scores_that_differ_from_the_stacked_form_are_not_timed(load, monkeypatch):
+    module = load("refiners")
+    monkeypatch.setattr(module, "stacked", lambda photo, scores, *_: scores)
+    with pytest.raises(RuntimeError, match="PAMR is off by .* of the stacked form"):
+        module.pamr_rows((20, 24), 2, 1, time.perf_counter)

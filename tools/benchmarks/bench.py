@@ -8,16 +8,23 @@ median over the rounds of the *ratio within a round*.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
+import os
 import statistics
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmclipdis.engine.results import write_results
 from mmclipdis.utils import places
+from mmclipdis.utils.peak_memory import peak_mb as peak_mb  # the benchmarks take it from here
 
 RESULTS = places.RESULTS / "benchmarks.json"
 Case = Callable[[], Any]
@@ -92,29 +99,43 @@ def _time(case: Case, device: str, clock: Callable[[], float]) -> float:
     return elapsed
 
 
-def peak_mb(case: Case, device: str = "cpu") -> float:
-    """Most MB (1e6 bytes) of tensors that ``case`` holds at once beyond those that exist before.
+def peak_above(case: Case, interval: float = 0.005) -> float:
+    """Most MB (1e6 bytes) of resident memory while ``case`` runs, above what was resident before.
 
-    From the record of every allocation, so the number is the same in every run. Scratch memory
-    that a matrix library keeps for itself is not in it.
+    Looked up every ``interval`` seconds, so a shorter peak may be missed.
+
+    Raises:
+        RuntimeError: Not on Linux.
     """
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        case()
-        torch.cuda.synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as run:
-        case()
-    if run.profiler is None or run.profiler.kineto_results is None:
-        raise RuntimeError("this PyTorch was built without the profiler (kineto)")
-    events = [e for e in run.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 1e6
+    if not sys.platform.startswith("linux"):
+        raise RuntimeError("resident memory is read from /proc: run this benchmark on Linux")
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc; freed memory that the process still holds would hide new memory
+        trim(0)
+    before = peak = _resident_mb()
+    stop = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(interval):
+            peak = max(peak, _resident_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = case()
+        peak = max(peak, _resident_mb())
+        del result
+    finally:
+        stop.set()
+        watcher.join()
+    return peak - before
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def matmul_case(size: int = 2048, device: str = "cpu") -> tuple[Case, float]:

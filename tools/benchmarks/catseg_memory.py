@@ -16,19 +16,13 @@ by turns, after checking that the labels agree. Linux only.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import multiprocessing
-import os
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
-from bench import Case, Claim, clock_of, interleave, make_parser, report
+from bench import Claim, clock_of, interleave, make_parser, peak_above, report
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -71,45 +65,6 @@ def labels_of(model: CATSeg, photo: Tensor) -> Tensor:
     """Labels ``(H, W)`` of a normalised photo ``(3, H, W)``."""
     labels: Tensor = model.predict([photo])[0].pred_sem_seg.data[0]
     return labels
-
-
-def peak_above(case: Case, interval: float = 0.005) -> float:
-    """Most MB (1e6 bytes) of resident memory while ``case`` runs, above what was resident before.
-
-    Looked up every ``interval`` seconds, so a shorter peak may be missed.
-
-    Raises:
-        RuntimeError: Not on Linux.
-    """
-    if not sys.platform.startswith("linux"):
-        raise RuntimeError("resident memory is read from /proc: run this benchmark on Linux")
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc; freed memory that the process still holds would hide new memory
-        trim(0)
-    before = peak = _resident_mb()
-    stop = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(interval):
-            peak = max(peak, _resident_mb())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        result = case()
-        peak = max(peak, _resident_mb())
-        del result
-    finally:
-        stop.set()
-        watcher.join()
-    return peak - before
-
-
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _measure(model: Mapping[str, Any], name: str, classes: int, photo: Size, threads: int) -> float:

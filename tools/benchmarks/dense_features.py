@@ -28,6 +28,7 @@ from mmclipdis.clip.towers.block_reader import read_last_block
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.readout import READOUTS, AnyReadout, Readout, get_readout
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 
 
 def matmul_flops(tower: ImageTower, image: Tensor, readout: AnyReadout) -> float:
@@ -42,6 +43,8 @@ def _is_alone(readout: AnyReadout, depth: int) -> bool:
     """Whether a tower of so many blocks is read so without a vision model."""
     if isinstance(readout, Readout):
         return readout.affinity is None and all(index < depth for index in readout.layers)
+    if isinstance(readout, SelfCalibrated):
+        return all(index < depth for index in readout.blocks_read)
     return readout.blocks <= depth
 
 

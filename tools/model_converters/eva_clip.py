@@ -30,7 +30,7 @@ from mmclipdis.apis.cli import run
 from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
 from mmclipdis.clip.towers.eva import rotary_table
-from mmclipdis.clip.towers.readout import AnyReadout, DualPath, get_readout
+from mmclipdis.clip.towers.readout import AnyReadout, Readout, get_readout
 from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.activation_mark import find_quick_gelu
 from mmclipdis.clip.weights.eva_layout import LayoutReport, open_clip_to_official
@@ -280,14 +280,14 @@ def readout_of(name: str | None, scale: str | None) -> AnyReadout | None:
     """The readout that the command line names.
 
     Raises:
-        ValueError: an unknown name, or a scale for CLIP-Surgery, which has none.
+        ValueError: an unknown name, or a scale for a readout that has none, such as CLIP-Surgery.
     """
     if name is None:
         return None
     readout = get_readout(name)
     if scale is None:
         return readout
-    if isinstance(readout, DualPath):
+    if not isinstance(readout, Readout):
         raise ValueError(f"the readout {name!r} has no --scale")
     return get_readout({**asdict(readout), "scale": scale})
 

@@ -59,7 +59,8 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
         Raises:
             ValueError: an empty word, or a model that compares nothing with words.
         """
-        batch = self._batch_of(result.photo, result.title)
+        is_file = result.path is not None and result.frame is None  # masks are found by its name
+        batch = self._batch_of(result.photo, str(result.path) if is_file else result.title)
         with self.turn, self._cast():
             values, kind = segmentor_heat(self._part, batch, result, word)
         return HeatMap(values, one_word(word), kind, result.photo, result.path, result.frame)

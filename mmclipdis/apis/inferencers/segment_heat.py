@@ -12,6 +12,7 @@ from torch import Tensor
 from mmclipdis.apis.inferencers.heat import one_word
 from mmclipdis.apis.results.base import Result
 from mmclipdis.models.segmentation.prediction import full_size_scores, resize
+from mmclipdis.models.segmentation.refining import in_chunks, refine_scores
 from mmclipdis.models.segmentation.samples import image_content, photo_size, refuse_padding, unflip
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
 
@@ -20,8 +21,9 @@ from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor
 def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np.ndarray, str]:
     """Values float32 (H, W) of a segmentor, and what they are.
 
-    Heads that compare patches with words give the cosine with this word; trained ones (CAT-Seg)
-    look at all words together and give its probability among those of the result.
+    Heads that compare patches with words give the cosine with this word, after feature surgery a
+    score among the words of the result; trained ones (CAT-Seg) look at all words together and give
+    its probability among those of the result.
 
     Args:
         part: The segmentor.
@@ -34,22 +36,29 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
     """
     word = one_word(word)
     scale = getattr(part.decode_head, "logit_scale", None)
+    refiners = getattr(part, "refiners", ())
     names: tuple[str, ...] = (word,)
-    if scale is None:  # the words are looked at together
+    surgery = getattr(part.decode_head, "score_norm", None) == "surgery"
+    cosine = "score" if surgery else "cosine"
+    together = getattr(part.decode_head, "needs_cls", False) or not in_chunks(refiners)
+    if scale is None or together:  # the words are looked at together
         names = result.names if word in result.names else (word, *result.names)
     place = names.index(word)
     meta = batch["data_samples"][0].metainfo
     with part.asking(tuple((name,) for name in names)):
         if not isinstance(part, WindowSegmentor):
-            return _stock_heat(part, batch["inputs"], meta, result.size), "cosine"
-        images = [image_content(batch["inputs"][0], meta)]
+            return _stock_heat(part, batch["inputs"], meta, result.size), cosine
+        image = image_content(batch["inputs"][0], meta)
         masks = part.photo_masks(batch["inputs"][:1], batch["data_samples"][:1])
-        found = part.window_scores(images) if masks is None else part.window_scores(images, masks)
-        scores = found[0].select(slice(place, place + 1))
+        found = part.window_scores([image], *([] if masks is None else [masks]))
+        scores, size = found[0], photo_size(meta, image)
         activation = part.label_rule().activation
-        values = full_size_scores(scores, photo_size(meta, images[0]), activation)[0]
+        if in_chunks(refiners):
+            scores, place = scores.select(slice(place, place + 1)), 0
+        refine = refine_scores(refiners, image, size)
+        values = full_size_scores(scores, size, activation, refine)[place]
     values = unflip(values, meta) / (scale or 1)
-    return values.float().cpu().numpy(), "cosine" if activation is None else "probability"
+    return values.float().cpu().numpy(), cosine if activation is None else "probability"
 
 
 def _stock_heat(part: Any, inputs: Tensor, meta: Any, size: Sequence[int]) -> np.ndarray:

@@ -20,7 +20,8 @@ class HeatMap:
     Attributes:
         values: float32 (H, W), at the size of the photo.
         word: what was looked for.
-        kind: what the values are: ``'cosine'``, in [-1, 1], or ``'probability'``, in [0, 1].
+        kind: what the values are: ``'cosine'``, in [-1, 1], ``'probability'``, in [0, 1], or
+            ``'score'``, cosines after feature surgery.
         photo: RGB uint8 (H, W, 3).
         path: file of the photo, if it came from one.
         frame: number of the photo in its video; None for a photo.

@@ -15,6 +15,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from mmclipdis.clip.text.embedding_cache import (
     weights_version,
     write_cached,
 )
+from mmclipdis.clip.text.templates import TemplateSet
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.attention import finish_block, split_heads
 from mmclipdis.clip.towers.blocks import has_plain_attention, project
@@ -286,6 +288,29 @@ def embed_vocabulary(
         return found.clone()
 
 
+def embed_empty(tower: TextTower, templates: TemplateSet) -> Tensor:
+    """What prompts say without a name: a unit vector ``(E,)``, from memory or computed.
+
+    The mean over the unit embeddings of all ``templates`` with the empty text in them,
+    renormalised. At least fp32, on the tower's device, without gradient, outside autocast.
+    """
+    device = tower.text.token_embedding.weight.device
+    content = json.dumps([[""], templates.key()])  # no vocabulary has an empty name
+    version = weights_version(tower.text)
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        found = tower.memory.get(version, content)
+        if found is None:
+            prompts = list(dict.fromkeys(templates.render("")))
+            unit = _encode_unit(tower, prompts, len(prompts), progress=False)
+            found = F.normalize(unit.mean(0), dim=0)
+            tower.memory.put(version, content, found)
+        return found.clone()
+
+
 def _from_disk_or_compute(
     tower: TextTower,
     vocabulary: Vocabulary,
@@ -312,8 +337,11 @@ def _compute(tower: TextTower, vocabulary: Vocabulary, batch_size: int, progress
     index: dict[str, int] = {}
     rows = [[index.setdefault(sentence, len(index)) for sentence in group] for group in prompts]
     sentences = _encode_unit(tower, list(index), batch_size, progress)  # (U, E)
-    groups = torch.split(torch.tensor(rows, device=sentences.device), 256)  # (<=256, templates)
-    return F.normalize(torch.cat([sentences[group].mean(1) for group in groups]), dim=1)
+    means = []
+    for count, group in groupby(rows, key=len):  # but for sentences of single names: all rows
+        table = torch.tensor(list(group), device=sentences.device).view(-1, count)
+        means += [sentences[part].mean(1) for part in torch.split(table, 256)]
+    return F.normalize(torch.cat(means), dim=1)
 
 
 def _encode_unit(tower: TextTower, sentences: list[str], batch_size: int, progress: bool) -> Tensor:

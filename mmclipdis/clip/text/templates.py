@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+from mmclipdis.utils.coco_json import read_json
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,9 @@ class TemplateSet:
         name: How configs call it.
         formats: Patterns. Each holds ``{}`` once; with ``vild``, ``{article}`` is allowed too.
         vild: Prepare name and sentence the way ViLD does (see :meth:`render`).
+        more: Whole sentences of single names, ``(name, sentences)`` each, which follow the patterns
+            of this name (OV-Stitcher's class-biased templates). Names are compared as the
+            tokenizer reads them: lower case, single blanks.
 
     Raises:
         ValueError: if there is no pattern, or one does not hold ``{}`` exactly once.
@@ -26,6 +33,7 @@ class TemplateSet:
     name: str
     formats: tuple[str, ...]
     vild: bool = False
+    more: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.formats:
@@ -42,13 +50,17 @@ class TemplateSet:
         return len(self.formats)
 
     def render(self, name: str) -> tuple[str, ...]:
-        """The prompts of one class name, in the order of :attr:`formats`.
+        """The prompts of one class name, in the order of :attr:`formats`, then its own.
 
         Ordinary sets put the name in as it is. A ViLD set (DeCLIP's region classification; Gu et
         al., ViLD, appendix) turns ``_`` into a space and ``/`` into " or ", lowers the case, drops
         trailing dots, chooses "a" or "an" by the first letter of the raw name, and puts "This is "
         before a sentence that starts with "a" or "the".
         """
+        own = dict(self.more).get(_folded(name), ())
+        return self._patterned(name) + own
+
+    def _patterned(self, name: str) -> tuple[str, ...]:
         if not self.vild:
             return tuple(pattern.replace("{}", name) for pattern in self.formats)
         article = "an" if name[:1].lower() in tuple("aeiou") else "a"
@@ -56,9 +68,13 @@ class TemplateSet:
         prompts = (p.replace("{article}", article).replace("{}", clean) for p in self.formats)
         return tuple(f"This is {p}" if p.startswith(("a", "the")) else p for p in prompts)
 
+    def has_more(self, name: str) -> bool:
+        """Whether a name has sentences of its own."""
+        return _folded(name) in dict(self.more)
+
     def key(self) -> str:
         """Hash of what the set renders; its name does not matter."""
-        content = json.dumps([self.formats, self.vild])
+        content = json.dumps([self.formats, self.vild, *([self.more] if self.more else [])])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -92,20 +108,30 @@ TEMPLATES: dict[str, TemplateSet] = {
     "catseg": TemplateSet("catseg", ("A photo of a {} in the scene",)),
 }
 
-Templates = TemplateSet | str | Sequence[str]
+Templates = TemplateSet | str | Sequence[str] | Mapping[str, Any]
 
 
 def get_templates(value: Templates) -> TemplateSet:
     """A template set by name, or from patterns of one's own.
 
     Args:
-        value: A name of :data:`TEMPLATES`, one pattern with ``{}``, or a list of patterns.
+        value: A name of :data:`TEMPLATES`, one pattern with ``{}``, or a list of patterns; or a
+            dict with such ``patterns`` and ``more``, sentences of single names: a dict from names
+            to lists of sentences, or the JSON file of one.
 
     Raises:
-        ValueError: for an unknown name (with the allowed ones) or a pattern without ``{}``.
+        FileNotFoundError: there is no such file.
+        ValueError: for an unknown name (with the allowed ones), a pattern without ``{}``, and
+            sentences that are none.
     """
     if isinstance(value, TemplateSet):
         return value
+    if isinstance(value, Mapping):
+        if set(value) != {"patterns", "more"}:
+            raise ValueError(
+                f"templates as a dict have the keys 'patterns' and 'more', got {sorted(value)}"
+            )
+        return replace(get_templates(value["patterns"]), name="custom", more=_more(value["more"]))
     if not isinstance(value, str):
         return TemplateSet("custom", tuple(value))
     if value in TEMPLATES:
@@ -116,3 +142,28 @@ def get_templates(value: Templates) -> TemplateSet:
         f"unknown templates {value!r}; choose one of {', '.join(TEMPLATES)}, "
         "or give patterns such as 'a photo of a {}.'"
     )
+
+
+def _more(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Sentences of single names from a dict or its JSON file."""
+    where = "templates' more"
+    if isinstance(value, (str, Path)):
+        where = repr(str(value))
+        if not Path(value).is_file():
+            raise FileNotFoundError(
+                f"no file {where} of sentences of class names; templates=dict(more=...) needs a "
+                "JSON file such as {'cat': ['a cat with whiskers.']}"
+            )
+        value = read_json(value, "name another")
+    named = list(value.items()) if isinstance(value, Mapping) else []
+    for name, sentences in named:
+        listed = isinstance(sentences, Sequence) and not isinstance(sentences, str)
+        if not listed or not all(isinstance(s, str) and s.strip() for s in sentences):
+            raise ValueError(f"{where}: {name!r} has no list of sentences, but {sentences!r}")
+    if not named:
+        raise ValueError(f"{where} must be class names with lists of sentences each, and has none")
+    return tuple((_folded(name), tuple(sentences)) for name, sentences in named)
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.lower().split())

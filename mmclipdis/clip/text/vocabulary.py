@@ -80,6 +80,13 @@ class Vocabulary:
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "templates", get_templates(self.templates))
         self._check_duplicates()
+        templates = self.templates
+        if templates.more and not any(templates.has_more(query) for query in self.queries):
+            warnings.warn(
+                f"templates have sentences of {len(templates.more)} names, and none of them is a "
+                f"class, such as {self.queries[0]!r}: all have the patterns only",
+                stacklevel=3,
+            )
 
     @classmethod
     def from_names(

@@ -11,7 +11,8 @@ number of tokens and not with its square. Its mean, ``|mean_i u_i|^2``, needs no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +106,16 @@ def in_scope(cosines: Tensor, mean: Tensor, regions: Tensor, rows: slice) -> Ten
     return same | (either & (cosines > mean[:, None, None]))
 
 
+def merged(affinity: Affinity, guide: Guide) -> tuple[Affinity, Guide]:
+    """The guide with its regions merged as the affinity says, and the affinity without that."""
+    if affinity.merge is None or guide.regions is None:
+        return affinity, guide
+    with torch.autocast(guide.tokens.device.type, enabled=False):
+        unit, flat = unit_tokens(guide.tokens), guide.regions.flatten(1)
+        regions = merge_regions(unit, flat, affinity.merge).view_as(guide.regions)
+    return replace(affinity, merge=None), replace(guide, regions=regions)
+
+
 def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
     """``W V``: the values mixed by the affinity of a guide.
 
@@ -124,15 +135,13 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
     with torch.autocast(values.device.type, enabled=False):
         unit = unit_tokens(guide.tokens)
         at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
+        affinity, guide = merged(affinity, guide)
         mean = mean_cosine(unit) if guide.mean is None else guide.mean.to(unit.dtype)
         regions = guide.regions
         flat = None if regions is None else regions.flatten(1)
-        if flat is not None and affinity.merge is not None:
-            flat = merge_regions(unit, flat, affinity.merge)
-        count, step = unit.shape[1], rows_at_once(unit)
         parts = [
-            affinity_rows(affinity, unit, mean, flat, slice(start, start + step)) @ at_grid
-            for start in range(0, count, step)
+            affinity_rows(affinity, unit, mean, flat, rows) @ at_grid
+            for rows in blocks_of_rows(unit)
         ]
     return torch.cat(parts, dim=1).to(values.dtype)
 
@@ -141,6 +150,13 @@ def rows_at_once(unit: Tensor) -> int:
     """How many rows of ``S`` of unit tokens ``(B, n, C)`` are made at a time."""
     size = unit.element_size() * unit.shape[0] * unit.shape[1]
     return max(1, int(ROW_BYTES / size))
+
+
+def blocks_of_rows(unit: Tensor) -> Iterator[slice]:
+    """Rows of ``S`` of unit tokens ``(B, n, C)``, as many at a time as :data:`ROW_BYTES` allow."""
+    step = rows_at_once(unit)
+    for start in range(0, unit.shape[1], step):
+        yield slice(start, start + step)
 
 
 def resize_values(values: Tensor, grid: tuple[int, int]) -> Tensor:

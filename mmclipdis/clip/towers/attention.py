@@ -43,11 +43,12 @@ def attend(
     factors: Sequence[float] | None = None,
     bias: Tensor | None = None,
     layers: Sequence[tuple[Tensor, Tensor]] = (),
+    length: Tensor | None = None,
 ) -> Tensor:
     """Sum of attention terms, (training_free spec 1.2; SCLIP eq. 4; ClearCLIP eq. 4).
 
     Args:
-        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``qkv``, ``identity``, ``layers``.
+        terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``qkv``, ``gem``, ``identity``, ``layers``.
         parts: ``q``, ``k``, ``v`` as far as the terms need them, ``(B, heads, L, d)``.
         scale: Factor of the logits.
         first_query: Rows before this one are not computed (1 drops CLS).
@@ -57,6 +58,7 @@ def attend(
             :func:`neighbour_bias`.
         layers: Queries and keys ``(B, heads, L, d)`` of the blocks of the term ``layers``, with
             their positions.
+        length: Mean length ``(B,)`` of the normed tokens, for ``gem``.
 
     Returns:
         ``(B, heads, L - first_query, d)``. With two softmax terms the weights of a row sum to 2.
@@ -74,6 +76,8 @@ def attend(
             out = value[:, :, first_query:]
         elif term == "qkv":
             out = _attend_mean(parts, scale, first_query, mask)
+        elif term == "gem":
+            out = _attend_grouped(parts, scale * cast(Tensor, length), first_query, bias)
         elif term == "layers":
             out = torch.stack([weighed(*pair, mask=None) for pair in layers]).mean(dim=0)
         else:
@@ -132,6 +136,30 @@ def _attend_mean(
     query = key[:, :, first_query:]
     out = F.scaled_dot_product_attention(query, key, wide, mask, scale=scale / 3)
     return out[..., : value.shape[-1]]
+
+
+def _attend_grouped(
+    parts: dict[str, Tensor], sharpness: Tensor, first_query: int, bias: Tensor | None = None
+) -> Tensor:
+    """GEM: the mean over q, k and v of ``softmax(b u u^T) v``, once grouped (spec 1.7).
+
+    Args:
+        parts: ``q``, ``k``, ``v``, ``(B, heads, L, d)`` each.
+        sharpness: ``b`` of every image, ``(B,)``.
+        first_query: As in :func:`attend`.
+        bias: As there; in both softmaxes.
+    """
+    value, outs = parts["v"], []
+    sharp = sharpness.to(value.dtype)[:, None, None, None]
+    mask = None if bias is None else bias.to(value.dtype)
+    for name in "qkv":
+        unit = F.normalize(parts[name], dim=-1)
+        grouped = F.scaled_dot_product_attention(sharp * unit, unit, unit, mask, scale=1.0)
+        unit = F.normalize(grouped, dim=-1)
+        query = (sharp * unit)[:, :, first_query:]
+        rows = None if mask is None else mask[first_query:]
+        outs.append(F.scaled_dot_product_attention(query, unit, value, rows, scale=1.0))
+    return torch.stack(outs).mean(dim=0)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

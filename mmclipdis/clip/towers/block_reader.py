@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import Guide, mix
 from mmclipdis.clip.towers.attention import (
-    attention_output,
     finish_block,
     mixed_heads,
     neighbour_bias,
@@ -33,6 +34,9 @@ class BlockReader:
         x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
         rope: Rotary table of the ``N`` patches, for EVA.
         grid: Patches (h, w), for readouts that look at where a patch lies.
+
+    Attributes:
+        normed: ``x`` behind the norm of the block, ``(B, 1 + N, D)``.
     """
 
     def __init__(
@@ -46,8 +50,8 @@ class BlockReader:
         self.x = x
         self.rope = rope
         self.grid = grid
-        self._view = view_of(block, rope)
-        self._normed = self._view.norm(x)
+        self.view = view_of(block, rope)
+        self.normed = self.view.norm(x)
         self._projected: dict[str, Tensor] = {}
         self._ordinary: Tensor | None = None
 
@@ -55,7 +59,7 @@ class BlockReader:
         """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
         names = tuple(names)
         missing = [name for name in names if name not in self._projected]
-        self._projected |= self._view.project(self._normed, missing)
+        self._projected |= self.view.project(self.normed, missing)
         return {name: self._projected[name] for name in names}
 
     def ordinary(self) -> Tensor:
@@ -69,22 +73,37 @@ class BlockReader:
         """CLS row ``(B, 1, D)`` of :meth:`ordinary`, for the price of a single query."""
         if self._ordinary is not None:
             return self._ordinary[:, :1]
-        query = self._view.project(self._normed[:, :1], "q")
+        query = self.view.project(self.normed[:, :1], "q")
         out = self._attend(query | self.parts("kv"), ("qk",))
         return finish_block(self.block, self.x[:, :1], out, residual="token", ffn=True)
 
+    def beside(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Output ``(B, R, D)`` for tokens that look at those of the block, and are seen by none.
+
+        Args:
+            tokens: ``(B, R, D)``, without positions of their own.
+            seen: ``(B, 1, R, 1 + N)`` bool, which tokens of the block each looks at.
+        """
+        view, parts = self.view, self.parts("kv")
+        query = view.project(view.norm(tokens), "q")["q"]
+        q, k, v = (split_heads(x, view.heads) for x in (query, parts["k"], parts["v"]))
+        out = F.scaled_dot_product_attention(q, view.rotate(k), v, seen)
+        out = view.merge(out.transpose(1, 2).flatten(2))
+        return finish_block(self.block, tokens, out, residual="token", ffn=True)
+
     def queries_and_keys(self) -> tuple[Tensor, Tensor]:
         """Those of the ordinary attention, with rotary positions: ``(B, heads, 1 + N, d)`` each."""
-        query, key = (split_heads(part, self._view.heads) for part in self.parts("qk").values())
-        return self._view.rotate(query), self._view.rotate(key)
+        query, key = (split_heads(part, self.view.heads) for part in self.parts("qk").values())
+        return self.view.rotate(query), self.view.rotate(key)
 
-    def values(self) -> Tensor:
-        """Values of the patches, a map ``(B, D, h, w)``.
+    def values(self, x: Tensor | None = None) -> Tensor:
+        """Values of the patches, a map ``(B, D, h, w)``; or those of another input of the block.
 
         Raises:
             ValueError: without ``grid``.
         """
-        return tokens_to_map(self.parts("v")["v"][:, 1:], self._known_grid())
+        parts = self.parts("v") if x is None else self.view.project(self.view.norm(x), "v")
+        return tokens_to_map(parts["v"][:, 1:], self._known_grid())
 
     def attention(self, terms: Sequence[str], scale: str = "sqrt") -> Tensor:
         """Attention output ``(B, N, D)`` of the patches."""
@@ -109,13 +128,34 @@ class BlockReader:
         """
         if self._ordinary is not None and readout == READOUTS["vanilla"]:
             return self._ordinary[:, 1:]
-        out = self._view.merge(self._mixed(readout, guide, layers))
-        return finish_block(self.block, self.x, out, readout.residual, readout.ffn)
+        return self._finished(readout, self._mixed(readout, guide, layers)[0])
+
+    def patches_and_spatial(
+        self, readout: Readout, guide: Guide | None, layers: Sequence[BlockReader], mean: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`patches`, and the tokens ``(B, n, D)`` of the spatial branch of the readout.
+
+        Args:
+            readout, guide, layers: As in :meth:`patches`.
+            mean: Mean ``(B, 1 + N, D)`` of outputs of blocks.
+
+        Raises:
+            ValueError: as :meth:`patches`.
+        """
+        out, spatial = self._mixed(readout, guide, layers, (self.values(mean),))
+        return self._finished(readout, out), self.view.merge(spatial)
+
+    def _finished(self, readout: Readout, out: Tensor) -> Tensor:
+        return finish_block(self.block, self.x, self.view.merge(out), readout.residual, readout.ffn)
 
     def _mixed(
-        self, readout: Readout, guide: Guide | None, layers: Sequence[BlockReader]
-    ) -> Tensor:
-        """``O`` of the patches, heads side by side, ``(B, N, D)``."""
+        self,
+        readout: Readout,
+        guide: Guide | None,
+        layers: Sequence[BlockReader],
+        more: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, ...]:
+        """``O`` of the patches, heads side by side, ``(B, N, D)``; then ``W V`` of more values."""
         factors = dict(zip(readout.attention, readout.factors, strict=True))
         by_affinity = factors.pop("affinity", None)
         total: Tensor | None = None
@@ -123,8 +163,7 @@ class BlockReader:
             bias = None
             if readout.neighbours is not None:
                 bias = neighbour_bias(self._known_grid(), readout.neighbours, self.x.device)
-            total = mixed_heads(
-                self._view,
+            total = self._heads(
                 self.parts(readout.parts),
                 tuple(factors),
                 readout.scale,
@@ -134,30 +173,38 @@ class BlockReader:
                 layers=[layer.queries_and_keys() for layer in layers],
             )
         if by_affinity is None or readout.affinity is None:
-            return cast(Tensor, total)
+            return (cast(Tensor, total),)
         if guide is None:
             raise ValueError(NO_GUIDE)
-        mixed = mix(readout.affinity, guide, self.values())
+        values = torch.cat([self.values(), *more], dim=1)  # one pass over the matrix for all
+        both = mix(readout.affinity, guide, values)
+        mixed, *rest = both.chunk(1 + len(more), dim=-1)
         mixed = mixed if by_affinity == 1 else by_affinity * mixed
         if total is None:
-            return mixed
+            return mixed, *rest
         if guide.grid != self.grid:
             raise ValueError(
                 f"the affinity has {guide.grid} tokens and CLIP {self.grid}: with the terms "
                 f"{tuple(factors)} beside it both need the same grid; choose a vision model with "
                 "CLIP's patch size"
             )
-        return total + mixed
+        return total + mixed, *rest
 
     def _known_grid(self) -> tuple[int, int]:
         if self.grid is None:
             raise ValueError("BlockReader needs grid=(h, w), the patches of its tokens")
         return self.grid
 
+    def _heads(
+        self, parts: dict[str, Tensor], terms: Sequence[str], scale: str, **more: Any
+    ) -> Tensor:
+        length = self.normed.norm(dim=-1).mean(dim=1) if "gem" in terms else None
+        return mixed_heads(self.view, parts, terms, scale, length=length, **more)
+
     def _attend(
         self, parts: dict[str, Tensor], terms: Sequence[str], scale: str = "sqrt", **rows: int
     ) -> Tensor:
-        return attention_output(self.block, parts, terms, scale, rope=self.rope, **rows)
+        return self.view.merge(self._heads(parts, terms, scale, **{"first_query": 0, **rows}))
 
 
 def read_last_block(

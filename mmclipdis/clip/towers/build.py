@@ -65,9 +65,13 @@ class OpenCLIPViT(ImageTower):
         """Patch dropout (training only) and ``ln_pre``, on tokens ``(B, 1 + N, D)``."""
         return self.visual.ln_pre(self.visual.patch_dropout(tokens))  # type: ignore[no-any-return]
 
-    def to_joint(self, tokens: Tensor) -> Tensor:
-        """``ln_post`` and projection of tokens ``(..., D)``: ``(..., E)``, not normalised."""
-        return self.visual.ln_post(tokens) @ self.visual.proj  # type: ignore[no-any-return]
+    def norm_post(self, tokens: Tensor) -> Tensor:
+        """``ln_post`` of tokens ``(..., D)``."""
+        return self.visual.ln_post(tokens)  # type: ignore[no-any-return]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens behind ``ln_post`` ``(..., D)`` in the joint space: ``(..., E)``."""
+        return tokens @ self.visual.proj  # type: ignore[no-any-return]
 
     def joint_parameters(self) -> list[nn.Parameter]:
         """Those of ``ln_post`` and the projection."""

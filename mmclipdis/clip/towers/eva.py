@@ -77,10 +77,13 @@ class EvaViT(ImageTower):
         """timm's ``norm_pre``, an identity in these trunks, on tokens ``(B, 1 + N, D)``."""
         return self.visual.trunk.norm_pre(tokens)  # type: ignore[no-any-return]
 
-    def to_joint(self, tokens: Tensor) -> Tensor:
-        """Final norm and head of tokens ``(..., D)``: ``(..., E)``, not normalised."""
-        trunk = self.visual.trunk
-        return trunk.head(trunk.norm(tokens))  # type: ignore[no-any-return]
+    def norm_post(self, tokens: Tensor) -> Tensor:
+        """Final norm of tokens ``(..., D)``."""
+        return self.visual.trunk.norm(tokens)  # type: ignore[no-any-return]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Head of tokens behind the norm ``(..., D)``: ``(..., E)``."""
+        return self.visual.trunk.head(tokens)  # type: ignore[no-any-return]
 
     def joint_parameters(self) -> list[nn.Parameter]:
         """Those of the final norm and the head."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.affinity import Guide, mix
+from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import recomputed, run_blocks
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import view_of
+from mmclipdis.clip.towers.branches import NO_TOKENS, Beside, merged_once, read_branches, run_beside
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
-from mmclipdis.clip.towers.readout import Affinity, AnyReadout, DualPath, Readout
+from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
+from mmclipdis.clip.towers.scclip import calibrated
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.interpolation import known_size
 
 
@@ -91,8 +94,16 @@ class ImageTower(nn.Module, ABC):
         """What lies between positions and first block."""
 
     @abstractmethod
+    def norm_post(self, tokens: Tensor) -> Tensor:
+        """The final norm of every token, ``(B, L, D)`` to ``(B, L, D)``."""
+
+    @abstractmethod
+    def project(self, tokens: Tensor) -> Tensor:
+        """The projection behind :meth:`norm_post`, ``(B, L, D)`` to ``(B, L, E)``."""
+
     def to_joint(self, tokens: Tensor) -> Tensor:
         """Final norm and projection of every token: ``(B, L, D)`` to ``(B, L, E)``."""
+        return self.project(self.norm_post(tokens))
 
     @abstractmethod
     def joint_parameters(self) -> list[nn.Parameter]:
@@ -150,7 +161,8 @@ class ImageTower(nn.Module, ABC):
 
         Args:
             images: ``(B, 3, H, W)`` normalised RGB.
-            readout: How the last block (or, for :class:`DualPath`, the last blocks) is read.
+            readout: How the last block (or, for :class:`DualPath` and :class:`SelfCalibrated`, the
+                last blocks) is read.
             intermediates: 0-based blocks whose outputs are wanted; negative counts from the end.
             context: Which of ``q``, ``k``, ``v`` of the last block are wanted.
             with_cls: Whether the image embedding is wanted (that of ordinary CLIP).
@@ -158,61 +170,52 @@ class ImageTower(nn.Module, ABC):
             guide: What the affinity of the readout is made of; the map has its grid.
 
         Raises:
-            ValueError: for an image smaller than a patch, a block that does not exist, or an
-                affinity without a guide.
+            ValueError: for an image smaller than a patch, a block that does not exist, an affinity
+                without a guide, or the tokens of a map that is a sum of several.
         """
         keep = [self._block_index(i) for i in intermediates]
-        inputs = [index - 1 for index in self._blocks_of(readout)]
-        rope, embedded = self.rope(images), self.embed(images)
-        x, kept = self._run(self.blocks[:-1], embedded, [*keep, *inputs], rope)
+        read_too = self._outputs_of(readout)
+        readout, guide = merged_once(readout, guide)
+        branches = getattr(readout, "branches", None)
+        if with_tokens and branches is not None:
+            raise ValueError(NO_TOKENS)
+        rope, embedded, grid = self.rope(images), self.embed(images), self.grid_of(images)
+        regions = guide.regions if guide else None
+        beside = Beside.of(branches, self.depth, embedded, regions, grid)
+        blocks, keep_too = self.blocks[:-1], [*keep, *read_too]
+        x, kept, beside = run_beside(
+            blocks, embedded, beside, keep_too, self.grad_checkpointing, rope
+        )
         kept[-1] = embedded
-        grid = self.grid_of(images)
         map_grid = grid if guide is None else guide.grid
 
         def read(x: Tensor) -> DenseFeatures:
             last = BlockReader(self.blocks[-1], x, rope, grid)
             blocks = {**kept, self.depth - 1: last.ordinary()} if self.depth - 1 in keep else kept
+            tokens: Tensor | None = None
             if isinstance(readout, Readout):
                 layers = [self._reader(index, kept, last) for index in self._blocks_of(readout)]
-                tokens = last.patches(readout, guide, layers)
+                if readout.branches is None:
+                    tokens = last.patches(readout, guide, layers)
+                else:
+                    summed = read_branches(last, readout, guide, layers, beside, self.norm_post)
+            elif isinstance(readout, SelfCalibrated):
+                tokens = self._calibrated(kept, last, readout)
             else:
                 tokens = self._second_path(kept, last, readout)
+            normed = summed if tokens is None else self.norm_post(tokens)
             projected = last.parts(context)
             return DenseFeatures(
-                map=tokens_to_map(self.to_joint(tokens), map_grid),
+                map=tokens_to_map(self.project(normed), map_grid),
                 cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
                 context={name: tokens_to_map(p[:, 1:], grid) for name, p in projected.items()},
                 intermediates=tuple(tokens_to_map(blocks[i][:, 1:], grid) for i in keep),
-                tokens=tokens_to_map(tokens, map_grid) if with_tokens else None,
+                tokens=tokens_to_map(tokens, map_grid)
+                if with_tokens and tokens is not None
+                else None,
             )
 
         return recomputed(read, x) if self.grad_checkpointing else read(x)
-
-    def last_values(self, images: Tensor) -> Tensor:
-        """Values of the last block, ``(B, D, h, w)``, of images ``(B, 3, H, W)``."""
-        rope = self.rope(images)
-        x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
-        return BlockReader(self.blocks[-1], x, rope, self.grid_of(images)).values()
-
-    def mixed_values(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-        """What follows the values of the last block: the dense map ``(B, E, gh, gw)``.
-
-        Args:
-            values: ``(B, D, h, w)`` of :meth:`last_values`, stitched from windows or not.
-            affinity: How the matrix is made.
-            guide: What of; the map has its grid.
-        """
-        return self.joint_map(self.mixed_tokens(values, affinity, guide))
-
-    def mixed_tokens(self, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-        """The attention output ``A`` ``(B, D, gh, gw)`` of :meth:`mixed_values`, heads merged."""
-        tokens = view_of(self.blocks[-1]).merge(mix(affinity, guide, values))
-        return tokens_to_map(tokens, guide.grid)
-
-    def joint_map(self, tokens: Tensor) -> Tensor:
-        """The dense map ``(B, E, h, w)`` of tokens ``(B, D, h, w)``: final norm, projection."""
-        grid = (int(tokens.shape[-2]), int(tokens.shape[-1]))
-        return tokens_to_map(self.to_joint(tokens.flatten(2).transpose(1, 2)), grid)
 
     def forward_blocks(self, images: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """Outputs ``(B, D, h, w)`` of the named blocks; blocks after the last one are not run."""
@@ -232,7 +235,23 @@ class ImageTower(nn.Module, ABC):
             raise ValueError(f"block {index} does not exist: the tower has {self.depth} blocks")
         return index % self.depth
 
-    def _blocks_of(self, readout: AnyReadout) -> Sequence[int]:
+    def check_readout(self, readout: AnyReadout) -> None:
+        """Refuse a readout of blocks that the tower does not have.
+
+        Raises:
+            ValueError: naming the block, or how many are wanted.
+        """
+        self._outputs_of(readout)
+        if isinstance(readout, Readout) and readout.branches is not None:
+            readout.branches.range_in(self.depth)
+
+    def _outputs_of(self, readout: AnyReadout) -> list[int]:
+        """The blocks whose outputs a readout reads; -1 is what enters the first one."""
+        if isinstance(readout, SelfCalibrated):
+            return [self._block_index(index) for index in readout.blocks_read]
+        return [index - 1 for index in self._blocks_of(readout)]
+
+    def _blocks_of(self, readout: Readout | DualPath) -> Sequence[int]:
         """The blocks that a readout reads beside the ordinary stream, by their inputs."""
         if isinstance(readout, Readout):
             return [self._block_index(index) for index in readout.layers]
@@ -257,3 +276,17 @@ class ImageTower(nn.Module, ABC):
         for index in blocks:
             path = path + self._reader(index, outputs, last).attention(readout.attention)
         return path
+
+    def _calibrated(
+        self, outputs: Mapping[int, Tensor], last: BlockReader, readout: SelfCalibrated
+    ) -> Tensor:
+        """Patch tokens of SC-CLIP from the ordinary stream."""
+
+        def output(index: int) -> Tensor:
+            index = self._block_index(index)
+            return last.ordinary() if index == self.depth - 1 else outputs[index]
+
+        deep, mid, *summed = (output(index) for index in readout.blocks_read)
+        total = torch.stack(summed).sum(dim=0)
+        grid = cast(tuple[int, int], last.grid)
+        return calibrated(last.view, last.x, deep, mid, total, grid, readout)

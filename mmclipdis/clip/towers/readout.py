@@ -16,10 +16,17 @@ name           attention        residual  FFN  source
 ``qq kk vv``   as named         none      no   ClearCLIP's and DeCLIP's ablations
 ``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
 ``all``        qkv              none      no   DeCLIP's ablation
-``clip_surgery``  a dual path of its own, see :class:`DualPath`
+``clip_surgery``  a dual path of vv, see :class:`DualPath`
+``gem``        a dual path of its own attention, GEM (Bousselham et al., 2024), in ClearCLIP's code
 ``naclip``     kk, neighbours   none      no   NACLIP (Hajimiri et al., 2025)
 ``vfm``        affinity         none      no   the plain affinity of a vision model
 ``proxyclip``  affinity         none      no   ProxyCLIP (Lan et al., 2024)
+``resclip``    kk + layers      none      no   ResCLIP (Yang et al., 2025), its RCS alone
+``scclip``     a path of its own, see :class:`SelfCalibrated`
+``corrclip``   affinity in      none      no   CorrCLIP (Zhang et al., 2025)
+               masks, branches
+``ov_stitcher``  the same       none      no   OV-Stitcher (Moon et al., 2026): with
+                                               ``test_cfg.stitch='values'``
 =============  ===============  ========  ===  ============================================
 
 What an affinity is made of is not said here: the backbone has the vision model, the segmentor the
@@ -28,25 +35,19 @@ masks (:class:`~mmclipdis.clip.towers.affinity.Guide`).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from numbers import Real
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-T = TypeVar("T")
+from mmclipdis.clip.towers.readout_fields import Branches, block_numbers, fields_of, given
+from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
+from mmclipdis.utils.finite import finite_number
 
-ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "identity", "layers", "affinity")
+ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "gem", "identity", "layers", "affinity")
 RESIDUALS = ("token", "cls", "none")
 SCALES = ("sqrt", "none")
 KEEPS = ("all", "positive")
 SCOPES = ("all", "masks")
-
-
-def _number(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{what} must be a number, got {value!r}")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ class Affinity:
         if self.scope not in SCOPES:
             raise ValueError(f"Affinity.scope must be one of {SCOPES}, got {self.scope!r}")
         for name in ("shift", "scale"):
-            object.__setattr__(self, name, _number(f"Affinity.{name}", getattr(self, name)))
+            object.__setattr__(self, name, finite_number(f"Affinity.{name}", getattr(self, name)))
         if self.scale <= 0:
             raise ValueError(f"Affinity.scale must be above 0, got {self.scale!r}")
         if self.merge is not None:
             if self.scope != "masks":
                 raise ValueError("Affinity.merge joins regions: it needs scope='masks'")
-            object.__setattr__(self, "merge", _number("Affinity.merge", self.merge))
+            object.__setattr__(self, "merge", finite_number("Affinity.merge", self.merge))
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,13 @@ class Readout:
     Attributes:
         attention: Terms whose outputs are *summed* (not averaged): ``qk`` is
             ``softmax(s q k^T) v``; ``qq``, ``kk``, ``vv`` are self-self attention; ``qkv`` is
-            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``identity`` is ``v`` itself; ``layers``
-            is the mean of the ordinary matrices ``softmax(s q k^T)`` of the blocks in ``layers``,
-            head by head, times the last block's ``v``; ``affinity`` is ``W v`` of the patches
-            alone, one matrix for all heads. A mapping gives each term its factor,
-            ``dict(kk=1.4, layers=0.6)``.
+            ``softmax(s (q q^T + k k^T + v v^T) / 3) v``; ``gem`` is the mean over ``u`` of q, k, v
+            of ``softmax(b u' u'^T) v`` with unit tokens ``u'`` that one step ``softmax(b u u^T) u``
+            brought closer, where ``b`` is ``s`` times the mean length of the block's normed input;
+            ``identity`` is ``v`` itself; ``layers`` is the mean of the ordinary matrices
+            ``softmax(s q k^T)`` of the blocks in ``layers``, head by head, times the last block's
+            ``v``; ``affinity`` is ``W v`` of the patches alone, one matrix for all heads. A mapping
+            gives each term its factor, ``dict(kk=1.4, layers=0.6)``.
         residual: ``token`` adds the block's own input, ``cls`` adds the CLS row of the input
             to every token (CAT-Seg), ``none`` adds nothing.
         ffn: Whether the block's feed-forward branch (with its own residual) follows.
@@ -113,6 +116,7 @@ class Readout:
             to the logits of every softmax term of the last block (NACLIP, eq. 6), with peak 1;
             None adds nothing. CLS gets none.
         affinity: How the matrix of the term ``affinity`` is made.
+        branches: More token sets that the map is the sum of; they need an affinity.
 
     Raises:
         ValueError: for a term, residual or scale that does not exist, and for fields that
@@ -127,6 +131,7 @@ class Readout:
     layers: tuple[int, ...] = ()
     neighbours: float | None = None
     affinity: Affinity | None = None
+    branches: Branches | None = None
 
     def __post_init__(self) -> None:
         terms: Any = self.attention  # a string is one term, not its letters
@@ -148,9 +153,11 @@ class Readout:
             raise ValueError(f"Readout.scale must be one of {SCALES}, got {self.scale!r}")
         self._check_weights()
         self._check_terms()
+        self._check_affinity()
+        self._check_branches()
 
     def _check_weights(self) -> None:
-        weights = tuple(_number("Readout.weights", weight) for weight in self.weights)
+        weights = tuple(finite_number("Readout.weights", weight) for weight in self.weights)
         if weights and len(weights) != len(self.attention):
             raise ValueError(
                 f"Readout.weights has {len(weights)} factors for the terms {self.attention}"
@@ -158,10 +165,7 @@ class Readout:
         object.__setattr__(self, "weights", () if set(weights) == {1.0} else weights)
 
     def _check_terms(self) -> None:
-        layers: Any = self.layers
-        layers = (layers,) if isinstance(layers, int) else tuple(layers)
-        if any(not isinstance(index, int) or isinstance(index, bool) for index in layers):
-            raise ValueError(f"Readout.layers must be numbers of blocks, got {self.layers!r}")
+        layers = block_numbers("Readout.layers", self.layers)
         object.__setattr__(self, "layers", layers)
         if bool(layers) != ("layers" in self.attention):
             raise ValueError(
@@ -169,7 +173,7 @@ class Readout:
                 "blocks, and blocks need the term"
             )
         if self.neighbours is not None:
-            sigma = _number("Readout.neighbours", self.neighbours)
+            sigma = finite_number("Readout.neighbours", self.neighbours)
             if sigma <= 0:
                 raise ValueError(
                     f"Readout.neighbours is a standard deviation in patches, above 0; got {sigma}"
@@ -180,8 +184,9 @@ class Readout:
                     "or name one of qk, qq, kk, vv, qkv"
                 )
             object.__setattr__(self, "neighbours", sigma)
-        if isinstance(self.affinity, Mapping):
-            object.__setattr__(self, "affinity", _fields_of(Affinity, self.affinity))
+
+    def _check_affinity(self) -> None:
+        object.__setattr__(self, "affinity", given("affinity", Affinity, self.affinity))
         if (self.affinity is not None) != ("affinity" in self.attention):
             raise ValueError(
                 f"Readout.affinity and the terms {self.attention}: the term 'affinity' needs "
@@ -191,6 +196,21 @@ class Readout:
             raise ValueError(
                 "Readout.residual='token' with the term 'affinity': its tokens may lie on another "
                 "grid than those of CLIP; choose residual='none' or 'cls'"
+            )
+
+    def _check_branches(self) -> None:
+        object.__setattr__(self, "branches", given("branches", Branches, self.branches))
+        if self.branches is None:
+            return
+        if self.affinity is None:
+            raise ValueError(
+                f"Readout.branches and the terms {self.attention}: branches need the term "
+                "'affinity' and affinity=dict(...)"
+            )
+        if self.branches.semantic and self.affinity.scope != "masks":
+            raise ValueError(
+                "Readout.branches has a semantic branch, a token of each region, which needs "
+                "masks: affinity=dict(scope='masks', ...), or branches=dict(semantic=0)"
             )
 
     @property
@@ -206,8 +226,7 @@ class Readout:
     @property
     def parts(self) -> tuple[str, ...]:
         """The projections this readout needs, in q, k, v order; v always."""
-        letters = "".join(term for term in self.self_terms if term != "identity") + "v"
-        return tuple(part for part in "qkv" if part in letters)
+        return _letters(term for term in (*self.self_terms, "v") if term != "identity")
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -217,8 +236,13 @@ class Readout:
         ``qkv``; none for ``qk``, ``identity`` and what is not of the last block, which compare
         nothing with itself.
         """
-        letters = "".join(term for term in self.self_terms if term not in ("qk", "identity"))
-        return tuple(part for part in "qkv" if part in letters)
+        return _letters(term for term in self.self_terms if term not in ("qk", "identity"))
+
+
+def _letters(terms: Iterable[str]) -> tuple[str, ...]:
+    """The projections that attention terms name, in q, k, v order."""
+    named = "".join("qkv" if term == "gem" else term for term in terms)
+    return tuple(part for part in "qkv" if part in named)
 
 
 @dataclass(frozen=True)
@@ -243,7 +267,11 @@ class DualPath:
             raise ValueError(f"DualPath.blocks must be >= 0, got {self.blocks}")
 
 
-AnyReadout = Readout | DualPath
+AnyReadout = Readout | DualPath | SelfCalibrated
+
+_CORRCLIP = Readout(
+    ("affinity",), affinity=Affinity(scale=4.0, scope="masks", merge=0.2), branches=Branches()
+)
 
 READOUTS: dict[str, AnyReadout] = {
     "vanilla": Readout(("qk",), residual="token", ffn=True),
@@ -260,9 +288,16 @@ READOUTS: dict[str, AnyReadout] = {
     "csa": Readout(("qq", "kk")),
     "all": Readout(("qkv",)),
     "clip_surgery": DualPath(),
+    "gem": DualPath(attention=("gem",)),
     "naclip": Readout(("kk",), neighbours=5.0),
     "vfm": Readout(("affinity",), affinity=Affinity()),
     "proxyclip": Readout(("affinity",), affinity=Affinity(shift=1.2, scale=3.0, keep="positive")),
+    # lambda = 0.4, that of COCO-Object, COCO-Stuff and Context-59: kk 2 (1 - lambda), layers
+    # 2 lambda, and blocks 5 to 8 whatever the depth
+    "resclip": Readout(("kk", "layers"), weights=(1.2, 0.8), layers=(5, 6, 7, 8), neighbours=5.0),
+    "scclip": SelfCalibrated(),
+    "corrclip": _CORRCLIP,
+    "ov_stitcher": _CORRCLIP,
 }
 
 
@@ -271,12 +306,13 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
 
     Args:
         value: A name of :data:`READOUTS`, a readout, or a mapping with the fields of
-            :class:`Readout` (or, with a key ``blocks``, of :class:`DualPath`).
+            :class:`Readout` (or, with a key ``blocks``, of :class:`DualPath`, with a key ``deep``
+            of :class:`SelfCalibrated`).
 
     Raises:
         ValueError: for an unknown name or field; the message lists the allowed ones.
     """
-    if isinstance(value, (Readout, DualPath)):
+    if isinstance(value, AnyReadout):
         return value
     if isinstance(value, str):
         if value not in READOUTS:
@@ -284,13 +320,8 @@ def get_readout(value: str | AnyReadout | Mapping[str, Any]) -> AnyReadout:
         return READOUTS[value]
     if not isinstance(value, Mapping):
         raise ValueError(f"a readout is a name or a dict, got {type(value).__name__}")
-    return _fields_of(DualPath, value) if "blocks" in value else _fields_of(Readout, value)
-
-
-def _fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
-    """An instance of a data class from a dict of its fields."""
-    name, allowed = kind.__name__, [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(value) - set(allowed))
-    if unknown:
-        raise ValueError(f"unknown {name} field(s) {unknown}; known: {allowed}")
-    return kind(**value)
+    if "blocks" in value:
+        return fields_of(DualPath, value)
+    if "deep" in value:
+        return fields_of(SelfCalibrated, value)
+    return fields_of(Readout, value)

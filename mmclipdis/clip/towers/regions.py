@@ -50,29 +50,38 @@ def merge_regions(unit: Tensor, regions: Tensor, eps: float) -> Tensor:
     Source: CorrCLIP (ICCV 2025), where DBSCAN with one sample a core does the same
     (training_free_2 spec 4.2).
     """
-    index, counts = _places(regions)
+    index, counts = places(regions)
     most = int(counts.max())
     if most <= 2:
         return regions
     everyone = torch.arange(most, device=regions.device)
-    # A product and no scatter_add, whose order of summation differs from run to run on a GPU.
-    belongs = (index[:, None] == everyone[:, None]).to(unit.dtype)
-    means = F.normalize(belongs @ unit, dim=-1, eps=1e-12)
     there = (everyone > 0) & (everyone < counts[:, None])
-    pairs = there[:, :, None] & there[:, None]
-    cosines = (means @ means.transpose(1, 2)).masked_fill(~pairs, -torch.inf)
-    linked = pairs & (cosines.amax((1, 2), keepdim=True) - cosines <= eps)
-    linked = linked | torch.eye(most, dtype=torch.bool, device=regions.device)
-    for _ in range(math.ceil(math.log2(most))):  # each doubles the length of the chains
-        linked = (linked.to(unit.dtype) @ linked.to(unit.dtype)) > 0
-    smallest = torch.where(linked, everyone, most).amin(dim=-1)
+    with torch.autocast(unit.device.type, enabled=False):  # whose steps are as large as eps
+        # A product and no scatter_add, whose order of summation differs from run to run on a GPU.
+        belongs = (index[:, None] == everyone[:, None]).to(unit.dtype)
+        smallest = _smallest_linked(F.normalize(belongs @ unit, dim=-1, eps=1e-12), there, eps)
     component = ((smallest == everyone) & there).cumsum(dim=1).gather(1, smallest) - 1
     free = regions.amin(dim=1, keepdim=True)
     merged = (free + 1).clamp(min=OUTSIDE) + component.gather(1, index)
     return torch.where((index == 0) | (counts <= 2)[:, None], regions, merged)
 
 
-def _places(regions: Tensor) -> tuple[Tensor, Tensor]:
+def _smallest_linked(means: Tensor, there: Tensor, eps: float) -> Tensor:
+    """The smallest region ``(B, K)`` that each is linked to, by chains as well.
+
+    ``means`` ``(B, K, C)`` are unit vectors; what is not ``there`` ``(B, K)`` is linked to itself.
+    """
+    count = means.shape[1]
+    pairs = there[:, :, None] & there[:, None]
+    cosines = (means @ means.transpose(1, 2)).masked_fill(~pairs, -torch.inf)
+    linked = pairs & (cosines.amax((1, 2), keepdim=True) - cosines <= eps)
+    linked = linked | torch.eye(count, dtype=torch.bool, device=means.device)
+    for _ in range(math.ceil(math.log2(count))):  # each doubles the length of the chains
+        linked = (linked.to(means.dtype) @ linked.to(means.dtype)) > 0
+    return torch.where(linked, torch.arange(count, device=means.device), count).amin(dim=-1)
+
+
+def places(regions: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the numbers of its row each one is, ``(B, n)``, and how many a row has, ``(B,)``."""
     ordered, order = regions.sort(dim=1)
     steps = torch.zeros_like(regions)

@@ -25,6 +25,8 @@ from mmclipdis.clip.weights.vfm import VFM, VFMS
 
 #: How timm's names of the Perception Encoder start.
 _PE = "vit_pe_"
+#: Rules of the official code by timm's tags of weights, of any size of model.
+_RULES = {"dino": "legacy", "mae": "size", "sa1b": "size"}
 #: What is decided elsewhere.
 _OWN_KWARGS = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
@@ -104,7 +106,9 @@ def own_rule(model: Any, known: VFM | None) -> str:
     """By which rule the positions of a model are resampled where nobody names another."""
     if known:
         return known.positions
-    return "bilinear" if _is_pe(model) else "antialias"
+    if _is_pe(model):
+        return "bilinear"
+    return _RULES.get(str((model.pretrained_cfg or {}).get("tag")), "antialias")
 
 
 def features_at(
@@ -135,8 +139,9 @@ def patch_size_of(model: Any) -> tuple[int, int]:
 
 def channels_of(model: Any) -> int:
     """Channels of the last map; ``num_features`` of timm may be those of the classifier."""
-    last = model.feature_info[-1]
-    return int(last.get("num_chs_norm", last["num_chs"]))
+    if isinstance(model, VisionTransformerSAM):  # whose map is that of the neck
+        return int(model.num_features)
+    return int(model.feature_info[-1]["num_chs"])
 
 
 def _is_pe(model: Any) -> bool:

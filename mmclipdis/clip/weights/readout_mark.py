@@ -135,7 +135,9 @@ def check_readout(stored: AnyReadout | None, wanted: AnyReadout | None, source: 
 
 
 def _comparable(readout: AnyReadout) -> dict[str, Any]:
-    found = {"type": type(readout), **asdict(readout), "attention": set(readout.attention)}
+    found: dict[str, Any] = {"type": type(readout), **asdict(readout)}
+    if "attention" in found:
+        found["attention"] = set(found["attention"])
     if isinstance(readout, Readout):  # factors belong to terms, whatever their order
         found["weights"] = set(zip(readout.attention, readout.factors, strict=True))
     return found

@@ -5,6 +5,7 @@ from mmclipdis.models.segmentation.infoclip.lpam import LPAM
 
 __all__ = [
     "LPAM",
+    "PAMR",
     "CATSeg",
     "CATSegHead",
     "CosineSegHead",
@@ -12,6 +13,7 @@ __all__ = [
     "InfoCLIP",
     "MaskFolder",
     "MaskFunction",
+    "MaskVote",
     "MeanShiftMasks",
     "MixedSizeSegDataPreProcessor",
     "OpenVocabSegmentor",
@@ -29,6 +31,8 @@ if HAS_MMSEG:
     from mmclipdis.models.segmentation.mean_shift_masks import MeanShiftMasks
     from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
     from mmclipdis.models.segmentation.preprocessor import MixedSizeSegDataPreProcessor
+    from mmclipdis.models.segmentation.refiners.mask_vote import MaskVote
+    from mmclipdis.models.segmentation.refiners.pamr import PAMR
     from mmclipdis.models.segmentation.tta import OpenVocabTTAModel
 else:
     __getattr__ = absent(__name__, __all__)

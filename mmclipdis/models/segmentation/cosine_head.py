@@ -28,6 +28,12 @@ from mmclipdis.models.segmentation.prediction import (
 )
 from mmclipdis.models.segmentation.query_text import FOLLOW_DATASET, QueryText
 from mmclipdis.models.segmentation.samples import refuse_padding
+from mmclipdis.models.segmentation.surgery import (
+    check_redundant,
+    check_several,
+    feature_surgery,
+    query_weights,
+)
 from mmclipdis.utils.finite import check_scores
 
 
@@ -50,8 +56,16 @@ class CosineSegHead(QueryText):
         projector: DCLIP's projectors, a checkpoint of one of its runs or the module: the map and
             the class embeddings are projected before they are compared.
         any_arch: take projectors of any CLIP of the right width.
-        score_norm: ``'minmax'`` spreads the cosines of every query over 0..1 within an image
-            before ``logit_scale`` (DCLIP's early code); only under :class:`OpenVocabSegmentor`.
+        score_norm: what is done to the cosines before ``logit_scale``; needs
+            :class:`OpenVocabSegmentor`, if not ``redundant``. ``'minmax'`` spreads those of every
+            query over 0..1 within an image (DCLIP's early code). ``'surgery'`` weights them in
+            every window by how likely its image embedding makes the query, and takes off their mean
+            over the queries (:mod:`mmclipdis.models.segmentation.surgery`): ``logit_scale`` is then
+            the factor on weighted cosines, whose weights are 1 on average, and ``prob_thd`` stays a
+            bound on their softmax, to be chosen anew.
+        redundant: with ``score_norm='surgery'``, ``'empty'`` takes the embedding of the empty text
+            off every query in place of weights and mean. Heat maps of single words change by it,
+            labels and probabilities do not.
         prob_thd: background wherever the best class probability is strictly below it. Where no
             class is the background, such pixels get no class
             (:func:`~mmclipdis.utils.labels.no_class`: 255); ``EncoderDecoder`` has no such label,
@@ -96,6 +110,7 @@ class CosineSegHead(QueryText):
         ignore_index: int = 255,
         loss_decode: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        redundant: str | None = None,
     ) -> None:
         super().__init__(
             text_encoder,
@@ -114,9 +129,11 @@ class CosineSegHead(QueryText):
             )
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
         self.background = background
-        if score_norm not in (None, "minmax"):
-            raise ValueError(f"score_norm must be None or 'minmax', got {score_norm!r}")
+        if score_norm not in (None, "minmax", "surgery"):
+            raise ValueError(f"score_norm must be None, 'minmax' or 'surgery', got {score_norm!r}")
+        check_redundant(redundant, score_norm, self.text_encoder)
         self.score_norm = score_norm
+        self.redundant = redundant
         self.area_thd = None if area_thd is None else _in_range("area_thd", area_thd, 0.0, 1.0)
         self.in_index = in_index
         self.ignore_index = ignore_index
@@ -130,6 +147,11 @@ class CosineSegHead(QueryText):
     def out_channels(self) -> int | None:
         """Channels of :meth:`predict`: one a class."""
         return self.num_classes
+
+    @property
+    def needs_cls(self) -> bool:
+        """Whether :meth:`scores` needs the image embedding, and all classes at once."""
+        return self.score_norm == "surgery" and self.redundant is None
 
     def rule(self) -> LabelRule:
         """How the query scores of this head become labels.
@@ -160,8 +182,23 @@ class CosineSegHead(QueryText):
 
         Always in float32, under AMP too: at scale 50 the steps of a half-precision cosine are
         0.012 logits, visible as ties.
+
+        Raises:
+            ValueError: as :meth:`scores`.
         """
-        features = inputs[self.in_index]
+        return self.scores(inputs[self.in_index])
+
+    def scores(self, features: Tensor, cls: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, of the map (B, E, h, w) alone.
+
+        Args:
+            features: The dense map.
+            cls: Image embeddings (B, E), if the head :attr:`needs_cls`.
+
+        Raises:
+            ValueError: a map of another CLIP, or feature surgery without image embeddings or with
+                one class.
+        """
         embeddings = self.embeddings()
         if features.shape[1] != embeddings.shape[1]:
             raise ValueError(
@@ -172,10 +209,33 @@ class CosineSegHead(QueryText):
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(features.dtype, torch.float32)
             features, text = features.to(dtype), embeddings.to(dtype)
+            if self.redundant is not None:
+                text = torch.cat([text, self._empty_text().to(text)[None]])
             if self.projector is not None:
                 tokens, text = self.projector(features.movedim(1, -1), text)
                 features, text = tokens.movedim(-1, 1), F.normalize(text, dim=1)
-            return scaled_cosines(features, text, self.logit_scale)
+            if self.redundant is not None:
+                text = text[:-1] - text[-1:]
+            cosines = scaled_cosines(features, text, self.logit_scale)
+            if not self.needs_cls:
+                return cosines
+            return feature_surgery(cosines, self._query_weights(cls, text))
+
+    def _query_weights(self, cls: Tensor | None, text: Tensor) -> Tensor:
+        if cls is None:
+            raise ValueError(
+                "score_norm='surgery' needs the image embedding of every window: use "
+                "type='OpenVocabSegmentor' as the model, whose windows are put together by their "
+                "scores (no test_cfg.stitch), set redundant='empty', or leave it out"
+            )
+        check_several(self._asked.class_names if self._asked else ())
+        cls = cls.to(text)
+        return query_weights(cls if self.projector is None else self.projector.image(cls), text)
+
+    def _empty_text(self) -> Tensor:
+        assert self._asked is not None  # there are embeddings
+        empty: Tensor = self.text_encoder.embed_empty(self._asked.templates)
+        return empty
 
     def normalized(self, maps: Tensor) -> Tensor:
         """Logits (n, Q, gh, gw) of an image's n windows as ``score_norm`` wants them."""
@@ -189,12 +249,13 @@ class CosineSegHead(QueryText):
         ``test_cfg`` belongs to ``EncoderDecoder`` and says nothing to a head.
 
         Raises:
-            ValueError: there is an ``area_thd``, a ``score_norm``, or a ``prob_thd`` and no
-                background; an image that its pipeline has padded; or scores are not finite.
+            ValueError: there is an ``area_thd``, a ``score_norm`` that looks at more than a patch,
+                or a ``prob_thd`` and no background; an image that its pipeline has padded; or
+                scores are not finite.
         """
         check_weights(self)
         for name in ("area_thd", "score_norm"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, "surgery"):  # which speaks for itself
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} needs the whole photo, not a window of it: "
                     f"use type='OpenVocabSegmentor' as the model, or leave {name} out"
@@ -252,7 +313,10 @@ class CosineSegHead(QueryText):
 
 
 def scaled_cosines(features: Tensor, text: Tensor, scale: float) -> Tensor:
-    """``scale`` times the cosines (B, Q, h, w) of a map (B, E, h, w) with unit texts (Q, E)."""
+    """``scale`` times the cosines (B, Q, h, w) of a map (B, E, h, w) with unit texts (Q, E).
+
+    With other texts it is ``scale`` times the products with them.
+    """
     unit = F.normalize(features, dim=1)
     # A product and no convolution: cudnn's run in TF32 unless told otherwise.
     weight = text * scale

@@ -13,10 +13,14 @@ import numpy as np
 from mmseg.registry import MODELS
 from numpy.lib import format as npy
 
-from mmclipdis.models.segmentation.masks import REMEDY
 from mmclipdis.utils.pictures import check_size, open_picture
 
 ENDINGS = (".npz", ".npy", ".png")
+#: What a message says to who has no files.
+OF_PHOTO = (
+    "give the model masks that are made of the photo: masks=dict(type='MeanShiftMasks'), or a "
+    "function"
+)
 #: What reading a broken array raises.
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError),
@@ -27,6 +31,8 @@ _BROKEN = (
 @MODELS.register_module()
 class MaskFolder:
     """A file a photo, found by the photo's name: ``trip/a.jpg`` has ``root/a.npz``.
+
+    Where photos of several folders have the same names: ``root/trip/a.npz``, which goes first.
 
     ``.npz`` (the array ``key`` of it), ``.npy``, or ``.png`` of 8 or 16 bits whose values, of a
     palette its indices, are the numbers. The smallest number of a file means "in no mask". A file
@@ -87,12 +93,15 @@ class MaskFolder:
         if not stem or not (ending[1:].isalnum() or os.path.isfile(text)):
             raise ValueError(
                 f"{text or 'a photo'}: its masks are looked for in {self.root} by the name of its "
-                "file, and it has none; give files, or a model whose masks are made of the photo, "
-                "masks=dict(type='MeanShiftMasks') or a function"
+                f"file, and it has none; give files, or {OF_PHOTO}"
             )
         endings = ENDINGS if self.suffix is None else (self.suffix,)
-        files = [self.root / f"{stem}{ending}" for ending in endings]
-        found = [file for file in files if os.path.isfile(file)]
+        beside = self.root / PurePosixPath(text).parent.name
+        for home in dict.fromkeys((beside, self.root)):
+            files = [home / f"{stem}{ending}" for ending in endings]
+            found = [file for file in files if os.path.isfile(file)]
+            if found:
+                break
         if len(found) > 1:
             raise ValueError(
                 f"masks of {text}: both {found[0]} and {found[1].name} are there; say which ones "
@@ -101,9 +110,14 @@ class MaskFolder:
         if found:
             return found[0]
         if not os.path.isdir(self.root):
-            raise FileNotFoundError(f"no folder {str(self.root)!r} of masks; {REMEDY}")
+            raise FileNotFoundError(
+                f"no folder {str(self.root)!r} of masks: correct MaskFolder.root, or {OF_PHOTO}"
+            )
         looked = f"{stem}{{{','.join(ENDINGS)}}}" if self.suffix is None else files[0].name
-        raise FileNotFoundError(f"no masks of {text}: no file {self.root / looked}; {REMEDY}")
+        raise FileNotFoundError(
+            f"no masks of {text}: no file {self.root / looked}; make it as the others were made, "
+            f"or {OF_PHOTO}"
+        )
 
 
 def _opened_zip(path: Path, name: str) -> zipfile.ZipFile:

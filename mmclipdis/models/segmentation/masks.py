@@ -200,6 +200,6 @@ def _below_outside(found: np.ndarray | Tensor, name: str) -> Tensor:
 
 
 def _same_aspect(size: Size, photo: Size) -> bool:
-    """Whether one is the other resized: each side rounded by less than a pixel."""
+    """Whether one is the other resized, both sides rounded alike, whichever way."""
     difference = abs(size[0] * photo[1] - size[1] * photo[0])
-    return difference == 0 or difference < max(sum(size), sum(photo))
+    return difference == 0 or difference < max(*size, *photo)

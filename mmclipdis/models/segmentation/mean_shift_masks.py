@@ -82,6 +82,6 @@ def _pairs(colours: np.ndarray, places: np.ndarray, join: float) -> tuple[Any, A
 
 
 def _above_0(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
         raise ValueError(f"MeanShiftMasks.{name} must be a number above 0, got {value!r}")
     return float(value)

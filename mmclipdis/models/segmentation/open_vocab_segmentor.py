@@ -21,6 +21,7 @@ from mmclipdis.models.segmentation.stitching import (
     stitched_maps,
     whole_patches,
 )
+from mmclipdis.models.segmentation.surgery import check_image_embedding
 from mmclipdis.models.segmentation.token_stitching import build_mixer, token_maps
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 from mmclipdis.models.segmentation.windows import NO_PADDING, one_window
@@ -49,6 +50,8 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         train_cfg: kept for mmseg's tools; passed on to the head.
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.
+        refiners: as in :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`:
+            cosines are refined at the size of the photo, labels behind the threshold.
         pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
         masks: where the masks of a photo come from; see
             :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
@@ -58,8 +61,9 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
 
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
-            ``patch_size``, a head with a projector of another CLIP than the backbone's, or a
-            ``token_mixer`` without stitched tokens.
+            ``patch_size`` or without the image embedding that the head needs, a head with a
+            projector of another CLIP than the backbone's, or a ``token_mixer`` without stitched
+            tokens.
     """
 
     def __init__(
@@ -72,10 +76,11 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
         masks: Any = None,
+        refiners: Sequence[Any] | None = None,
         token_mixer: Any = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
+        super().__init__(data_preprocessor, init_cfg, refiners, masks)
         self.backbone = MODELS.build(backbone)
         if not hasattr(self.backbone, "patch_size"):
             raise ValueError(
@@ -84,6 +89,8 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
             )
         self.decode_head = MODELS.build(decode_head)
         self._check_projector()
+        if getattr(self.decode_head, "needs_cls", False):
+            check_image_embedding(self.backbone)
         self.token_mixer: Any = None
         if token_mixer is not None:
             self.token_mixer = build_mixer(token_mixer)
@@ -131,6 +138,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
         """Class probabilities (B, C, H, W) at input size, whole images, as one tensor."""
+        self._refuse_refiners("encode_decode")
         size = {"img_shape": torch.Size(inputs.shape[-2:])}
         return self.decode_head.predict(  # type: ignore[no-any-return]
             self.extract_feat(inputs), [size] * len(inputs), self.test_cfg
@@ -187,7 +195,11 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         return self._logits(inputs)
 
     def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
-        return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
+        if not getattr(self.decode_head, "needs_cls", False):
+            return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
+        scope = {} if masks is None else {"masks": masks}
+        features = self.backbone.dense(inputs, with_cls=True, **scope)
+        return self.decode_head.scores(features.map, features.cls)  # type: ignore[no-any-return]
 
     @property
     def _token_maps(self) -> Callable[..., list[Tensor]]:
@@ -202,7 +214,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     def _settings(self) -> OpenVocabTestSettings:
         """Read ``test_cfg`` anew: tools change it after the model was built."""
         settings = OpenVocabTestSettings.from_cfg(self.test_cfg)
-        settings.check_patch(whole_patches(self.backbone))
+        settings.check_patch(tuple(self.backbone.patch_size))
         if settings.stitch != "scores":
             check_stitching(self.backbone, settings.stitch)
         if self.token_mixer is not None and settings.stitch != "tokens":

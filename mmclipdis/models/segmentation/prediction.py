@@ -22,6 +22,8 @@ from mmclipdis.models.segmentation.windows import NO_PADDING, Padding, Size, Win
 from mmclipdis.utils.labels import no_class
 
 Activation = Callable[[Tensor], Tensor]
+#: Refined scores (K, H, W) of scores at the size of the photo.
+Refine = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,24 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def full_size_scores(
-    scores: WindowScores, out_size: Size, activation: Activation | None = None
+    scores: WindowScores,
+    out_size: Size,
+    activation: Activation | None = None,
+    refine: Refine | None = None,
 ) -> Tensor:
     """Scores (Q, H, W) at ``out_size``.
 
     Patch grid -> bilinear to the (padded) window -> activation -> padding off -> mean over the
-    windows -> mean with the overview, if there is one -> bilinear to ``out_size``. Without
-    activation and overview all of it is linear and separable and runs as two matrix products. Of a
-    whole image (``is_whole``): patch grid -> bilinear to ``out_size``, padding aside.
+    windows -> mean with the overview, if there is one -> bilinear to ``out_size`` -> ``refine``.
+    Without activation and overview all up to the last is linear and separable and runs as two
+    matrix products. Of a whole image (``is_whole``): patch grid -> bilinear to ``out_size``,
+    padding aside.
     """
+    full = _resampled(scores, out_size, activation)
+    return full if refine is None else refine(full)
+
+
+def _resampled(scores: WindowScores, out_size: Size, activation: Activation | None) -> Tensor:
     # Under AMP the products would run in half precision, whose steps show as ties in the labels.
     with torch.autocast(scores.maps.device.type, enabled=False):
         if activation is None and scores.overview is None and fits_two_products(scores.windows):
@@ -145,15 +156,18 @@ def full_size_scores(
         return resize(canvas, out_size)
 
 
-def queries_within(budget_mb: float, scores: WindowScores, out_size: Size) -> int:
+def queries_within(
+    budget_mb: float, scores: WindowScores, out_size: Size, refined: bool = False
+) -> int:
     """Return how many queries at a time keep every fp32 map within ``budget_mb`` (1e6 bytes).
 
-    The largest map of a query is that of all upsampled windows, of the canvas or of the result. At
-    least one query, at most all.
+    The largest map of a query is that of all upsampled windows, of the canvas or of the result;
+    a refiner holds three of the latter (what it is given, a copy, what it makes of it), and they
+    count together. At least one query, at most all.
     """
     height, width = scores.windows.crop
     windows, canvas = len(scores.windows) * height * width, math.prod(scores.windows.size)
-    pixels = max(windows, canvas, math.prod(out_size))
+    pixels = max(windows, canvas, math.prod(out_size) * (3 if refined else 1))
     return max(1, int(min(budget_mb * 1e6 / (4 * pixels), scores.num_queries)))
 
 
@@ -162,12 +176,14 @@ def stream_argmax(
     out_size: Size,
     *,
     activation: Activation | None = None,
+    refine: Refine | None = None,
     class_chunk: int,
     with_lse: bool = False,
 ) -> RunningArgmax:
     """Best query of each pixel at ``out_size``, ``class_chunk`` queries in memory at a time.
 
-    Equal to ``full_size_scores(...)`` followed by argmax (and softmax, if ``with_lse``).
+    Equal to ``full_size_scores(...)`` followed by argmax (and softmax, if ``with_lse``), where
+    ``refine`` treats every query on its own.
 
     Raises:
         ValueError: ``class_chunk`` below 1.
@@ -177,25 +193,35 @@ def stream_argmax(
     running = RunningArgmax(with_lse)
     for start in range(0, scores.num_queries, class_chunk):
         chunk = scores.select(slice(start, start + class_chunk))
-        running.update(full_size_scores(chunk, out_size, activation), start)
+        running.update(full_size_scores(chunk, out_size, activation, refine), start)
     return running
 
 
 def predict_labels(
-    scores: WindowScores, out_size: Size, rule: LabelRule, *, class_chunk: int
+    scores: WindowScores,
+    out_size: Size,
+    rule: LabelRule,
+    *,
+    class_chunk: int,
+    refine: Refine | None = None,
 ) -> Tensor:
     """Label map int64 (H, W) from logits, in chunks of queries.
 
     Probabilities by ``rule.activation`` or softmax, maximum over the synonyms of a class, argmax
     over classes, then ``rule.doubtful`` wherever that maximum is strictly below ``rule.prob_thd``.
     The class of the best query is the best class, and its probability under the softmax is
-    ``exp(score - logsumexp)``.
+    ``exp(score - logsumexp)``. ``refine`` treats every query on its own.
     """
     activation, with_lse = rule.activation, rule.prob_thd > 0 and rule.activation is None
 
     def best_of(some: WindowScores, lse: bool = False) -> RunningArgmax:
         return stream_argmax(
-            some, out_size, activation=activation, class_chunk=class_chunk, with_lse=lse
+            some,
+            out_size,
+            activation=activation,
+            refine=refine,
+            class_chunk=class_chunk,
+            with_lse=lse,
         )
 
     best = best_of(scores, with_lse)

@@ -1,8 +1,9 @@
 """From normalised images to data samples with labels: the way that all segmentors here share.
 
 Padding of the batch off -> scores of the windows (the segmentor's own part) -> labels at the size
-of the photo, a few classes at a time (:mod:`mmclipdis.models.segmentation.prediction`) -> flip of
-test-time augmentation undone -> ``pred_sem_seg``.
+of the photo, a few classes at a time (:mod:`mmclipdis.models.segmentation.prediction`), mended by
+refiners before and after (:mod:`mmclipdis.models.segmentation.refining`) -> flip of test-time
+augmentation undone -> ``pred_sem_seg``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.models.segmentation.prediction import (
     LabelRule,
     WindowScores,
@@ -21,6 +23,13 @@ from mmclipdis.models.segmentation.prediction import (
     full_size_scores,
     labels_from_probabilities,
     predict_labels,
+)
+from mmclipdis.models.segmentation.refining import (
+    Refiner,
+    in_chunks,
+    refine_labels,
+    refine_scores,
+    refines_labels,
 )
 from mmclipdis.models.segmentation.settings import TestSettings
 from mmclipdis.models.segmentation.windows import Size
@@ -34,6 +43,7 @@ def predict_samples(
     score: Callable[..., Sequence[WindowScores]],
     rule: LabelRule,
     settings: TestSettings,
+    refiners: Sequence[Refiner] = (),
     masks: Sequence[Tensor] | None = None,
 ) -> list[SegDataSample]:
     """Label images.
@@ -46,33 +56,53 @@ def predict_samples(
             ``masks`` it is given them, too.
         rule: How these become labels.
         settings: Memory, and whether probabilities are returned.
+        refiners: What mends scores and labels at the size of the photo, in the order it runs.
         masks: Numbers of masks int64 (H, W) of each photo, of any size, flipped as its image is.
 
     Returns:
         One sample an image with ``pred_sem_seg`` (1, H, W) and, only when
-        ``settings.return_probs``, class probabilities ``seg_logits`` (C, H, W).
+        ``settings.return_probs``, class probabilities ``seg_logits`` (C, H, W), which label
+        refiners do not change.
 
     Raises:
-        ValueError: An image without pixels, or scores that are not finite.
+        ValueError: An image without pixels, scores that are not finite, or a refiner without the
+            masks that it needs.
     """
     samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
     metas = [sample.metainfo for sample in samples]
     images = [image_content(image, meta) for image, meta in zip(inputs, metas, strict=True)]
     found = score(images) if masks is None else score(images, masks)
-    for sample, image, scores in zip(samples, images, found, strict=True):
+    mask_maps = [None] * len(images) if masks is None else masks
+    for sample, image, scores, mask_map in zip(samples, images, found, mask_maps, strict=True):
         for maps in (scores.maps, scores.overview):
             if maps is not None:
                 check_scores(maps, sample.metainfo)
-        size, probabilities = photo_size(sample.metainfo, image), None
-        if settings.return_probs:
-            full = full_size_scores(scores, size, rule.activation)
-            probabilities = class_probabilities(full, rule)
-            labels = labels_from_probabilities(probabilities, rule)
-        else:
-            step = settings.queries_at_once(scores, size)
-            labels = predict_labels(scores, size, rule, class_chunk=step)
-        attach_result(sample, labels, probabilities)
+        size = photo_size(sample.metainfo, image)
+        labels, probabilities = _labelled(scores, image, size, rule, settings, refiners)
+        view_masks = None if mask_map is None else resize_nearest(mask_map, size)
+        attach_result(sample, refine_labels(refiners, labels, view_masks), probabilities)
+        if settings.return_probs and view_masks is not None and refines_labels(refiners):
+            keep_masks(sample, view_masks)
     return samples
+
+
+def _labelled(
+    scores: WindowScores,
+    image: Tensor,
+    size: Size,
+    rule: LabelRule,
+    settings: TestSettings,
+    refiners: Sequence[Refiner],
+) -> tuple[Tensor, Tensor | None]:
+    """Labels (H, W) of one view before label refiners, and probabilities if asked for."""
+    refine = refine_scores(refiners, image, size)
+    if not settings.return_probs and in_chunks(refiners):
+        step = settings.queries_at_once(scores, size, refined=refine is not None)
+        return predict_labels(scores, size, rule, class_chunk=step, refine=refine), None
+    full = full_size_scores(scores, size, rule.activation, refine)
+    probabilities = class_probabilities(full, rule)
+    labels = labels_from_probabilities(probabilities, rule)
+    return labels, probabilities if settings.return_probs else None
 
 
 def image_content(image: Tensor, meta: Mapping[str, Any]) -> Tensor:
@@ -177,6 +207,20 @@ def unflip(result: Tensor, meta: Mapping[str, Any]) -> Tensor:
     if direction not in axes:
         raise ValueError(f"flip_direction must be one of {sorted(axes)}, got {direction!r}")
     return result.flip(axes[direction])
+
+
+def keep_masks(sample: SegDataSample, masks: Tensor) -> None:
+    """Leave the mask map (H, W) of a view with its probabilities, unflipped as they are.
+
+    Whoever makes labels of these, such as test-time augmentation, has it from :func:`kept_masks`.
+    """
+    sample.set_data({"mask_map": PixelData(data=unflip(masks, sample.metainfo).unsqueeze(0))})
+
+
+def kept_masks(sample: SegDataSample) -> Tensor | None:
+    """The mask map (H, W) of a sample, which has it no more; None if it had none."""
+    kept = sample.pop("mask_map", None)
+    return None if kept is None else kept.data[0]
 
 
 def attach_result(

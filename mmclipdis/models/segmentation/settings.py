@@ -33,8 +33,8 @@ class TestSettings:
         stride: Step (y, x) in pixels.
         window_batch_size: Windows, of one or of several images, that are encoded together.
         chunk_mb: Size of the largest fp32 maps between logits and labels, in MB (1e6 bytes): as
-            many queries as fit in, at least one, are at full size at the same time. Labels do not
-            depend on it.
+            many queries as fit in, at least one, are at full size at the same time; a third as many
+            where refiners mend their scores. Labels do not depend on it.
         return_probs: Also return class probabilities (C, H, W) as ``seg_logits``.
     """
 
@@ -105,9 +105,9 @@ class TestSettings:
             return one_window(size)
         return slide_windows(size, self.crop_size, self.stride)
 
-    def queries_at_once(self, scores: WindowScores, out_size: Size) -> int:
+    def queries_at_once(self, scores: WindowScores, out_size: Size, refined: bool = False) -> int:
         """How many queries are at full size at the same time, on the way to ``out_size``."""
-        return queries_within(self.chunk_mb, scores, out_size)
+        return queries_within(self.chunk_mb, scores, out_size, refined)
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class OpenVocabTestSettings(TestSettings):
             )
         return 0, 0, 0, 0
 
-    def queries_at_once(self, scores: WindowScores, out_size: Size) -> int:
+    def queries_at_once(self, scores: WindowScores, out_size: Size, refined: bool = False) -> int:
         """See :meth:`TestSettings.queries_at_once`; ``class_chunk`` goes first."""
-        return self.class_chunk or super().queries_at_once(scores, out_size)
+        return self.class_chunk or super().queries_at_once(scores, out_size, refined)
 
 
 def _is_count(value: Any) -> bool:

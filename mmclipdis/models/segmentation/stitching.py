@@ -14,7 +14,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.clip.towers.affinity import Guide
+from mmclipdis.clip.towers.affinity import Guide, merged
+from mmclipdis.clip.towers.last_block import check_stitchable
 from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.windows import Padding, Size, Windows, stitch
@@ -43,21 +44,77 @@ def stitched_maps(
     """
     for layout, padding in zip(layouts, paddings, strict=True):
         check_whole_patches(layout, padding, backbone.pad_multiple)
+    if getattr(backbone, "branches", None) is not None:
+        return _branched_maps(backbone, images, layouts, batch_size, paddings, masks)
     values = encode_windows(images, layouts, backbone.values, batch_size, paddings)
     tokens = encode_windows(images, layouts, backbone.guide_tokens, batch_size, paddings)
     maps = []
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
-        on_grid = [
-            stitch(part, in_patches(layout, padding, part.shape[-2:]))[None]
-            for part in (values[i], tokens[i])
-        ]
-        grid = (on_grid[1].shape[-2], on_grid[1].shape[-1])
-        regions = None
-        if masks is not None:
-            mask = resize_nearest(masks[i][None], layout.size)
-            regions = resize_nearest(F.pad(mask, padding, value=OUTSIDE), grid)
-        maps.append(backbone.mixed_values(on_grid[0], Guide(on_grid[1], regions)))
+        on_grid = [_on_grid(part, layout, padding) for part in (values[i], tokens[i])]
+        guide = _guide(on_grid[1], layout, padding, None if masks is None else masks[i])
+        maps.append(backbone.mixed_values(on_grid[0], guide))
     return maps
+
+
+def _branched_maps(
+    backbone: Any,
+    images: Sequence[Tensor],
+    layouts: Sequence[Windows],
+    batch_size: int,
+    paddings: Sequence[Padding],
+    masks: Sequence[Tensor] | None,
+) -> list[Tensor]:
+    """:func:`stitched_maps` of a readout with branches (training_free_2 spec 5.1)."""
+    found = encode_windows(images, layouts, backbone.window_guide, batch_size, paddings)
+    grids = [(part.shape[-2], part.shape[-1]) for part in found]
+    guides, regions = [], []
+    for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
+        # taken off the list, so that its memory is free for what follows
+        tokens = backbone.stitched_guide(_on_grid(found.pop(0), layout, padding))
+        whole = _guide(tokens, layout, padding, masks[i] if masks else None)
+        _, guide = merged(backbone.affinity, whole)
+        guides.append(guide)
+        if guide.regions is not None:
+            regions.append(_in_photo(guide.regions[0], layout.size, padding))
+
+    def encode(windows: Tensor, labels: Tensor | None = None) -> Tensor:
+        if labels is not None:  # the padding is in no mask, as in the published code
+            labels = labels.masked_fill(labels == OUTSIDE, 0)
+        parts: Tensor = backbone.window_parts(windows, labels)
+        return parts
+
+    parts = encode_windows(images, layouts, encode, batch_size, paddings, regions or None)
+    maps = []
+    for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
+        semantic = None
+        if backbone.branches.semantic:
+            copies = resize_nearest(parts[i][:, -backbone.width :], grids[i])
+            semantic = _on_grid(copies, layout, padding)
+            parts[i] = parts[i][:, : -backbone.width]
+        stitched = _on_grid(parts[i], layout, padding)
+        maps.append(backbone.read_stitched(stitched, semantic, guides[i]))
+    return maps
+
+
+def _on_grid(parts: Tensor, layout: Windows, padding: Padding) -> Tensor:
+    """Maps of windows ``(n, K, h, w)`` as one of the image, ``(1, K, H, W)`` in patches."""
+    return stitch(parts, in_patches(layout, padding, parts.shape[-2:]))[None]
+
+
+def _guide(tokens: Tensor, layout: Windows, padding: Padding, masks: Tensor | None) -> Guide:
+    """Tokens ``(1, C, gh, gw)`` of an image and the masks ``(H, W)`` that they lie in."""
+    if masks is None:
+        return Guide(tokens)
+    padded = F.pad(resize_nearest(masks[None], layout.size), padding, value=OUTSIDE)
+    return Guide(tokens, resize_nearest(padded, (tokens.shape[-2], tokens.shape[-1])))
+
+
+def _in_photo(regions: Tensor, size: Size, padding: Padding) -> Tensor:
+    """Regions of the tokens of an image, at each of its pixels; none is called ``OUTSIDE``."""
+    (height, width), (left, right, top, bottom) = size, padding
+    pixels = resize_nearest(regions, (height + top + bottom, width + left + right))
+    pixels = pixels[top : top + height, left : left + width]
+    return pixels + (pixels >= OUTSIDE)
 
 
 def whole_patches(backbone: Any) -> Size:
@@ -70,7 +127,8 @@ def check_stitching(backbone: Any, stitch: str) -> None:
     """Refuse a backbone whose windows can be put together by their scores only.
 
     Raises:
-        ValueError: naming what it would need.
+        ValueError: naming what it would need; or its vision model has another last block than one
+            that can be run on what was put together.
     """
     readout: Any = getattr(backbone, "readout", None)
     alone = getattr(readout, "attention", ()) == ("affinity",)
@@ -82,6 +140,8 @@ def check_stitching(backbone: Any, stitch: str) -> None:
             f"alone, such as readout='proxyclip'{', without branches' if branches else ''}; that "
             f"of {type(backbone).__name__} works window by window: leave stitch out"
         )
+    if getattr(backbone, "stitches_last_block", False):
+        check_stitchable(backbone.vfm.model, backbone.vfm.name)
 
 
 def in_patches(windows: Windows, padding: Padding, grid: Sequence[int]) -> Windows:
@@ -125,6 +185,6 @@ def check_whole_patches(windows: Windows, padding: Padding, multiple: Size) -> N
         if (windows.crop[axis] + more) % multiple[axis]:
             raise ValueError(
                 f"a window of {windows.crop[0]} x {windows.crop[1]} pixels is no whole number of "
-                f"patches of {multiple[0]} x {multiple[1]}, and windows that are stitched before "
-                "the head need one: choose such a crop_size, or window_padding='symmetric'"
+                "patches, and windows that are stitched before the head need one: choose "
+                f"multiples of {multiple[0]} x {multiple[1]} pixels, or window_padding='symmetric'"
             )

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from mmclipdis.models.asked_names import asked_names
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead
 from mmclipdis.models.segmentation.prediction import LabelRule, labels_from_probabilities
+from mmclipdis.models.segmentation.refining import refine_labels
+from mmclipdis.models.segmentation.samples import kept_masks
 
 
 @MODELS.register_module()
@@ -22,7 +24,8 @@ class OpenVocabTTAModel(SegTTAModel):
     """Mean of the class probabilities of all views, labelled by the rule of a single view.
 
     ``P = mean_v P_v``, each ``P_v`` (C, H, W) at the size of the photo and flipped back by the
-    segmentor. Labels as in ``predict``, by the segmentor's ``label_rule()``. mmseg's
+    segmentor. Labels as in ``predict``, by the segmentor's ``label_rule()``, and mended by its
+    label refiners; each view's scores have been through the score refiners. mmseg's
     ``SegTTAModel`` would take the softmax of the probabilities; models of mmseg, whose scores are
     logits, are left to it, unless their head is a :class:`CosineSegHead`.
 
@@ -62,9 +65,11 @@ class OpenVocabTTAModel(SegTTAModel):
             if has_rule:
                 with segmentor.asking(asked_names(sample)):
                     rule = segmentor.label_rule()
+            refiners = getattr(segmentor, "refiners", ())
+            labels = refine_labels(refiners, _labels(mean, rule), kept_masks(sample))
             sample.set_data(
                 {
-                    "pred_sem_seg": PixelData(data=_labels(mean, rule).unsqueeze(0)),
+                    "pred_sem_seg": PixelData(data=labels.unsqueeze(0)),
                     "seg_logits": PixelData(data=mean),
                 }
             )

@@ -18,6 +18,7 @@ from mmclipdis.models.segmentation.masks import REMEDY, build_masks, mask_maps
 from mmclipdis.models.segmentation.named_segmentor import NamedSegmentor
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores
 from mmclipdis.models.segmentation.preprocessor import for_mixed_sizes
+from mmclipdis.models.segmentation.refining import Refiner, build_refiners
 from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.settings import TestSettings
 
@@ -26,13 +27,17 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
     """Prediction; a subclass says how windows are scored and how scores become labels.
 
     Args:
-        data_preprocessor, init_cfg: As in mmseg.
+        data_preprocessor: As in mmseg.
+        init_cfg: As in mmseg.
+        refiners: What mends scores and labels at the size of the photo, a list in the order it runs
+            (:mod:`mmclipdis.models.segmentation.refining`).
         masks: Where the masks of a photo come from, for what needs them: the config of a source,
             such as ``dict(type='MaskFolder', root=...)``, or a function of the photo
             (:mod:`mmclipdis.models.segmentation.masks`). May be set later, too.
 
     Raises:
-        ValueError: ``masks`` is nothing that masks could come from.
+        ValueError: A refiner that is none, or that does not know an argument; ``masks`` is nothing
+            that masks could come from.
     """
 
     #: Of a test pipeline (:mod:`mmclipdis.engine.moved_pixels`).
@@ -45,10 +50,22 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         self,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        refiners: Sequence[Any] | None = None,
         masks: Any = None,
     ) -> None:
         super().__init__(data_preprocessor=for_mixed_sizes(data_preprocessor), init_cfg=init_cfg)
+        self.refiners = refiners
         self.masks = build_masks(masks)
+
+    @property
+    def refiners(self) -> tuple[Refiner, ...]:
+        """What mends scores and labels; configs of them may be set, too."""
+        return self._refiners
+
+    @refiners.setter
+    def refiners(self, value: Sequence[Any] | None) -> None:
+        """Build them."""
+        self._refiners = build_refiners(value)
 
     @property
     @abstractmethod
@@ -149,8 +166,27 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
             rule = replace(rule, prob_thd=self.asked_threshold)
         masks = self.photo_masks(inputs, data_samples)
         return predict_samples(
-            inputs, data_samples, self.window_scores, rule, self._settings(), masks=masks
+            inputs,
+            data_samples,
+            self.window_scores,
+            rule,
+            self._settings(),
+            self.refiners,
+            masks=masks,
         )
+
+    def _refuse_refiners(self, method: str) -> None:
+        """Say that a method of mmseg's goes past the refiners, if there are any.
+
+        Raises:
+            ValueError: there are.
+        """
+        if self.refiners:
+            names = ", ".join(type(refiner).__name__ for refiner in self.refiners)
+            raise ValueError(
+                f"{type(self).__name__}.{method} does not refine ({names}): call predict, with "
+                "test_cfg.return_probs=True for probabilities, or leave the refiners out"
+            )
 
 
 def refuse_pretrained(pretrained: Any, model: str, part: str) -> None:

@@ -245,8 +245,11 @@ def test_another_class_of_tower_is_refused() -> None:
 # Embeddings of a vocabulary
 
 
-@pytest.mark.parametrize("templates", ["imagenet80", "vild63", "single", "catseg"])
-def test_embeddings_equal_the_naive_loop(tower: TextTower, templates: str) -> None:
+BIASED = {"patterns": ["a {}.", "the {}."], "more": {"airplane": ["wings.", "a jet."], "x": []}}
+
+
+@pytest.mark.parametrize("templates", ["imagenet80", "vild63", "single", "catseg", BIASED])
+def test_embeddings_equal_the_naive_loop(tower: TextTower, templates: Any) -> None:
     v = Vocabulary.from_names([["cat", "tabby cat"], "airplane", "traffic light"], templates)
     out = embed_vocabulary(tower, v, batch_size=50, progress=False, cache_dir=False)
     assert out.shape == (4, 8)

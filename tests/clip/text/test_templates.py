@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import open_clip
 import pytest
 
 from mmclipdis.clip.text.templates import TEMPLATES, TemplateSet, get_templates
+from tests.faults.endings import raises
 
 
 def test_imagenet80_are_openais_templates_in_their_order() -> None:
@@ -80,3 +85,39 @@ def test_unknown_name_lists_the_allowed_ones() -> None:
 def test_patterns_without_one_place_for_the_name_are_refused(bad: list[str]) -> None:
     with pytest.raises(ValueError, match=r"\{\}"):
         get_templates(bad)
+
+
+MORE = {"Traffic  Light": ["a signal at a crossing.", "red, yellow and green."]}
+
+
+def test_single_names_have_sentences_behind_their_patterns(tmp_path: Path) -> None:
+    file = tmp_path / "more.json"
+    file.write_text(json.dumps(MORE))
+    plain = get_templates("imagenet80")
+    for more in (MORE, file, str(file)):
+        found = get_templates(dict(patterns="imagenet80", more=more))
+        own = (*plain.render("traffic light"), *MORE["Traffic  Light"])
+        assert found.render("traffic light") == own
+        assert found.render("cat") == plain.render("cat")
+        assert found.key() != plain.key()
+        assert hash(found) == hash(get_templates(dict(patterns="imagenet80", more=MORE)))
+    changed = dict(patterns="imagenet80", more={"cat": ["a cat."]})
+    assert get_templates(changed).key() != found.key()
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (dict(more=MORE), "have the keys 'patterns' and 'more', got \\['more'\\]"),
+        (
+            dict(patterns="single", more={}),
+            "class names with lists of sentences each, and has none",
+        ),
+        (dict(patterns="single", more=["a"]), "class names with lists of sentences each"),
+        (dict(patterns="single", more={"cat": "a cat."}), "'cat' has no list of sentences"),
+        (dict(patterns="single", more={"cat": ["", "a"]}), "'cat' has no list of sentences"),
+        (dict(patterns="single", more="none.json"), "no file 'none.json' of sentences"),
+    ],
+)
+def test_sentences_that_are_none_are_refused(value: Any, line: str) -> None:
+    raises(line, get_templates, value)

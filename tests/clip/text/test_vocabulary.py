@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,13 @@ def test_flags_of_novel_classes():
 def test_flags_of_what_is_no_class_are_refused(novel, message):
     with pytest.raises(ValueError, match=message):
         novel_flags(("cat", "dog"), novel)
+
+
+def test_sentences_of_no_class_warn() -> None:
+    more = dict(patterns="single", more={"cat": ["a cat with whiskers."]})
+    with pytest.warns(UserWarning, match="of 1 names, and none of them is a class, such as 'dog'"):
+        Vocabulary.from_names(["dog"], more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = Vocabulary.from_names([["dog", "Cat"]], more)
+    assert [len(prompts) for prompts in both.prompts()] == [1, 2]

@@ -10,7 +10,7 @@ from mmclipdis.clip.towers.blocks import feed_forward
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.clip.weights.trainable import set_trainable
-from tests.clip.readouts import UNGUIDED_READOUTS
+from tests.clip.readouts import UNGUIDED_READOUTS, fitted
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
 
@@ -44,9 +44,7 @@ def test_the_feed_forward_branch_keeps_its_input_and_its_gradient(tower):
 
 @pytest.mark.parametrize("name", UNGUIDED_READOUTS)
 def test_dense_features_do_not_depend_on_gradient_mode(tower, images, name):
-    readout = READOUTS[name]
-    if name == "clip_surgery":
-        readout = type(readout)(blocks=2)
+    readout = fitted(name)
     options = dict(intermediates=(0, -1), context=("q",), with_cls=True)
     expected = tower.forward_dense(images, readout, **options)
     with torch.inference_mode():

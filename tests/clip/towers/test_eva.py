@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import run_block
 from mmclipdis.clip.towers.block_reader import BlockReader, read_last_block
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.eva import ChangedTrunk, EvaViT, rotary_table
 from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout
-from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS
+from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_eva_arch
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
@@ -247,7 +248,7 @@ def test_context_is_the_projection_before_rope_with_heads_side_by_side(eva, wide
 
 @pytest.mark.parametrize("name", UNGUIDED_READOUTS)
 def test_a_batch_equals_its_images_one_by_one(eva, wide, name):
-    readout = DualPath(2) if name == "clip_surgery" else READOUTS[name]
+    readout = fitted(name)
     batch = eva.forward_dense(wide, readout).map
     single = torch.cat([eva.forward_dense(image[None], readout).map for image in wide])
     torch.testing.assert_close(batch, single, **TOLERANCE)
@@ -260,6 +261,50 @@ def test_rope_does_not_enter_the_self_self_terms(eva, tokens, name):
     for grid in (GRID, GRID[::-1]):
         table = rotary_table(grid, 16, (16, 16))
         assert torch.equal(read_last_block(block, tokens, READOUTS[name], table), plain)
+
+
+def test_neighbours_and_maps_of_other_blocks_equal_the_formula(eva, wide):
+    """Queries and keys of other blocks are turned as in their own attention; ``k k^T`` is not."""
+    readout = Readout(dict(kk=1.4, layers=0.6), layers=(0, -1), neighbours=2.0)
+    rope, inputs = rotary_table(GRID, 16, (16, 16)), [eva.embed(wide)]
+    for block in eva.blocks:
+        inputs.append(block(inputs[-1], rope=rope))
+
+    def split(index: int, part: str) -> Tensor:
+        y = norm(inputs[index], eva.blocks[index].norm1)
+        projected = linear(y, getattr(eva.blocks[index].attn, f"{part}_proj"))
+        return projected.unflatten(2, (-1, 16)).transpose(1, 2)
+
+    places = [(y, x) for y in range(GRID[0]) for x in range(GRID[1])]
+    bias = torch.zeros(16, 16, dtype=torch.float64)
+    bias[1:, 1:] = torch.tensor(
+        [[math.exp(-((a - c) ** 2 + (b - d) ** 2) / 8) for c, d in places] for a, b in places]
+    )
+    k, v = split(2, "k"), split(2, "v")
+    weights = 1.4 * (k @ k.mT / 4 + bias).softmax(dim=-1)
+    for index in (0, 2):
+        q, k = rotated(split(index, "q"), rope), rotated(split(index, "k"), rope)
+        weights = weights + 0.3 * (q @ k.mT / 4).softmax(dim=-1)
+    attn, trunk = eva.blocks[-1].attn, eva.visual.trunk
+    out = linear(norm((weights @ v).transpose(1, 2).flatten(2), attn.norm), attn.proj)[:, 1:]
+    expected = linear(norm(out, trunk.norm), trunk.head).mT.unflatten(2, GRID)
+    got = eva.forward_dense(wide, readout).map
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-6)  # the bias is fp32
+
+
+def test_an_affinity_equals_the_formula(eva, wide):
+    tokens = torch.randn(2, 4, 2, 3, dtype=torch.float64)
+    x, rope = eva.embed(wide), eva.rope(wide)
+    for block in eva.blocks[:-1]:
+        x = block(x, rope=rope)
+    attn, trunk = eva.blocks[-1].attn, eva.visual.trunk
+    v = linear(norm(x, eva.blocks[-1].norm1)[:, 1:], attn.v_proj).mT.unflatten(2, GRID)
+    v = F.interpolate(v, (2, 3), mode="bilinear", align_corners=False).flatten(2).mT
+    unit = F.normalize(tokens.flatten(2).mT, dim=-1)
+    out = linear(norm((unit @ unit.mT).softmax(dim=-1) @ v, attn.norm), attn.proj)
+    expected = linear(norm(out, trunk.norm), trunk.head).mT.unflatten(2, (2, 3))
+    got = eva.forward_dense(wide, READOUTS["vfm"], guide=Guide(tokens)).map
+    torch.testing.assert_close(got, expected, **TOLERANCE)
 
 
 def test_only_what_a_readout_needs_is_projected(eva, wide):

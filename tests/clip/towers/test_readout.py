@@ -7,6 +7,7 @@ import itertools
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmclipdis.clip.towers.attention import attention_output
@@ -14,7 +15,7 @@ from mmclipdis.clip.towers.block_reader import read_last_block
 from mmclipdis.clip.towers.blocks import project, qkv_weights
 from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout, get_readout
-from tests.clip.readouts import UNGUIDED_READOUTS
+from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_arch
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
@@ -71,6 +72,36 @@ def test_every_combination_equals_the_formula(
     readout = Readout(attention, residual, ffn, scale)
     got = read_last_block(tower.blocks[-1], tokens, readout)
     torch.testing.assert_close(got, naive_block(tower, tokens, readout), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", [n for n in PLAIN_READOUTS if n != "clip_surgery"])
+def test_presets_up_to_declip_are_plain_attention_to_the_last_bit(tower, tokens, name):
+    """Factors, neighbours and other blocks cost those nothing that do not ask for them."""
+    block, readout = tower.float().blocks[-1], READOUTS[name]
+    x = tokens.float()
+    parts = {
+        part: values.view(2, 17, tower.heads, -1).transpose(1, 2)
+        for part, values in project(block.attn, block.ln_1(x), "qkv").items()
+    }
+    total = None
+    for term in readout.attention:
+        if term == "identity":
+            out = parts["v"][:, :, 1:]
+        elif term == "qkv":
+            every = torch.cat([parts["q"], parts["k"], parts["v"]], dim=-1)
+            wide = F.pad(parts["v"], (0, 2 * 16))
+            out = F.scaled_dot_product_attention(every[:, :, 1:], every, wide, scale=0.25 / 3)
+            out = out[..., :16]
+        else:
+            query, key = parts[term[0]][:, :, 1:], parts[term[1]]
+            out = F.scaled_dot_product_attention(query, key, parts["v"], scale=0.25)
+        total = out if total is None else total + out
+    out = block.attn.out_proj(total.transpose(1, 2).flatten(2))
+    if readout.residual != "none":
+        out = out + (x[:, 1:] if readout.residual == "token" else x[:, :1])
+    if readout.ffn:
+        out = out + block.mlp(block.ln_2(out))
+    assert torch.equal(read_last_block(block, x, readout), out)
 
 
 def test_vanilla_equals_the_ordinary_block(tower, tokens):
@@ -138,7 +169,7 @@ def test_self_attention_is_equivariant_to_token_order(tower, tokens):
 
 @pytest.mark.parametrize("name", UNGUIDED_READOUTS)
 def test_a_batch_equals_its_images_one_by_one(tower, images, name):
-    readout = DualPath(2) if name == "clip_surgery" else READOUTS[name]
+    readout = fitted(name)
     batch = tower.forward_dense(images, readout).map
     single = torch.cat([tower.forward_dense(image[None], readout).map for image in images])
     torch.testing.assert_close(batch, single, **TOLERANCE)
@@ -168,7 +199,7 @@ def test_context_is_the_projection_after_the_bias_without_cls(tower, images):
 
 @pytest.mark.parametrize(
     "readout",
-    [*(READOUTS[n] for n in UNGUIDED_READOUTS if n != "clip_surgery"), DualPath(0), DualPath(2)],
+    [*(fitted(n) for n in UNGUIDED_READOUTS if n != "scclip"), DualPath(0)],
 )
 def test_the_last_block_projects_once_whatever_is_asked(tower, images, readout, monkeypatch):
     x = tower.embed(images)

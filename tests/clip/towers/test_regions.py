@@ -103,3 +103,13 @@ def test_numbers_of_masks_above_those_of_components_stay_apart() -> None:
     f = unit([[1, 0], [0, 1], [-1, 0], [0, -1]])
     merged = merge_regions(f, torch.tensor([[10001, 20000, 30000, 40000]]), 0.2)
     assert merged.tolist() == [[10001, 10002, 10003, 10004]]
+
+
+def test_autocast_merges_no_others() -> None:
+    """Steps of bfloat16 near 1 are 0.004."""
+    angles = [math.acos(cosine) for cosine in (1.0, 0.9985)]
+    f = unit([[0.3, 0.4], *([math.cos(a), math.sin(a)] for a in angles)]).float()
+    regions = torch.tensor([[0, 1, 2]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert merge_regions(f, regions, 0.001).tolist() == [[0, 10000, 10001]]
+        assert merge_regions(f, regions, 0.002).tolist() == [[0, 10000, 10000]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -11,7 +12,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
-from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout, get_readout
+from mmclipdis.clip.towers.readout import READOUTS, Affinity, DualPath, Readout, get_readout
 from mmclipdis.clip.weights.readout_mark import (
     check_readout,
     decode_readout,
@@ -124,8 +125,18 @@ def test_mark_is_not_a_parameter_or_buffer():
     assert not list(model.buffers())
 
 
+WEIGHED = Readout({"kk": 1.4, "layers": 0.6}, layers=(5, 6, -3), neighbours=5)
+MASKED = Readout(("affinity", "qq"), affinity=Affinity(0.5, 4.0, scope="masks", merge=0.2))
+
+BRANCHED = Readout("affinity", affinity={}, branches=dict(semantic=0, blocks=(1, -2)))
+
+
 @pytest.mark.parametrize(
-    "readout", [*READOUTS.values(), Readout(("vv", "qk"), "cls", True, "none"), DualPath(3)]
+    "readout",
+    [
+        *READOUTS.values(),
+        *(Readout(("vv", "qk"), "cls", True, "none"), DualPath(3), WEIGHED, MASKED, BRANCHED),
+    ],
 )
 def test_every_readout_survives_every_form_of_the_mark(readout):
     mark = encode_readout(readout)
@@ -136,10 +147,35 @@ def test_every_readout_survives_every_form_of_the_mark(readout):
     assert same or get_readout(eval(describe_readout(readout))) == readout
 
 
+def test_a_mark_names_the_branches():
+    branches = json.loads(readout_json(READOUTS["corrclip"]))["branches"]
+    assert branches == {"spatial": 1.0, "semantic": 0.5, "blocks": None}
+
+
 @pytest.mark.parametrize("mark", ["csb", {"attn": "qq"}, 3, torch.tensor([123.0, 5.0]), "{"])
 def test_what_is_no_readout_is_an_error_that_names_the_file(mark):
     with pytest.raises(ValueError, match="'x.pt' holds an entry 'readout' that is no readout"):
         decode_readout(mark, "x.pt")
+
+
+@pytest.mark.parametrize("name", ["vanilla", "csa", "catseg", "all"])
+def test_a_mark_of_an_earlier_package_means_the_defaults_and_stays_as_it_was(name):
+    readout = READOUTS[name]
+    earlier = {
+        "attention": list(readout.attention),
+        **{field: getattr(readout, field) for field in ("residual", "ffn", "scale")},
+    }
+    assert decode_readout(json.dumps(earlier), "x.pt") == readout
+    assert json.loads(readout_json(readout)) == earlier
+
+
+def test_factors_belong_to_terms_whatever_their_order():
+    other = Readout({"layers": 0.6, "kk": 1.4}, layers=(5, 6, -3), neighbours=5)
+    assert same_readout(WEIGHED, other)
+    swapped = Readout({"layers": 1.4, "kk": 0.6}, layers=(5, 6, -3), neighbours=5)
+    for changed in (swapped, READOUTS["naclip"], Readout(("kk",), neighbours=4)):
+        assert not same_readout(WEIGHED, changed)
+    assert not same_readout(READOUTS["naclip"], READOUTS["kk"])
 
 
 def test_names_and_order_of_terms_do_not_matter():

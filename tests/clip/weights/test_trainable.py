@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.readout import READOUTS
+from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.weights.trainable import (
     freeze_unread,
     match_qkv_layout,
@@ -95,6 +97,14 @@ def test_unread_parts_of_an_eva_block_are_frozen_with_their_biases(eva):
     assert all(name.startswith(("norm2.", "mlp.")) for name in frozen[2:])
     assert len(frozen) == 2 + 2 + len(list(last.mlp.parameters()))
     assert freeze_unread(last, READOUTS["vanilla"]) == []
+
+
+def test_a_block_that_the_semantic_branch_runs_whole_is_not_frozen(eva):
+    set_trainable(eva, ("blocks",))
+    corrclip, last = READOUTS["corrclip"], eva.blocks[-1]
+    assert freeze_unread(last, corrclip) == []
+    spatial = dataclasses.replace(corrclip, branches=Branches(semantic=0))
+    assert len(freeze_unread(last, spatial)) == 3 + 2 + len(list(last.mlp.parameters()))
 
 
 @pytest.mark.parametrize("kind", ["tower", "eva"])

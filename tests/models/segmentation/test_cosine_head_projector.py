@@ -251,7 +251,9 @@ def test_the_segmentor_normalises_before_it_upsamples(mode: str) -> None:
 def test_normalised_scores_need_our_segmentor() -> None:
     with pytest.raises(ValueError, match=r"score_norm='minmax' .*type='OpenVocabSegmentor'"):
         stock({"score_norm": "minmax"}, {"mode": "whole"}).predict(torch.randn(1, 3, 64, 64))
-    with pytest.raises(ValueError, match="score_norm must be None or 'minmax', got 'max'"):
+    with pytest.raises(
+        ValueError, match="score_norm must be None, 'minmax' or 'surgery', got 'max'"
+    ):
         make_head(score_norm="max")
 
 

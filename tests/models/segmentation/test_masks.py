@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
+from mmclipdis.engine.data_check import check_masks
 from mmclipdis.models import MaskFolder, OpenVocabSegmentor
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.masks import build_masks, mask_maps
@@ -162,7 +163,7 @@ def test_masks_that_nothing_reads_are_not_made_and_said_to_be() -> None:
         make_catseg(masks=function).eval().predict([torch.zeros(3, 40, 56)])
 
 
-def test_masks_of_the_views_of_catseg() -> None:
+def test_masks_of_the_views_of_catseg(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     model = make_catseg(masks=lambda photo: numbers(*photo.shape[:2])).eval()
     model.test_cfg = dict(mode="slide_with_global", size=64, crop_size=32, stride=32)
@@ -172,7 +173,8 @@ def test_masks_of_the_views_of_catseg() -> None:
         seen.append(masks)
         return dense(images, **options)
 
-    encoder.needs_masks, encoder.dense = True, scoped
+    monkeypatch.setattr(type(encoder), "needs_masks", True)
+    encoder.dense = scoped
     model.predict([torch.zeros(3, 40, 56)])
     whole = resize_nearest(torch.from_numpy(numbers(40, 56)), (64, 64))
     parts = [whole[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)]
@@ -212,6 +214,19 @@ def test_a_palette_gives_its_indices_and_a_suffix_names_the_file(tmp_path: Path)
     folder = {"type": "MaskFolder", "root": tmp_path, "suffix": "_masks.png"}
     (found,) = mask_maps(folder, [torch.zeros(3, 6, 6)], [meta], None)
     assert torch.equal(found, 3 * torch.eye(6, dtype=torch.int64))
+
+
+def test_photos_of_one_name_in_two_folders(tmp_path: Path) -> None:
+    for folder, number in (("", 0), ("b", 1)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        np.save(tmp_path / folder / "1.npy", np.full((2, 2), number))
+    source, images = MaskFolder(tmp_path), [torch.zeros(3, 2, 2)] * 3
+    paths = [{"img_path": f"{name}1.jpg"} for name in ("a/", "x/b/", "")]
+    maps = mask_maps(source, images, paths, None)
+    assert [int(map_.unique()) for map_ in maps] == [0, 1, 0]
+    check_masks(source, [paths[0], paths[0], paths[1]])
+    with pytest.raises(ValueError, match="1.npy would be that of a/1.jpg and of c/1.jpg: put the"):
+        check_masks(source, [paths[0], {"img_path": "c/1.jpg"}])
 
 
 def test_large_numbers_are_made_small_in_their_order() -> None:

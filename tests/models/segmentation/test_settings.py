@@ -37,4 +37,4 @@ def test_as_many_queries_as_memory_allows_are_at_full_size(settings: Any, querie
         module.predict_samples(
             torch.zeros(1, 3, 25, 40), None, lambda images: [SCORES], rule, settings
         )
-    assert labels.call_args.kwargs == {"class_chunk": queries}
+    assert labels.call_args.kwargs == {"class_chunk": queries, "refine": None}

@@ -12,6 +12,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.blocks import view_of
+from mmclipdis.clip.towers.stitched import last_values
 from mmclipdis.models.segmentation.open_vocab_segmentor import OpenVocabSegmentor
 from mmclipdis.models.segmentation.stitching import in_patches
 from mmclipdis.models.segmentation.token_stitching import whole_multiple
@@ -104,7 +105,7 @@ def test_equals_the_steps_one_by_one(model: Any) -> None:
         window = image[None, :, rows, columns]
         tokens = backbone.vfm(backbone.vfm.from_clip(window))
         units.append(F.normalize(tokens.flatten(2)[0].T, dim=-1))  # (36, C)
-        value = F.interpolate(tower.last_values(window), size=(6, 6), mode="bilinear")
+        value = F.interpolate(last_values(tower, window), size=(6, 6), mode="bilinear")
         values.append(value.flatten(2)[0].T)
     similar = torch.stack([unit @ unit.T for unit in units])
     logits = 3.0 * (similar - 1.2 * similar.mean())

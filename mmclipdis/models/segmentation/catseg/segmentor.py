@@ -62,6 +62,8 @@ class CATSeg(WindowSegmentor):
         train_cfg: None or empty; CAT-Seg has no such settings.
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg.views.CATSegTestSettings`.
         init_cfg: As in mmseg; a ``Pretrained`` one must hold every parameter.
+        refiners: As in :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`;
+            probabilities are refined.
         pretrained: None, which mmseg's tools write; the encoders' ``init_cfg`` name weights.
         masks: Where the masks of a photo come from; see
             :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
@@ -92,9 +94,10 @@ class CATSeg(WindowSegmentor):
         init_cfg: Mapping[str, Any] | None = None,
         pretrained: None = None,
         masks: Any = None,
+        refiners: Sequence[Any] | None = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "image_encoder")
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg, masks=masks)
+        super().__init__(data_preprocessor, init_cfg, refiners, masks)
         self.image_encoder = MODELS.build(image_encoder)
         self.text_encoder = MODELS.build(text_encoder)
         if self.image_encoder.embed_dim != self.text_encoder.embed_dim:
@@ -194,6 +197,7 @@ class CATSeg(WindowSegmentor):
         self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None
     ) -> Tensor:
         """Class probabilities ``(B, T, H, W)`` of whole images at input size."""
+        self._refuse_refiners("encode_decode")
         check_weights(self)
         return resize(self._forward(inputs).sigmoid(), (inputs.shape[-2], inputs.shape[-1]))
 

@@ -1,0 +1,8 @@
+# ProxyCLIP with one affinity an image on ShapeScenes, nothing trained; the numbers are in
+# results/shapes_training_free.json.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/shapes_test.py",
+    "../_base_/models/shapes_guided.py",
+]
+model = dict(backbone=dict(readout="proxyclip"), test_cfg=dict(stitch="values"))

@@ -1,0 +1,96 @@
+"""Fields of a :class:`~mmclipdis.clip.towers.readout.Readout` that are more than a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from mmclipdis.utils.finite import finite_number
+
+T = TypeVar("T")
+
+
+def block_numbers(what: str, value: Any) -> tuple[int, ...]:
+    """``value`` as a tuple of ints, one or several; ``what`` names it in the ValueError else."""
+    listed = isinstance(value, Iterable) and not isinstance(value, str)
+    blocks = tuple(value) if listed else (value,)
+    if any(not isinstance(index, int) or isinstance(index, bool) for index in blocks):
+        raise ValueError(f"{what} must be numbers of blocks, got {value!r}")
+    return blocks
+
+
+def given(field: str, kind: type[T], value: Any) -> T | None:
+    """A field of a readout that is a data class itself, or a dict of its fields, or None."""
+    if value is None or isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"Readout.{field} is a dict of {kind.__name__}, got {value!r}")
+    return fields_of(kind, value)
+
+
+def fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
+    """An instance of a data class from a dict of its fields."""
+    name, allowed = kind.__name__, [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(value) - set(allowed))
+    if unknown:
+        raise ValueError(f"unknown {name} field(s) {unknown}; known: {allowed}")
+    return kind(**value)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """More token sets beside those of the last block: ``F = (N(main) + a N(spatial) + b N(sem)) W``
+
+    ``N`` is the final norm, of each set apart, ``W`` the projection (training_free_2 spec 4.3).
+
+    Attributes:
+        spatial: Factor ``a`` of the tokens whose values are those that the last block has of the
+            *mean of the outputs* of ``blocks``, mixed by the same affinity. 0: there are none.
+        semantic: Factor ``b`` of the CLS token of each region, which in all blocks looks at CLS
+            and at the patches of its region only, and is looked at by nobody. 0: there are none.
+        blocks: 0-based blocks of ``spatial``, before the last; negative counts from the last. None
+            is the published range of a tower of 12, 24 or 32 blocks, and of others all but the
+            first two and the last two.
+
+    Raises:
+        ValueError: for values that are none of these.
+    """
+
+    spatial: float = 1.0
+    semantic: float = 0.5
+    blocks: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("spatial", "semantic"):
+            object.__setattr__(self, name, finite_number(f"Branches.{name}", getattr(self, name)))
+        if not (self.spatial or self.semantic):
+            raise ValueError("Branches.spatial and semantic are both 0: leave branches out")
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", block_numbers("Branches.blocks", self.blocks))
+            if not self.spatial or not self.blocks:
+                raise ValueError(
+                    f"Branches.blocks={self.blocks} with spatial={self.spatial}: the spatial "
+                    "branch is the mean of one block or more, and no other reads blocks"
+                )
+
+    def range_in(self, depth: int) -> tuple[int, ...]:
+        """The blocks of the spatial branch in a tower of ``depth`` blocks, ascending.
+
+        Raises:
+            ValueError: there are no such blocks, or they are not before the last.
+        """
+        if not self.spatial:
+            return ()
+        if self.blocks is None:
+            count = {12: 5, 24: 12, 32: 28}.get(depth, max(1, depth - 4))
+            found = {*range(depth - 2 - count, depth - 2)}
+        else:
+            found = {index if index >= 0 else depth + index for index in self.blocks}
+        if not found or not 0 <= min(found) <= max(found) < depth - 1:
+            named = "its default range" if self.blocks is None else f"blocks={self.blocks}"
+            raise ValueError(
+                f"Branches: {named} of a tower of {depth} blocks; name blocks from 0 to "
+                f"{depth - 2}, those before the last"
+            )
+        return tuple(sorted(found))
