@@ -190,6 +190,10 @@ def test_what_cannot_be_stitched_ends_in_a_line(model: Any) -> None:
         OpenVocabSegmentor(**{**dict(backbone=backbone, decode_head=head), **changes})
 
     raises("stitch='tokens'.*readout='proxyclip'", build, test_cfg=dict(stitch="tokens"))
+    branched = dict(type="CLIPViT", arch=tiny_arch(layers=5), readout="corrclip", init_cfg=None)
+    branched["vfm"] = dict(type="TimmVFM", model="shapes-vfm", init_cfg=None)
+    line = "stitch='tokens'.*without branches"
+    raises(line, build, backbone=branched, test_cfg=dict(stitch="tokens"))
     raises("token_mixer=Turn.*stitch='tokens'", build, token_mixer=dict(type="Turn"))
     for wrong in ("SAMMatrix", dict(type="PatchMeanBackbone"), len):
         raises("token_mixer must be", build, token_mixer=wrong, test_cfg=dict(stitch="tokens"))
