@@ -17,7 +17,13 @@ from mmclipdis.clip.towers.last_block import LastBlockParts
 from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.clip.towers.readout_fields import Branches
 from mmclipdis.clip.towers.regions import resize_nearest
-from mmclipdis.clip.towers.stitched import last_values, mixed_values, read_stitched, window_parts
+from mmclipdis.clip.towers.stitched import (
+    joint_map,
+    last_values,
+    mixed_tokens,
+    read_stitched,
+    window_parts,
+)
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
@@ -138,5 +144,13 @@ class Guided(SharesUnsaved):
 
     def mixed_values(self, values: Tensor, guide: Guide) -> Tensor:
         """The dense map ``(B, E, gh, gw)`` from :meth:`values` and the readout's affinity."""
-        dense = mixed_values(self.tower, values, cast(Affinity, self.affinity), guide)
+        return self.joint_map(self.mixed_tokens(values, guide))
+
+    def mixed_tokens(self, values: Tensor, guide: Guide) -> Tensor:
+        """Tokens ``(B, D, gh, gw)`` behind the attention of :meth:`values`, to be stitched."""
+        return mixed_tokens(self.tower, values, cast(Affinity, self.affinity), guide)
+
+    def joint_map(self, tokens: Tensor) -> Tensor:
+        """The dense map ``(B, E, h, w)`` of :meth:`mixed_tokens`, stitched, mixed or not."""
+        dense = joint_map(self.tower, tokens)
         return F.normalize(dense, dim=1) if self.normalize else dense

@@ -35,8 +35,8 @@ def last_values(tower: ImageTower, images: Tensor) -> Tensor:
     return BlockReader(tower.blocks[-1], x, rope, grid).values()
 
 
-def mixed_values(tower: ImageTower, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-    """What follows the values of the last block: the dense map ``(B, E, gh, gw)``.
+def mixed_tokens(tower: ImageTower, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
+    """The attention output ``A`` ``(B, D, gh, gw)``, heads merged.
 
     Args:
         tower: CLIP's.
@@ -45,7 +45,13 @@ def mixed_values(tower: ImageTower, values: Tensor, affinity: Affinity, guide: G
         guide: What of; the map has its grid.
     """
     tokens = view_of(tower.blocks[-1]).merge(mix(affinity, guide, values))
-    return tokens_to_map(tower.to_joint(tokens), guide.grid)
+    return tokens_to_map(tokens, guide.grid)
+
+
+def joint_map(tower: ImageTower, tokens: Tensor) -> Tensor:
+    """The dense map ``(B, E, h, w)`` of tokens ``(B, D, h, w)``: final norm, projection."""
+    grid = (int(tokens.shape[-2]), int(tokens.shape[-1]))
+    return tokens_to_map(tower.to_joint(tokens.flatten(2).transpose(1, 2)), grid)
 
 
 def window_parts(
