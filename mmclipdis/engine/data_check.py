@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from mmclipdis.utils.listed_files import (
     missing_message,
     missing_places,
@@ -50,7 +52,8 @@ def mask_folders(model: Any) -> list[Any]:
 
     They have ``needs_masks`` and ``masks``, and that has ``file_of(img_path)``.
     """
-    needing = [part for part in model.modules() if getattr(part, "needs_masks", False)]
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    needing = [part for part in parts if getattr(part, "needs_masks", False)]
     sources = [getattr(part, "masks", None) for part in needing]
     return [source for source in sources if hasattr(source, "file_of")]
 

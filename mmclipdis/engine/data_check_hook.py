@@ -74,7 +74,7 @@ class DataCheckHook(Hook):
                 continue
             evaluator = getattr(loop, "evaluator", None)
             told = any(getattr(m, "names_absent_classes", False) for m in _metrics(evaluator))
-            masks = [] if phase == "train" else mask_folders(runner.model)
+            masks = [] if phase == "train" else mask_folders(getattr(runner, "model", None))
             for dataset in parts_of(loop.dataloader.dataset):
                 self._check(dataset, phase, told, masks)
             if evaluator is not None:

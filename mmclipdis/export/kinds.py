@@ -103,6 +103,17 @@ def _open_vocab(model: Any, size: Size | None) -> Exportable:
     _refuse_refiners(model)
     head, settings = model.decode_head, OpenVocabTestSettings.from_cfg(model.test_cfg)
     patch: Size = tuple(model.backbone.patch_size)
+    if model.token_mixer is not None:
+        raise ValueError(
+            f"a model with token_mixer={type(model.token_mixer).__name__} is not exported; export "
+            "it without, --cfg-options model.token_mixer=None"
+        )
+    if settings.stitch != "scores" and settings.mode == "slide" and size is not None:
+        raise ValueError(
+            f"windows with test_cfg.stitch={settings.stitch!r} are not exported: leave the size of "
+            "images open, which makes the file look at whole images, or stitch 'scores', "
+            "--cfg-options model.test_cfg.stitch=scores"
+        )
     parts = (CosineMaps(model.backbone, head), head.rule(), head.score_norm == "minmax")
     mode, notes = settings.mode, tuple[str, ...]()
     program: nn.Module = WholeImage(*parts)

@@ -35,6 +35,7 @@ from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.preprocessor import DCLIPDataPreprocessor
 from mmclipdis.models.recognition.zero_shot import ZeroShotRecognizer
+from mmclipdis.models.sam_matrix import SAMMatrix
 from mmclipdis.models.segmentation import LPAM
 from mmclipdis.models.text_encoder import OpenCLIPTextEncoder, build_vocabulary
 from mmclipdis.models.vfm import TimmVFM
@@ -80,6 +81,7 @@ __all__ = [
     "OpenVocabTTAModel",
     "Projectors",
     "RegionClassifier",
+    "SAMMatrix",
     "SCLIPViT",
     "TimmVFM",
     "ZeroShotRecognizer",

@@ -222,7 +222,7 @@ class CLIPViT(Guided, CLIPBackbone):
             for parameter in (*behind, *self.tower.joint_parameters()):
                 parameter.requires_grad_(False)
         elif last < len(blocks) - 1:
-            freeze_unread(blocks[-1], self.readout)
+            freeze_unread(blocks[-1], self.readout, len(blocks))
 
     def _check_out_indices(self, out_indices: Sequence[int | str]) -> tuple[int | str, ...]:
         depth = self.tower.depth

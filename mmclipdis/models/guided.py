@@ -147,7 +147,7 @@ class Guided(SharesUnsaved):
         return self.joint_map(self.mixed_tokens(values, guide))
 
     def mixed_tokens(self, values: Tensor, guide: Guide) -> Tensor:
-        """Tokens ``(B, D, gh, gw)`` behind the attention of :meth:`values`, to be stitched."""
+        """What the head's norm and projection follow, ``(B, D, gh, gw)``, from :meth:`values`."""
         return mixed_tokens(self.tower, values, cast(Affinity, self.affinity), guide)
 
     def joint_map(self, tokens: Tensor) -> Tensor:

@@ -186,13 +186,27 @@ class TimmVFM(BaseModule):
         Raises:
             ValueError: if a side is shorter than a patch, or the model does not take the size.
         """
+        if self.feature != "map":
+            found = self.last_projections(images, self.feature.replace("+", ""))
+            return sum(found[1:], found[0])
         prepared, grid = self._prepare(images)
         with self._precision(images.device.type):
-            if self.feature == "map":
-                return _at_least_float32(self._features(prepared, grid))
+            return _at_least_float32(self._features(prepared, grid))
+
+    @torch.no_grad()
+    def last_projections(self, images: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
+        """Projections ``(B, D, h, w)`` of the patches in the last block, of ``q``, ``k``, ``v``.
+
+        The block has to be one with such projections (:func:`check_projections`).
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        prepared, grid = self._prepare(images)
+        with self._precision(images.device.type):
             tokens = self._features(prepared, grid, before_last=True)
-            found = project(self.model.blocks[-1], tokens, self.feature.replace("+", ""))
-            return _at_least_float32(sum(found[1:], found[0]))
+            found = project(self.model.blocks[-1], tokens, parts)
+            return tuple(map(_at_least_float32, found))
 
     @torch.no_grad()
     def last_block_parts(self, images: Tensor) -> LastBlockParts:

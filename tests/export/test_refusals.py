@@ -42,6 +42,15 @@ def test_sizes_and_words_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     raises("go with a config", export, model, WORDS, out, cfg_options={"model.a": 1})
 
 
+def test_what_follows_or_joins_windows_before_the_head_is_refused(tmp_path: Path) -> None:
+    """The file would hold another model: each window by itself, nothing mixed."""
+    model, out = segmentor(), tmp_path / "a.onnx"
+    model.test_cfg["stitch"] = "tokens"
+    raises("stitch='tokens' are not exported", export, model, WORDS, out, image_size=64)
+    model.token_mixer = nn.Identity()
+    raises("token_mixer=Identity is not exported", export, model, WORDS, out)
+
+
 def test_random_weights_are_refused(tmp_path: Path) -> None:
     part = dict(arch=arch())
     model = dict(

@@ -17,6 +17,7 @@ from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.clip.weights.loading import load_image_tower
 from mmclipdis.visualization.feature_maps import clip_maps
+from tests.faults.endings import ends_in
 from tools.analysis_tools import feature_maps as tool
 
 CONFIG = """
@@ -196,3 +197,19 @@ def test_an_anchor_that_is_no_pixel_is_refused(
     with pytest.raises(SystemExit):
         feature_maps([str(photo), "--anchor", "12"])
     assert "'12' is no pixel x,y such as 120,80" in capsys.readouterr().err
+
+
+def test_a_guided_config_shows_its_dense_map(
+    photo: Path, tmp_path: Path, drawn: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    vfm = "dict(type='TimmVFM', model='vit_tiny_patch16_224', model_kwargs=small)"
+    config = CONFIG.split("model = ")[0]
+    config += f"model = dict(backbone=dict(type='CLIPViT', readout='vfm', vfm={vfm}, **clip))\n"
+    path = tmp_path / "guided.py"
+    path.write_text(config, encoding="utf-8")
+    asked = [str(photo), "--config", str(path), "--out", str(tmp_path / "maps.png")]
+    feature_maps([*asked, "--show", "features", "cls"])
+    (maps,) = drawn["models"].values()
+    assert {found.title for found in maps if found.group == "features"} >= {"dense map", "q"}
+    assert any(found.group == "cls" for found in maps)
+    ends_in("leave the group 'attention' out", feature_maps, asked, capsys)

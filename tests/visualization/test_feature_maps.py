@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS, Readout
 from mmclipdis.visualization.feature_figure import _draw_map, draw_feature_maps
@@ -24,6 +25,7 @@ from mmclipdis.visualization.feature_maps import (
     spread_layers,
     vfm_maps,
 )
+from tests.clip.readouts import fitted
 from tests.tiny import tiny_arch, tiny_eva_arch
 
 GRID = (3, 5)
@@ -150,6 +152,56 @@ def test_a_token_that_attends_to_itself_lies_at_the_anchor(
     expected = np.zeros(GRID)
     expected[patch] = 1
     np.testing.assert_array_equal(found.values, expected)
+
+
+@pytest.mark.parametrize("name", ["resclip", "gem", "proxyclip", "scclip"])
+def test_what_is_no_attention_of_the_last_block_is_not_drawn(name: str) -> None:
+    tower, image = openai_tower()
+    readout = fitted(name)
+    with pytest.raises(ValueError, match="are not drawn; leave the group 'attention' out"):
+        clip_maps(tower, image, PATCHES, [-1], readout)
+    maps = clip_maps(tower, image, PATCHES, [0, -1], readout, ("cls", "blocks"))
+    plain = clip_maps(tower, image, PATCHES, [0, -1], groups=("cls", "blocks"))
+    for found, expected in zip(maps, plain, strict=True):
+        assert (found.group, found.title) == (expected.group, expected.title)
+        np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_neighbours_and_factors_enter_the_attention_of_the_last_block() -> None:
+    tower, image = openai_tower()
+
+    def drawn(readout: Any) -> np.ndarray:
+        return clip_maps(tower, image, PATCHES[:1], [-1], readout, ("attention",))[0].values
+
+    (row, column), block, x = PATCHES[0], tower.blocks[-1], tower.embed(image)
+    with torch.no_grad():
+        for before in tower.blocks[:-1]:
+            x = before(x)
+        keys = (block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).chunk(3, 2)[
+            1
+        ]
+        k = keys[0].unflatten(1, (tower.heads, -1)).transpose(0, 1)
+        own = k[:, 1 + row * GRID[1] + column]
+        logits = torch.einsum("hd,hnd->hn", own, k) / 4
+        for place in range(GRID[0] * GRID[1]):
+            y, x_ = divmod(place, GRID[1])
+            logits[:, 1 + place] += np.exp(-((y - row) ** 2 + (x_ - column) ** 2) / 50)
+        naive = logits.softmax(dim=-1).mean(dim=0)[1:].unflatten(0, GRID)
+    np.testing.assert_allclose(drawn(READOUTS["naclip"]), naive.numpy(), rtol=1e-4, atol=1e-6)
+    weighed = drawn(Readout({"kk": 3, "qq": 1}))  # type: ignore[arg-type]
+    expected = 0.75 * drawn(READOUTS["kk"]) + 0.25 * drawn(READOUTS["qq"])
+    np.testing.assert_allclose(weighed, expected, rtol=1e-5)
+
+
+def test_the_anchor_lies_on_the_finer_grid_of_an_affinity() -> None:
+    tower, image = openai_tower()
+    grid = (2 * GRID[0], 3 * GRID[1])
+    guide = Guide(torch.randn(1, 4, *grid))
+    maps = clip_maps(tower, image, PATCHES, [-1], READOUTS["proxyclip"], ("features",), guide)
+    dense = [found for found in maps if found.title == "dense map"]
+    for (row, column), found in zip(PATCHES, dense, strict=True):
+        assert found.values.shape == grid
+        assert found.values[2 * row + 1, 3 * column + 1] == pytest.approx(1)
 
 
 def test_cosine_maps_are_rows_of_the_naive_similarity() -> None:

@@ -39,10 +39,13 @@ class Guide:
         tokens: ``(B, C, gh, gw)`` of a vision model or of a block, not normalised.
         regions: ``(B, gh, gw)`` int64, the mask that each token lies in, for ``scope='masks'``; the
             smallest number of a window means "in no mask" (training_free_2 spec 4.1).
+        mean: ``mean(S)`` of each window ``(B,)`` where it is not that of its own tokens, such as
+            the mean of all windows of an image (Trident).
     """
 
     tokens: Tensor
     regions: Tensor | None = None
+    mean: Tensor | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -133,7 +136,8 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
         unit = unit_tokens(guide.tokens)
         at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
         affinity, guide = merged(affinity, guide)
-        mean, regions = mean_cosine(unit), guide.regions
+        mean = mean_cosine(unit) if guide.mean is None else guide.mean.to(unit.dtype)
+        regions = guide.regions
         flat = None if regions is None else regions.flatten(1)
         parts = [
             affinity_rows(affinity, unit, mean, flat, rows) @ at_grid

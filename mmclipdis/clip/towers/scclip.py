@@ -142,8 +142,8 @@ def twice_attended(view: BlockView, tokens: Tensor, guide: Guide) -> Tensor:
     """``T`` of patches ``(n B, N, D)``: half by the affinity of a guide ``(B, ...)``, half kk."""
     parts = view.project(view.norm(tokens), "kv")
     by_keys = mixed_heads(view, parts, ("kk",), "sqrt", first_query=0)
-    batch = len(guide.tokens)
-    values = torch.cat(parts["v"].split(batch), dim=-1)  # side by side: one matrix for all
+    groups = len(tokens) // len(guide.tokens)
+    values = torch.cat(parts["v"].chunk(groups), dim=-1)  # side by side: one matrix for all
     mixed = mix(AFFINITY, guide, tokens_to_map(values, guide.grid))
-    by_affinity = torch.cat(mixed.chunk(len(tokens) // batch, dim=-1))
+    by_affinity = torch.cat(mixed.chunk(groups, dim=-1))
     return view.merge(0.5 * (by_affinity + by_keys))

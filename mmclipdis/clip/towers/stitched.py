@@ -36,7 +36,7 @@ def last_values(tower: ImageTower, images: Tensor) -> Tensor:
 
 
 def mixed_tokens(tower: ImageTower, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
-    """The attention output ``A`` ``(B, D, gh, gw)``, heads merged.
+    """What the final norm follows: the attention output ``A``, a map ``(B, D, gh, gw)``.
 
     Args:
         tower: CLIP's.

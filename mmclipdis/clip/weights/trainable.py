@@ -127,7 +127,7 @@ def _trained_blocks(parts: Sequence[str | int], blocks: Sequence[nn.Module]) -> 
     return list(blocks[len(blocks) - count :])
 
 
-def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
+def freeze_unread(block: nn.Module, readout: AnyReadout, depth: int | None = None) -> list[str]:
     """Freeze the weights of the last ``block`` that ``readout`` never reads.
 
     They get no gradient, which stops DDP: the split projections of parts that no term uses (EVA's
@@ -135,27 +135,37 @@ def freeze_unread(block: nn.Module, readout: AnyReadout) -> list[str]:
     without it. (Rows of a *fused* projection or bias cannot be frozen apart; unread ones get a zero
     gradient.) Only for a block that does not also run as an ordinary one.
 
+    Args:
+        block: The last block.
+        readout: How it is read.
+        depth: Blocks of the tower: a readout of several blocks may count the last one from 0.
+
     Returns:
         Names of what was trainable before, those of the attention without ``attn.``, such as
         ``['q_proj_weight']`` for a value-only readout.
     """
-    if isinstance(readout, Readout):
-        if readout.branches is not None and readout.branches.semantic:
-            return []  # the copies of CLS run it as an ordinary block
-        parts, ffn = readout.parts, readout.ffn
-    elif isinstance(readout, SelfCalibrated):
-        parts, ffn = ("k", "v"), False
-    elif readout.blocks:
-        parts, ffn = Readout(readout.attention).parts, False
-    else:
-        return []  # no surgery: the ordinary block
+    parts, ffn = _read_of_last(readout, {-1} if depth is None else {-1, depth - 1})
     view = view_of(block)
     unread = tuple(view.projection_prefix.format(part) for part in "qkv" if part not in parts)
     if not ffn:
         unread += view.ffn_prefixes
     frozen = []
     for name, parameter in block.named_parameters():
-        if parameter.requires_grad and name.startswith(unread):
+        if parameter.requires_grad and unread and name.startswith(unread):
             frozen.append(name.removeprefix("attn."))
             parameter.requires_grad = False
     return frozen
+
+
+def _read_of_last(readout: AnyReadout, last: set[int]) -> tuple[str, bool]:
+    """Which of q, k, v of the last block a readout reads, and whether its feed-forward branch."""
+    if isinstance(readout, Readout):
+        if readout.branches is not None and readout.branches.semantic:
+            return "qkv", True  # the copies of CLS run it as an ordinary block
+        maps = "qk" if last & set(readout.layers) else ""
+        return "".join(readout.parts) + maps, readout.ffn
+    if isinstance(readout, SelfCalibrated):
+        return ("qkv", True) if last & set(readout.blocks_read) else ("kv", False)
+    if readout.blocks == 0:  # no surgery: the ordinary block
+        return "qkv", True
+    return "".join(Readout(readout.attention).parts), False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ from mmclipdis.models.segmentation.stitching import (
     whole_patches,
 )
 from mmclipdis.models.segmentation.surgery import check_image_embedding
+from mmclipdis.models.segmentation.token_stitching import build_mixer, token_maps
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
-from mmclipdis.models.segmentation.windows import one_window
+from mmclipdis.models.segmentation.windows import NO_PADDING, one_window
+from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 
 @MODELS.register_module()
-class OpenVocabSegmentor(WindowSegmentor):
+class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     """A backbone with a dense map in CLIP's joint space and a head that compares it with names.
 
     Order of operations (ClearCLIP, the published one): windows -> padding to whole patches ->
@@ -52,11 +55,15 @@ class OpenVocabSegmentor(WindowSegmentor):
         pretrained: None, which mmseg's tools write; the backbone's ``init_cfg`` names weights.
         masks: where the masks of a photo come from; see
             :class:`~mmclipdis.models.segmentation.window_segmentor.WindowSegmentor`.
+        token_mixer: config of what mixes the tokens of a whole image before the head, such as
+            ``dict(type='SAMMatrix', ...)``; it needs ``test_cfg.stitch='tokens'``. It is frozen and
+            not in checkpoints.
 
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
-            ``patch_size`` or without the image embedding that the head needs, or a head with a
-            projector of another CLIP than the backbone's.
+            ``patch_size`` or without the image embedding that the head needs, a head with a
+            projector of another CLIP than the backbone's, or a ``token_mixer`` without stitched
+            tokens.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class OpenVocabSegmentor(WindowSegmentor):
         pretrained: None = None,
         masks: Any = None,
         refiners: Sequence[Any] | None = None,
+        token_mixer: Any = None,
     ) -> None:
         refuse_pretrained(pretrained, type(self).__name__, "backbone")
         super().__init__(data_preprocessor, init_cfg, refiners, masks)
@@ -83,6 +91,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         self._check_projector()
         if getattr(self.decode_head, "needs_cls", False):
             check_image_embedding(self.backbone)
+        self.token_mixer: Any = None
+        if token_mixer is not None:
+            self.token_mixer = build_mixer(token_mixer)
+            leave_out_of_checkpoints(self, ("token_mixer",))
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = test_cfg
@@ -115,8 +127,13 @@ class OpenVocabSegmentor(WindowSegmentor):
     def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> tuple[Tensor, ...]:
         """Backbone outputs of normalised images (B, 3, H, W); the last is the dense map.
 
-        ``masks`` int64 (B, H, W) are for a backbone that ``needs_masks``.
+        ``masks`` int64 (B, H, W) are for a backbone that ``needs_masks``. With a ``token_mixer``
+        the only one is the dense map of each image as one window.
         """
+        if self.token_mixer is not None:
+            count, layout = len(inputs), one_window((inputs.shape[-2], inputs.shape[-1]))
+            each = [layout] * count, count, [NO_PADDING] * count
+            return (torch.cat(self._token_maps(self.backbone, inputs, *each, masks)),)
         return tuple(self.backbone(inputs) if masks is None else self.backbone(inputs, masks=masks))
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
@@ -157,14 +174,15 @@ class OpenVocabSegmentor(WindowSegmentor):
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
         batch = settings.window_batch_size
         read = masks if getattr(self.backbone, "needs_masks", False) else None
-        if settings.stitch == "values":
-            dense = stitched_maps(self.backbone, images, layouts, batch, paddings, read)
+        if settings.stitch == "scores":
+            maps = encode_windows(images, layouts, self._logits, batch, paddings, read)
+        else:
+            maps_of = stitched_maps if settings.stitch == "values" else self._token_maps
+            dense = maps_of(self.backbone, images, layouts, batch, paddings, read)
             maps = [self.decode_head((image,)) for image in dense]
             layouts = [one_window(layout.size) for layout in layouts]
-        else:
-            maps = encode_windows(images, layouts, self._logits, batch, paddings, read)
         maps = [self.decode_head.normalized(windows) for windows in maps]
-        whole = settings.mode == "whole"
+        whole = settings.mode == "whole" or settings.stitch == "tokens"
         return [
             WindowScores(*parts, is_whole=whole)
             for parts in zip(maps, layouts, paddings, strict=True)
@@ -179,8 +197,13 @@ class OpenVocabSegmentor(WindowSegmentor):
     def _logits(self, inputs: Tensor, masks: Tensor | None = None) -> Tensor:
         if not getattr(self.decode_head, "needs_cls", False):
             return self.decode_head(self.extract_feat(inputs, masks))  # type: ignore[no-any-return]
-        features = self.backbone.dense(inputs, masks, with_cls=True)
+        scope = {} if masks is None else {"masks": masks}
+        features = self.backbone.dense(inputs, with_cls=True, **scope)
         return self.decode_head.scores(features.map, features.cls)  # type: ignore[no-any-return]
+
+    @property
+    def _token_maps(self) -> Callable[..., list[Tensor]]:
+        return partial(token_maps, mixer=self.token_mixer)
 
     def _check_projector(self) -> None:
         projector = getattr(self.decode_head, "projector", None)
@@ -194,4 +217,10 @@ class OpenVocabSegmentor(WindowSegmentor):
         settings.check_patch(tuple(self.backbone.patch_size))
         if settings.stitch != "scores":
             check_stitching(self.backbone, settings.stitch)
+        if self.token_mixer is not None and settings.stitch != "tokens":
+            raise ValueError(
+                f"token_mixer={type(self.token_mixer).__name__} mixes the tokens of a whole image, "
+                f"and test_cfg.stitch={settings.stitch!r}: set test_cfg.stitch='tokens', or leave "
+                "token_mixer out"
+            )
         return settings

@@ -120,14 +120,17 @@ class OpenVocabTestSettings(TestSettings):
             the patch convolution to cut off and stretches the map (SCLIP).
         stitch: what of the windows is put together, as a mean where they overlap: their
             ``'scores'``; or the ``'values'`` of CLIP's last block, which one affinity of the whole
-            image then mixes (OV-Stitcher).
+            image then mixes (OV-Stitcher); or the ``'tokens'`` that the affinity of each window has
+            mixed, with the mean cosine of all windows of an image, and that a ``token_mixer`` may
+            mix again over the whole image (Trident). Only ``'scores'`` are put together at the
+            size of windows; maps of ``'tokens'`` go to the photo in one step.
         class_chunk: queries that are at full size at the same time; None: as ``chunk_mb`` allows.
     """
 
     CHOICES = {
         **TestSettings.CHOICES,
         "window_padding": ("symmetric", "floor"),
-        "stitch": ("scores", "values"),
+        "stitch": ("scores", "values", "tokens"),
     }
 
     window_padding: str = "symmetric"

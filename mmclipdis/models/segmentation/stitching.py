@@ -132,11 +132,13 @@ def check_stitching(backbone: Any, stitch: str) -> None:
     """
     readout: Any = getattr(backbone, "readout", None)
     alone = getattr(readout, "attention", ()) == ("affinity",)
-    if not alone or readout.ffn or readout.residual != "none":
+    # branches are summed behind the norm, which mixed tokens have yet to see
+    branches = stitch == "tokens" and getattr(readout, "branches", None) is not None
+    if not alone or readout.ffn or readout.residual != "none" or branches:
         raise ValueError(
             f"test_cfg.stitch={stitch!r} needs a backbone whose last block is read by an affinity "
-            f"alone, such as readout='proxyclip'; that of {type(backbone).__name__} works window "
-            "by window: leave stitch out"
+            f"alone, such as readout='proxyclip'{', without branches' if branches else ''}; that "
+            f"of {type(backbone).__name__} works window by window: leave stitch out"
         )
     if stitch != "values" and readout.branches is not None:
         raise ValueError(
@@ -165,25 +167,29 @@ def in_patches(windows: Windows, padding: Padding, grid: Sequence[int]) -> Windo
 
 def _axis(windows: Windows, axis: int, more: int, count: int) -> tuple[int, list[int]]:
     """Length and starts along an axis, in patches."""
-    # a vision model with a size of its own has patches of no whole number of pixels
-    starts = [start[axis] * count // (windows.crop[axis] + more) for start in windows.starts]
+    length = windows.crop[axis] + more
+    # of a grid of any fineness: that of a vision model with a size of its own is no whole pixels
+    starts = [start[axis] * count // length for start in windows.starts]
     return max(starts) + count, starts
 
 
 def check_whole_patches(windows: Windows, padding: Padding, multiple: Size) -> None:
-    """Refuse windows of no whole patches, and beside each other those that need padding for it.
-
-    That would lie inside the image; and what is cut off without padding would be missing there.
+    """Refuse windows of no whole patches, and padding inside the image, between windows.
 
     Raises:
         ValueError: naming the size that fits.
     """
     left, right, top, bottom = padding
     for axis, more in ((0, top + bottom), (1, left + right)):
-        crop = windows.crop[axis]
-        if (crop + more) % multiple[axis] or (more and crop < windows.size[axis]):
+        if more and windows.crop[axis] < windows.size[axis]:
             raise ValueError(
                 f"test_cfg.crop_size {windows.crop} is no whole number of patches, and windows "
                 "that are stitched before the head need one: choose multiples of "
                 f"{multiple[0]} x {multiple[1]} pixels"
+            )
+        if (windows.crop[axis] + more) % multiple[axis]:
+            raise ValueError(
+                f"a window of {windows.crop[0]} x {windows.crop[1]} pixels is no whole number of "
+                "patches, and windows that are stitched before the head need one: choose "
+                f"multiples of {multiple[0]} x {multiple[1]} pixels, or window_padding='symmetric'"
             )

@@ -129,15 +129,15 @@ def test_labels_change_by_the_weights_alone(model: Any) -> None:
         weights = query_weights(cls, model.decode_head.embeddings())
         return scores(features) * weights[:, :, None, None]
 
-    def forward(images: Tensor, data_samples: Any = None) -> Tensor:
+    def logits(images: Tensor, masks: Any = None) -> Tensor:
         seen = dense(images, with_cls=True)
         return weighted(seen.map, seen.cls)
 
-    model._forward, kept = forward, model._forward
+    model._logits, kept = logits, model._logits
     try:
         want = model.predict(IMAGE[None])[0].seg_logits.data
     finally:
-        model._forward = kept
+        model._logits = kept
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-6)
     without = model.predict(IMAGE[None])[0].seg_logits.data
     assert (found - without).abs().max() > 1e-4
