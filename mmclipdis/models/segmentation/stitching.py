@@ -140,11 +140,6 @@ def check_stitching(backbone: Any, stitch: str) -> None:
             f"alone, such as readout='proxyclip'{', without branches' if branches else ''}; that "
             f"of {type(backbone).__name__} works window by window: leave stitch out"
         )
-    if stitch != "values" and readout.branches is not None:
-        raise ValueError(
-            f"test_cfg.stitch={stitch!r} puts one set of tokens together, and the readout has "
-            "branches, which are more: choose stitch='values', or a readout such as 'proxyclip'"
-        )
     if getattr(backbone, "stitches_last_block", False):
         check_stitchable(backbone.vfm.model, backbone.vfm.name)
 

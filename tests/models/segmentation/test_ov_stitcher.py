@@ -349,5 +349,5 @@ def test_other_terms_beside_the_branches_are_refused() -> None:
 
 
 def test_branches_are_stitched_by_their_values_only() -> None:
-    line = "readout has branches, which are more: choose stitch='values'"
+    line = "stitch='tokens' needs .*'proxyclip', without branches"
     raises(line, check_stitching, segmentor().backbone, "tokens")
