@@ -78,6 +78,12 @@ def exportable(model: Any, size: Size | None) -> Exportable:
             "photo or a function in Python: leave out what reads them, a readout with "
             "scope='masks' or the refiner MaskVote"
         )
+    encoders = (getattr(model, name, None) for name in ("backbone", "image_encoder", "encoder"))
+    if any(getattr(encoder, "affinity", None) is not None for encoder in encoders):
+        raise ValueError(
+            f"{type(model).__name__} is not exported while a vision model guides its readout: "
+            "choose a readout without affinity, such as 'clearclip', or use mmclipdis itself"
+        )
     known = [base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS]
     return _KINDS[known[0]](model, size)
 

@@ -125,7 +125,8 @@ class SAMMatrix(BaseModule):
         patch_h, patch_w = self.vfm.patch_size
         native = self.vfm.model.patch_embed.grid_size
         rows, columns = (int(size) for size in tokens.shape[-2:])
-        resized = antialiased(pixels, (rows * patch_h, columns * patch_w), "bilinear")
+        wide = pixels.to(torch.promote_types(pixels.dtype, torch.float32))  # half has no antialias
+        resized = antialiased(wide, (rows * patch_h, columns * patch_w), "bilinear").to(pixels)
         padding = (0, (native[1] - columns) * patch_w, 0, (native[0] - rows) * patch_h)
         mixed = []
         for image, some in zip(resized, tokens, strict=True):

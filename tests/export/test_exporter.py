@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmclipdis.export import export, load_metadata
+from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.export import export, exporter, load_metadata
 from mmclipdis.export import kinds as kinds_module
 from mmclipdis.export.metadata import preprocessing
 from tests.export import conftest
@@ -52,6 +54,20 @@ def test_a_file_says_what_it_is(exported: Exported) -> None:
     assert metadata["image_size"] is None and metadata["batch"] is None
     props = onnx.load(exported.path).metadata_props
     assert {entry.key: json.loads(entry.value) for entry in props} == metadata
+
+
+def test_a_file_says_the_sentences_of_single_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "preprocessing", lambda model, config: {})
+    source: Any = SimpleNamespace(name="x.py", model=None, config=None)
+    facts = dict(task="segment", outputs=(), step=(8, 8), batch=None, notes=(), facts={})
+    found: Any = SimpleNamespace(**facts)
+    for more in (None, {"cat": ["a cat with whiskers."]}):
+        templates = "single" if more is None else dict(patterns="single", more=more)
+        vocabulary = Vocabulary.from_names(["cat", "dog"], templates)
+        metadata = exporter._metadata(source, vocabulary, found, None)
+        assert metadata["templates"] == ["a photo of a {}."]
+        said = json.loads(json.dumps(metadata)).get("sentences")
+        assert said == more
 
 
 def test_resizing_and_colours_are_those_of_the_config() -> None:

@@ -7,6 +7,7 @@ tensors that have shapes and no values, which fails wherever a capture would hav
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.export.detectors import samples_of
 from mmclipdis.export.kinds import Exportable, exportable
+from tests.clip.readouts import fitted
 from tests.export.tiny import (
     NAMES,
     WORDS,
@@ -56,16 +58,19 @@ def named(model: Any, words: Any) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    "backbone", ["CLIPViT", "MaskCLIPViT", "SCLIPViT", "ClearCLIPViT", "CLIPSurgeryViT"]
-)
+@pytest.mark.parametrize("backbone", ["CLIPViT", "MaskCLIPViT", "SCLIPViT", "ClearCLIPViT"])
 def test_each_readout_slides_its_windows_over_images_of_one_size(backbone: str) -> None:
-    model = named(segmentor(backbone), WORDS)
-    if backbone == "CLIPSurgeryViT":
-        model.backbone.readout = type(model.backbone.readout)(blocks=2)
-    found = exportable(model, SIZE)
+    found = exportable(named(segmentor(backbone), WORDS), SIZE)
     assert not found.notes
     same(found, SIZE)
+
+
+@pytest.mark.parametrize("name", ["clip_surgery", "gem", "naclip", "resclip", "scclip"])
+def test_a_readout_of_several_blocks_or_of_places_is_in_the_program(name: str) -> None:
+    model = named(segmentor("CLIPViT"), WORDS)
+    readout = fitted(name)
+    model.backbone.readout = replace(readout, k=3) if name == "scclip" else readout
+    same(exportable(model, SIZE), SIZE)
 
 
 @pytest.mark.parametrize("head", [{"score_norm": "minmax"}, {"background": "threshold"}])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.export import export, load_metadata
 from mmclipdis.export.kinds import exportable
 from tests.export.tiny import NAMES, WORDS, arch, segmentor, stock, zero_shot
@@ -73,6 +75,14 @@ def test_a_model_that_needs_masks_is_refused(
     monkeypatch.setattr(type(model.backbone), "needs_masks", True, raising=False)
     line = "OpenVocabSegmentor is not exported while it needs masks"
     raises(line, export, model, WORDS, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("size", [None, (64, 96)])
+def test_a_model_that_a_vision_model_guides_is_refused(size: Any) -> None:
+    model = segmentor()
+    model.backbone.readout = READOUTS["proxyclip"]
+    raises("is not exported while a vision model guides its readout: .*'clearclip'", exportable,
+           model, size)  # fmt: skip
 
 
 class BaseDetector(nn.Module): ...

@@ -88,6 +88,7 @@ def test_it_loads_its_own_file_and_says_when_there_is_none(tmp_path: Path) -> No
     assert loaded(image, tokens).shape == half(image, tokens).shape
     torch.testing.assert_close(loaded(image, tokens), build().float()(image, tokens))
     assert half(image, tokens).dtype == torch.float32
+    assert build().half()(image.half(), tokens.half()).isfinite().all()  # as a whole model is
     raises("random", SAMMatrix(model_kwargs=SMALL, init_cfg=None), image, tokens)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.clip.towers.regions import merge_regions
+from mmclipdis.utils.interpolation import is_symbol
 
 NO_MASKS = (
     "an affinity with scope='masks' needs the masks of the photo, which only OpenVocabSegmentor "
@@ -154,6 +155,9 @@ def rows_at_once(unit: Tensor) -> int:
 
 def blocks_of_rows(unit: Tensor) -> Iterator[slice]:
     """Rows of ``S`` of unit tokens ``(B, n, C)``, as many at a time as :data:`ROW_BYTES` allow."""
+    if is_symbol(unit.shape[1]):  # an export for any image size
+        yield slice(0, unit.shape[1])
+        return
     step = rows_at_once(unit)
     for start in range(0, unit.shape[1], step):
         yield slice(start, start + step)

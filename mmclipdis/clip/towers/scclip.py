@@ -73,7 +73,13 @@ def outliers(tokens: Tensor, k: int, share: float) -> Tensor:
         ValueError: as :func:`lof`.
     """
     factors = lof(tokens, k)
-    return factors > factors.quantile(1 - share, dim=1, keepdim=True)
+    # by hand: torch.quantile looks at the values of q, which waits for the GPU and stops an export
+    ranked = factors.sort(dim=1).values
+    last = torch.arange(ranked.shape[1], device=ranked.device)[-1:]  # the size may be open
+    place = (1 - share) * last.to(ranked.dtype)
+    low = place.long()
+    around = [ranked.index_select(1, at) for at in (low, torch.minimum(low + 1, last))]
+    return factors > torch.lerp(around[0], around[1], place - low)
 
 
 def lof(tokens: Tensor, k: int) -> Tensor:

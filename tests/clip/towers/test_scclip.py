@@ -52,6 +52,14 @@ def test_golden_local_outlier_factors():
     assert outliers(values([tokens]), 3, 0.05)[0].nonzero().flatten().tolist() == [5]
 
 
+@pytest.mark.parametrize("share", [0, 0.05, 0.2, 0.5, 1])
+def test_outliers_are_those_above_a_quantile(share):
+    tokens = torch.randn(3, 21, 4, dtype=torch.float64, generator=torch.manual_seed(0))
+    factors = lof(tokens, 3)
+    limit = factors.quantile(1 - share, dim=1, keepdim=True)
+    assert torch.equal(outliers(tokens, 3, share), factors > limit)
+
+
 def test_golden_filling():
     rows = torch.arange(9.0).double()
     rows[4], rows[0] = 100, -50

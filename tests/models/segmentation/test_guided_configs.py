@@ -58,6 +58,16 @@ SCCLIP = {
     "context60": (336, 224, 112, 40, 0.15, 60),
     "coco_object": (336, 224, 112, 55, 0.35, 113),
 }
+TRIDENT = {
+    "voc21": (448, 336, 224, 40, 0.2, 46),
+    "context60": (576, 336, 224, 40, 0.15, 60),
+    "coco_object": (448, 336, 224, 40, 0.25, 97),
+    "voc20": (336, 336, 112, 40, 0, 20),
+    "context59": (576, 336, 224, 40, 0, 59),
+    "coco_stuff164k": (448, 336, 224, 40, 0, 171),
+    "cityscapes": (688, 336, 224, 40, 0, 19),
+    "ade20k": (576, 336, 224, 40, 0, 150),
+}
 #: Folder, beginning of the config's name, protocol.
 METHODS = {
     "naclip_vitb16": ("naclip", NACLIP),
@@ -72,12 +82,23 @@ METHODS = {
     "corrclip_vitl14": ("corrclip", CORRCLIP),
     "ov_stitcher_vitb16": ("ov_stitcher", OV_STITCHER),
     "scclip_vitb16": ("scclip", SCCLIP),
+    "trident_vitb16": ("trident", TRIDENT),
 }
 #: Published shares of the maps of other blocks.
 RESCLIP_SHARES = {
     "ade20k": 0.3, "cityscapes": 0.2, "coco_object": 0.4, "coco_stuff164k": 0.4,
     "context59": 0.4, "context60": 0.3, "voc20": 0.6, "voc21": 0.3,
 }  # fmt: skip
+#: Of SAM's matrix in Trident: kappa, whether all differences count (spec 6.1).
+TRIDENT_MIXERS = {
+    **dict.fromkeys(
+        ("voc21", "context60", "coco_object", "context59", "coco_stuff164k"), (1.2, True)
+    ),
+    **{"voc20": (0.0, True), "cityscapes": (3.0, False), "ade20k": (1.2, False)},
+}
+SMALL_SAM = dict(
+    img_size=128, embed_dim=24, depth=2, num_heads=2, neck_chans=16, global_attn_indexes=(1,)
+)
 SMALL_VFM = dict(img_size=32, embed_dim=32, depth=2, num_heads=2)
 
 
@@ -91,6 +112,9 @@ def small(config: Config) -> dict[str, Any]:
     if "vfm" in model["backbone"]:
         model["backbone"]["vfm"].pop("init_cfg")
         model["backbone"]["vfm"]["model_kwargs"] = SMALL_VFM
+    if "token_mixer" in model:
+        model["token_mixer"].pop("init_cfg")
+        model["token_mixer"]["model_kwargs"] = SMALL_SAM
     if model.get("masks"):
         model["masks"] = quarters
     return model
@@ -154,3 +178,14 @@ def test_resclip_has_the_share_of_its_benchmark(benchmark: str) -> None:
         assert readout.attention.kk == pytest.approx(2 * (1 - share))
         assert readout.attention.layers == pytest.approx(2 * share)
         assert (readout.layers, readout.neighbours) == ((5, 6, 7, 8), 5.0)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_trident_mixes_as_published(benchmark: str) -> None:
+    config = load("trident_vitb16", benchmark)
+    mixer, (kappa, negative) = config.model.token_mixer, TRIDENT_MIXERS[benchmark]
+    assert (mixer.kappa, mixer.get("refine_neg", True)) == (kappa, negative)
+    halves = (1, 2) if benchmark == "cityscapes" else (1, 1)
+    assert tuple(mixer.get("splits", (1, 1))) == halves
+    pipeline = config.test_dataloader.dataset.pipeline
+    assert pipeline[2] == dict(type="ResizeToMultiple", size_divisor=16)

@@ -18,7 +18,7 @@ from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.last_block import LastBlockParts
 from mmclipdis.clip.towers.stitched import image_block
 from mmclipdis.models.segmentation import OpenVocabSegmentor
-from mmclipdis.models.segmentation.stitching import stitched_maps
+from mmclipdis.models.segmentation.stitching import check_stitching, stitched_maps
 from mmclipdis.models.segmentation.windows import NO_PADDING, Windows, slide_windows
 from tests.clip.towers.naive import naive_block, naive_matrix, naive_merged, softmax
 from tests.faults.endings import raises
@@ -346,3 +346,8 @@ def test_no_masks_are_refused() -> None:
 
 def test_other_terms_beside_the_branches_are_refused() -> None:
     raises("by an affinity alone", segmentor, {**READOUT, "attention": ("affinity", "kk")})
+
+
+def test_branches_are_stitched_by_their_values_only() -> None:
+    line = "stitch='tokens' needs .*'proxyclip', without branches"
+    raises(line, check_stitching, segmentor().backbone, "tokens")

@@ -81,16 +81,14 @@ def model() -> Any:
     return segmentor(stitch="tokens", **SLIDE)
 
 
-@pytest.mark.parametrize("size", [(48, 80), (44, 80), (40, 30)], ids=str)
-def test_one_window_equals_scores(size: tuple[int, int]) -> None:
+def test_one_window_equals_scores() -> None:
     """Whole patches, and images that are padded around."""
-    image = photo(*size)
-    stitched = segmentor(stitch="tokens", mode="whole")
-    scores = segmentor(stitch="scores", mode="whole")
-    for out in (size, (31, 53)):
-        torch.testing.assert_close(
-            probabilities(stitched, image, out), probabilities(scores, image, out)
-        )
+    models = [segmentor(stitch=stitch, mode="whole") for stitch in ("tokens", "scores")]
+    for size in ((48, 80), (44, 80), (40, 30)):
+        for out in (size, (31, 53)):
+            tokens, scores = (probabilities(model, photo(*size), out) for model in models)
+            torch.testing.assert_close(tokens, scores)
+            assert tokens.shape == (5, *out)
 
 
 def test_equals_the_steps_one_by_one(model: Any) -> None:
@@ -192,6 +190,10 @@ def test_what_cannot_be_stitched_ends_in_a_line(model: Any) -> None:
         OpenVocabSegmentor(**{**dict(backbone=backbone, decode_head=head), **changes})
 
     raises("stitch='tokens'.*readout='proxyclip'", build, test_cfg=dict(stitch="tokens"))
+    branched = dict(type="CLIPViT", arch=tiny_arch(layers=5), readout="corrclip", init_cfg=None)
+    branched["vfm"] = dict(type="TimmVFM", model="shapes-vfm", init_cfg=None)
+    line = "stitch='tokens'.*without branches"
+    raises(line, build, backbone=branched, test_cfg=dict(stitch="tokens"))
     raises("token_mixer=Turn.*stitch='tokens'", build, token_mixer=dict(type="Turn"))
     for wrong in ("SAMMatrix", dict(type="PatchMeanBackbone"), len):
         raises("token_mixer must be", build, token_mixer=wrong, test_cfg=dict(stitch="tokens"))
