@@ -14,8 +14,7 @@ from torch import Tensor
 from mmclipdis.clip.towers.affinity import NO_MASKS, Guide
 from mmclipdis.clip.towers.block_reader import NO_GUIDE
 from mmclipdis.clip.towers.last_block import LastBlockParts
-from mmclipdis.clip.towers.readout import Affinity
-from mmclipdis.clip.towers.readout_fields import Branches
+from mmclipdis.clip.towers.readout_fields import Affinity, Branches
 from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.clip.towers.stitched import (
     joint_map,

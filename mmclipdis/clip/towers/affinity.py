@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Affinity
 from mmclipdis.clip.towers.regions import merge_regions
 from mmclipdis.utils.interpolation import is_symbol
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mmclipdis.utils.finite import finite_number
 
 T = TypeVar("T")
+
+KEEPS = ("all", "positive")
+SCOPES = ("all", "masks")
 
 
 def block_numbers(what: str, value: Any) -> tuple[int, ...]:
@@ -36,6 +39,48 @@ def fields_of(kind: Callable[..., T], value: Mapping[str, Any]) -> T:
     if unknown:
         raise ValueError(f"unknown {name} field(s) {unknown}; known: {allowed}")
     return kind(**value)
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """A row-stochastic matrix from tokens that another model, or another block, gives.
+
+    With unit tokens ``u`` and ``S = u u^T``: ``L = scale (S - shift mean(S))``, the mean over all
+    entries of one window; ``W = softmax_row(L)`` over the entries that are kept, the diagonal
+    always among them (training_free_2 spec 1.2).
+
+    Attributes:
+        shift: How many means are taken off (beta of ProxyCLIP).
+        scale: Factor of the logits (gamma of ProxyCLIP, 1/tau of CorrCLIP).
+        keep: ``all`` entries, or ``positive``: those with ``L >= 0``.
+        scope: ``all`` tokens look at each other, or with ``masks`` those of a region only
+            (CorrCLIP).
+        merge: With ``masks``: regions whose mean tokens differ in cosine by no more than this from
+            the largest cosine of two regions are one; None merges none.
+
+    Raises:
+        ValueError: for values that are none of these.
+    """
+
+    shift: float = 0.0
+    scale: float = 1.0
+    keep: Literal["all", "positive"] = "all"
+    scope: Literal["all", "masks"] = "all"
+    merge: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep not in KEEPS:
+            raise ValueError(f"Affinity.keep must be one of {KEEPS}, got {self.keep!r}")
+        if self.scope not in SCOPES:
+            raise ValueError(f"Affinity.scope must be one of {SCOPES}, got {self.scope!r}")
+        for name in ("shift", "scale"):
+            object.__setattr__(self, name, finite_number(f"Affinity.{name}", getattr(self, name)))
+        if self.scale <= 0:
+            raise ValueError(f"Affinity.scale must be above 0, got {self.scale!r}")
+        if self.merge is not None:
+            if self.scope != "masks":
+                raise ValueError("Affinity.merge joins regions: it needs scope='masks'")
+            object.__setattr__(self, "merge", finite_number("Affinity.merge", self.merge))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mmclipdis.clip.towers.affinity import Guide, blocks_of_rows, mix, unit_toke
 from mmclipdis.clip.towers.attention import mixed_heads
 from mmclipdis.clip.towers.blocks import BlockView
 from mmclipdis.clip.towers.features import tokens_to_map
-from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Affinity
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 
 #: How the affinity of the deep block is made.

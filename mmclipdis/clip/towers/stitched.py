@@ -23,8 +23,8 @@ from mmclipdis.clip.towers.blocks import BlockView, view_of
 from mmclipdis.clip.towers.branches import Beside, run_beside
 from mmclipdis.clip.towers.features import tokens_to_map
 from mmclipdis.clip.towers.image_tower import ImageTower
-from mmclipdis.clip.towers.readout import Affinity, Readout
-from mmclipdis.clip.towers.readout_fields import Branches
+from mmclipdis.clip.towers.readout import Readout
+from mmclipdis.clip.towers.readout_fields import Affinity, Branches
 
 
 def last_values(tower: ImageTower, images: Tensor) -> Tensor:

@@ -138,7 +138,8 @@ def check_stitching(backbone: Any, stitch: str) -> None:
         raise ValueError(
             f"test_cfg.stitch={stitch!r} needs a backbone whose last block is read by an affinity "
             f"alone, such as readout='proxyclip'{', without branches' if branches else ''}; that "
-            f"of {type(backbone).__name__} works window by window: leave stitch out"
+            f"of {type(backbone).__name__} works window by window: "
+            + ("choose stitch='values'" if branches else "leave stitch out")
         )
     if getattr(backbone, "stitches_last_block", False):
         check_stitchable(backbone.vfm.model, backbone.vfm.name)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Affinity
 
 
 def softmax(logits: Tensor) -> Tensor:

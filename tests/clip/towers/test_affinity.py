@@ -18,7 +18,7 @@ from mmclipdis.clip.towers.affinity import (
     mix,
     unit_tokens,
 )
-from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Affinity
 
 CORRCLIP = Affinity(scale=4.0, scope="masks", merge=0.2)
 C1 = [[1, 0], [1, 0.2], [0, 1], [1, 1], [-1, 0], [-1, 0.3]]

@@ -12,7 +12,8 @@ from torch import Tensor
 from mmclipdis.clip.towers import affinity as module
 from mmclipdis.clip.towers.affinity import Guide, affinity_rows, mean_cosine, mix, unit_tokens
 from mmclipdis.clip.towers.block_reader import read_last_block
-from mmclipdis.clip.towers.readout import READOUTS, Affinity, Readout
+from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.towers.readout_fields import Affinity
 
 TOLERANCE = dict(rtol=0, atol=1e-10)
 GOLDEN = dict(rtol=0, atol=1.5e-6)

@@ -15,8 +15,8 @@ from mmclipdis.clip.towers.affinity import Guide, merged
 from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.branches import Beside, RegionCopies, run_beside
 from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
-from mmclipdis.clip.towers.readout import READOUTS, Affinity, Readout
-from mmclipdis.clip.towers.readout_fields import Branches
+from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.towers.readout_fields import Affinity, Branches
 from mmclipdis.clip.towers.regions import resize_nearest
 from tests.clip.towers.naive import naive_block, naive_matrix, naive_merged
 from tests.tiny import tiny_arch, tiny_eva_arch

@@ -12,7 +12,8 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
-from mmclipdis.clip.towers.readout import READOUTS, Affinity, DualPath, Readout, get_readout
+from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout, get_readout
+from mmclipdis.clip.towers.readout_fields import Affinity
 from mmclipdis.clip.weights.readout_mark import (
     check_readout,
     decode_readout,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.affinity import Guide, mix
-from mmclipdis.clip.towers.readout import Affinity
+from mmclipdis.clip.towers.readout_fields import Affinity
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 from mmclipdis.models.segmentation.stitching import in_patches, stitched_maps
 from mmclipdis.models.segmentation.windows import NO_PADDING, Windows, slide_windows, stitch
