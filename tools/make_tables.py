@@ -40,7 +40,7 @@ CLOSE = "<!-- /table -->"
 #: End (or start) of a metric's name -> its unit in the head of a column, its number format.
 FORMATS: tuple[tuple[str, str, str], ...] = (
     (r"_per_second$", "/s", "significant"),
-    (r"(^|_)seconds$", "s", ".1f"),
+    (r"(^|_)seconds$", "s", "seconds"),
     (r"_ms$", "ms", "significant"),
     (r"_mb$", "MB", ",.0f"),
     (r"_percent$", "%", ".1f"),
@@ -78,6 +78,8 @@ def number(metric: str, value: Any) -> str:
 def _format(value: float, style: str) -> str:
     if isinstance(value, int) and style in ("", "significant"):
         return f"{value:,}"
+    if style == "seconds":
+        style = ".1f" if value >= 1 else ".2g"
     if style and style != "significant":
         return f"{value:{style}}"
     if abs(value) >= 100:

@@ -118,6 +118,7 @@ def test_a_table_that_is_not_closed_eats_nothing(repo, capsys, tail):
     [
         ("mIoU_base", 41.26, "mIoU base", "41.3"),
         ("seconds", 12.345, "seconds", "12.3"),
+        ("seconds", 0.2345, "seconds", "0.23"),
         ("train_seconds", 240, "train (s)", "240.0"),
         ("last_block_ms", 8.1234, "last block (ms)", "8.12"),
         ("peak_mb", 1234.5, "peak (MB)", "1,234"),
