@@ -136,6 +136,37 @@ def test_golden_weighted_terms():
     torch.testing.assert_close(got[0, 0], values(expected), **GOLDEN)
 
 
+def test_golden_weighted_terms_with_a_map_in_the_logits():
+    """E3: ResCLIP's second pass, whose map of labels is a bias like that of the neighbours.
+
+    The package makes no such map; what follows one is the same attention.
+    """
+    tau, share = 2.1, 0.7
+    alike = torch.zeros(5, 5, dtype=torch.float64)
+    alike[1:, 1:] = values(
+        [[0.5, 0.25, 0, 0.25], [0.25, 0.5, 0.25, 0], [0, 0.25, 0.5, 0.25], [0.25, 0, 0.25, 0.5]]
+    )
+    bias = neighbour_bias((2, 2), 1.0) + tau * share * alike / alike.max()
+    scale = tau * (1 - share) * 2**-0.5
+    logits = scale * values(K) @ values(K).T + bias
+    wanted = [0.445477, 3.360955, 1.787008, 0.606531, 0.657402]
+    torch.testing.assert_close(logits[1], values(wanted), **GOLDEN)
+    rows = torch.full((5, 5), 0.2, dtype=torch.float64)
+    rows[1], rows[3] = values([0.1, 0.6, 0.1, 0.1, 0.1]), values([1e-18, 1e-18, 1e-18, 1, 1e-18])
+    got = attend(
+        ("kk", "layers"),
+        {"k": heads(K), "v": heads(V)},
+        scale,
+        1,
+        factors=(1.4, 0.6),
+        bias=bias,
+        layers=[(rows.log()[None, None] / scale, torch.eye(5).double()[None, None])],
+    )
+    expected = [[0.778668, 1.865118], [2.228006, 1.550582], [0.455120, 5.104147]]
+    expected += [[1.700610, 2.152531]]
+    torch.testing.assert_close(got[0, 0], values(expected), **GOLDEN)
+
+
 EVERYTHING = Readout(
     dict(qk=0.5, kk=1.4, vv=-0.25, qkv=2.0, identity=0.1, layers=0.6),  # type: ignore[arg-type]
     layers=(0, 1, -1),
