@@ -110,10 +110,11 @@ def _guide(tokens: Tensor, layout: Windows, padding: Padding, masks: Tensor | No
 
 
 def _in_photo(regions: Tensor, size: Size, padding: Padding) -> Tensor:
-    """Regions of the tokens of an image, at each of its pixels; none is called ``OUTSIDE``."""
+    """Regions of the tokens of an image, at each of its pixels, from 0 on; none is ``OUTSIDE``."""
     (height, width), (left, right, top, bottom) = size, padding
     pixels = resize_nearest(regions, (height + top + bottom, width + left + right))
     pixels = pixels[top : top + height, left : left + width]
+    pixels = pixels - pixels.amin().clamp(max=0)  # what is in no mask may have been -1
     return pixels + (pixels >= OUTSIDE)
 
 

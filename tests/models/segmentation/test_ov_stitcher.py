@@ -265,6 +265,13 @@ def test_padding_of_a_small_image_is_in_no_mask(monkeypatch: pytest.MonkeyPatch)
     assert regions[3:-4, 40:].ne(0).all() and regions.ne(10_000).all()
 
 
+def test_minus_one_may_stand_for_no_mask() -> None:
+    """Also beside padding, and beside a single mask, which keeps its number."""
+    model, image = segmentor(mode="whole"), photo(41, 64)
+    for masks in (mask(41, 64), mask(41, 64).clamp(max=1)):
+        torch.testing.assert_close(*(dense(model, [image], [masks - k])[0] for k in (0, 1)))
+
+
 def test_padding_counts_as_pixels_where_nothing_is_semantic() -> None:
     model = segmentor({**READOUT, "branches": dict(semantic=0)}, mode="whole")
     image, masks = photo(41, 64), mask(41, 64)

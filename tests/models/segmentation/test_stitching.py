@@ -20,7 +20,7 @@ from tests.faults.endings import raises
 from tests.models.segmentation.fakes import head_cfg
 from tests.tiny import tiny_arch
 
-GOLDEN = dict(rtol=0, atol=1.5e-6)
+GOLDEN = dict(rtol=0, atol=6e-7)
 SHARP = Affinity(scale=4.0)
 
 
@@ -69,6 +69,11 @@ def test_golden_values_under_one_affinity_of_the_image() -> None:
     torch.testing.assert_close(backbone.stitched[0], wanted, **GOLDEN)
     expected = as_map([[1.452827, 0.247098], [2.043440, 0.808688], [0.713715, 0.986210]], (1, 3))
     torch.testing.assert_close(got[0], expected, **GOLDEN)
+    # with unit vectors as values the output is the matrix itself
+    matrix = mix(SHARP, Guide(TwoWindows.f[None]), torch.eye(3).double()[None, :, None])
+    rows = [[0.752902, 0.233309, 0.013790], [0.191312, 0.617376, 0.191312]]
+    wanted = torch.tensor([*rows, rows[0][::-1]], dtype=torch.float64)
+    torch.testing.assert_close(matrix[0], wanted, **GOLDEN)
 
 
 def test_golden_values_of_an_affinity_a_window_differ() -> None:

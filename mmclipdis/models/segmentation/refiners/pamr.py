@@ -36,9 +36,9 @@ class PAMR:
     """A score refiner that treats every query on its own (``per_query``).
 
     The result does not change with an affine map of the photo's colours, such as CLIP's
-    normalisation, and commutes with a factor on the scores. Runs in fp32 at least. Different from
-    the released code, only in what it is given: scores have the size of the photo already (it would
-    resize them with aligned corners).
+    normalisation, and commutes with a factor on the scores. Runs in fp32 at least. Segmentors give
+    it scores of the size of the photo; others are resized to it with aligned corners first, as in
+    the released code.
 
     Args:
         steps: How often.
@@ -77,7 +77,8 @@ class PAMR:
         @torch.no_grad()
         def refine(scores: Tensor) -> Tensor:
             with without_autocast(scores):
-                return diffuse(at_least_fp32(scores), weights, self.dilations, self.steps)
+                full = _aligned(at_least_fp32(scores), weights.shape[-2:])
+                return diffuse(full, weights, self.dilations, self.steps)
 
         return refine
 
@@ -134,6 +135,13 @@ def diffuse(scores: Tensor, weights: Tensor, dilations: Sequence[int], steps: in
                 else:
                     part.addcmul_(weights[i, rows], neighbour)
     return result
+
+
+def _aligned(scores: Tensor, size: Sequence[int]) -> Tensor:
+    """Scores (K, h, w) at another size, the centres of their corners on those of its corners."""
+    if scores.shape[-2:] == size:
+        return scores
+    return F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=True)[0]
 
 
 def _strips(scores: Tensor) -> list[slice]:

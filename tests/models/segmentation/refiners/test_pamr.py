@@ -100,6 +100,16 @@ def test_equals_the_formula_pixel_by_pixel(size, steps, dilations) -> None:
     assert torch.equal(scores, kept)
 
 
+def test_scores_of_another_size_are_resized_with_aligned_corners() -> None:
+    """As in the released code; a ramp stays one, from corner to corner."""
+    photo, refine = torch.rand(3, 7, 9, dtype=F64), PAMR(2, (1, 2))
+    rows, columns = torch.linspace(0, 3, 7, dtype=F64), torch.linspace(0, 2, 9, dtype=F64)
+    ramp = rows[:, None] + 10 * columns
+    small = torch.arange(4, dtype=F64)[:, None] + 10 * torch.arange(3, dtype=F64)
+    found, want = (refine.prepare(photo)(scores[None]) for scores in (small, ramp))
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-12)
+
+
 @given(seed=st.integers(0, 300), gain=st.sampled_from([-3.0, 0.5, 58.4]), chunk=st.integers(1, 5))
 @settings(max_examples=15, deadline=None)
 def test_colours_may_be_scaled_and_queries_come_in_chunks(seed: int, gain: float, chunk: int):
