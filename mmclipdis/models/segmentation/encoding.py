@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,23 @@ def encode_windows(
     paddings: Sequence[Padding] | None = None,
     masks: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
+    """The maps of the windows of each image, ``(n, K, gh, gw)``; see :func:`encoded_one_by_one`."""
+    maps: dict[int, Tensor] = {}
+    for i, w, encoded in encoded_one_by_one(images, layouts, encode, batch_size, paddings, masks):
+        if i not in maps:  # at once, since what is put together at the end is in memory twice
+            maps[i] = encoded.new_empty((len(layouts[i]), *encoded.shape))
+        maps[i][w] = encoded
+    return [maps[i] for i in range(len(images))]
+
+
+def encoded_one_by_one(
+    images: Sequence[Tensor],
+    layouts: Sequence[Windows],
+    encode: Callable[..., Tensor],
+    batch_size: int,
+    paddings: Sequence[Padding] | None = None,
+    masks: Sequence[Tensor] | None = None,
+) -> Iterator[tuple[int, int, Tensor]]:
     """Encode the windows of all images, ``batch_size`` at a time, whatever image they are of.
 
     Windows of one size share batches; windows are cut when their batch is due.
@@ -34,8 +51,9 @@ def encode_windows(
         masks: numbers of masks (H, W) of each image, of any size: resized to that of the image, to
             the nearest, and cut as it is. Padding is a mask of its own.
 
-    Returns:
-        For each image the maps of its windows (n, K, gh, gw).
+    Yields:
+        Number of the image, number of the window, its map (K, gh, gw): a view of its batch. The
+        windows of an image come in order.
     """
     paddings = paddings or [NO_PADDING] * len(images)
     if masks is not None:
@@ -44,7 +62,6 @@ def encode_windows(
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
         members = groups.setdefault((layout.crop, padding), [])
         members.extend((i, w) for w in range(len(layout)))
-    maps: list[list[Tensor]] = [[] for _ in images]
     for (_, padding), members in groups.items():
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
@@ -53,9 +70,9 @@ def encode_windows(
             if masks is not None:
                 parts.append(F.pad(_crops(masks, layouts, batch), padding, value=OUTSIDE))
             encoded = encode(*parts)
-            for (i, _), result in zip(batch, encoded, strict=True):
-                maps[i].append(result)  # members of an image come in order
-    return [torch.stack(parts) for parts in maps]
+            for (i, w), result in zip(batch, encoded, strict=True):
+                yield i, w, result
+            del parts, encoded, result  # before the next batch is made
 
 
 def _crops(
