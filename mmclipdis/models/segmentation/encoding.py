@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +20,27 @@ def encode_windows(
     paddings: Sequence[Padding] | None = None,
     masks: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """The maps of the windows of each image, ``(n, K, gh, gw)``; see :func:`encoded_one_by_one`."""
+    """The maps of the windows of each image, ``(n, K, gh, gw)``; see :func:`encode_each`."""
     maps: dict[int, Tensor] = {}
-    for i, w, encoded in encoded_one_by_one(images, layouts, encode, batch_size, paddings, masks):
-        if i not in maps:  # at once, since what is put together at the end is in memory twice
-            maps[i] = encoded.new_empty((len(layouts[i]), *encoded.shape))
-        maps[i][w] = encoded
-    return [maps[i] for i in range(len(images))]
+
+    def keep(image: int, number: int, found: Tensor) -> None:
+        if image not in maps:  # what is put together at the end would be in memory twice
+            maps[image] = found.new_empty((len(layouts[image]), *found.shape))
+        maps[image][number] = found
+
+    encode_each(images, layouts, encode, keep, batch_size, paddings, masks)
+    return [maps[image] for image in range(len(images))]
 
 
-def encoded_one_by_one(
+def encode_each(
     images: Sequence[Tensor],
     layouts: Sequence[Windows],
     encode: Callable[..., Tensor],
+    take: Callable[[int, int, Tensor], None],
     batch_size: int,
     paddings: Sequence[Padding] | None = None,
     masks: Sequence[Tensor] | None = None,
-) -> Iterator[tuple[int, int, Tensor]]:
+) -> None:
     """Encode the windows of all images, ``batch_size`` at a time, whatever image they are of.
 
     Windows of one size share batches; windows are cut when their batch is due.
@@ -46,14 +50,12 @@ def encoded_one_by_one(
         layouts: windows of each image.
         encode: (b, C, h, w) -> (b, K, gh, gw); with ``masks`` it is also given those of the
             windows, int64 (b, h, w).
+        take: is given the number of the image, that of the window, and its map (K, gh, gw), a view
+            of those of its batch; the windows of an image come in order.
         batch_size: windows encoded together.
         paddings: zeros put around the windows of each image; None for none.
         masks: numbers of masks (H, W) of each image, of any size: resized to that of the image, to
             the nearest, and cut as it is. Padding is a mask of its own.
-
-    Yields:
-        Number of the image, number of the window, its map (K, gh, gw): a view of its batch. The
-        windows of an image come in order.
     """
     paddings = paddings or [NO_PADDING] * len(images)
     if masks is not None:
@@ -71,7 +73,7 @@ def encoded_one_by_one(
                 parts.append(F.pad(_crops(masks, layouts, batch), padding, value=OUTSIDE))
             encoded = encode(*parts)
             for (i, w), result in zip(batch, encoded, strict=True):
-                yield i, w, result
+                take(i, w, result)
             del parts, encoded, result  # before the next batch is made
 
 

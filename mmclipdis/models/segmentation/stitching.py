@@ -17,7 +17,7 @@ from torch import Tensor
 from mmclipdis.clip.towers.affinity import Guide, merged
 from mmclipdis.clip.towers.last_block import check_stitchable
 from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
-from mmclipdis.models.segmentation.encoding import encoded_one_by_one
+from mmclipdis.models.segmentation.encoding import encode_each
 from mmclipdis.models.segmentation.windows import (
     Padding,
     Size,
@@ -55,8 +55,7 @@ def stitched_maps(
     found = []
     for encode in (backbone.values, backbone.guide_tokens):
         on_grid = Canvases(layouts, paddings)
-        for where in encoded_one_by_one(images, layouts, encode, batch_size, paddings):
-            on_grid.add(*where)
+        encode_each(images, layouts, encode, on_grid.add, batch_size, paddings)
         found.append(on_grid)
     values, tokens = found
     maps = []
@@ -75,11 +74,9 @@ def _branched_maps(
     masks: Sequence[Tensor] | None,
 ) -> list[Tensor]:
     """:func:`stitched_maps` of a readout with branches (training_free_2 spec 5.1)."""
-    found, grids = Canvases(layouts, paddings), {}
-    seen = encoded_one_by_one(images, layouts, backbone.window_guide, batch_size, paddings)
-    for i, number, part in seen:
-        grids[i] = (int(part.shape[-2]), int(part.shape[-1]))
-        found.add(i, number, part)
+    found = Canvases(layouts, paddings)
+    encode_each(images, layouts, backbone.window_guide, found.add, batch_size, paddings)
+    grids = [found.grid(i) for i in range(len(images))]
     guides, regions = [], []
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
         tokens = backbone.stitched_guide(found.pop(i))
@@ -97,11 +94,14 @@ def _branched_maps(
 
     parts, copies = Canvases(layouts, paddings), Canvases(layouts, paddings)
     semantic, width = backbone.branches.semantic, backbone.width
-    seen = encoded_one_by_one(images, layouts, encode, batch_size, paddings, regions or None)
-    for i, number, part in seen:
-        parts.add(i, number, part[:-width] if semantic else part)
+
+    def take(i: int, number: int, part: Tensor) -> None:
         if semantic:
             copies.add(i, number, resize_nearest(part[-width:], grids[i]))
+            part = part[:-width]
+        parts.add(i, number, part)
+
+    encode_each(images, layouts, encode, take, batch_size, paddings, regions or None)
     return [
         backbone.read_stitched(parts.pop(i), copies.pop(i) if semantic else None, guide)
         for i, guide in enumerate(guides)
@@ -129,6 +129,10 @@ class Canvases:
             self._sums[image] = windows, part.new_zeros((len(part), *windows.size))
         windows, canvas = self._sums[image]
         add_window(canvas, part, windows, number)
+
+    def grid(self, image: int) -> Size:
+        """Rows and columns of the maps of its windows."""
+        return self._sums[image][0].crop
 
     def pop(self, image: int) -> Tensor:
         """The map ``(1, K, H, W)`` of an image, which leaves its memory to whoever takes it."""
