@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmclipdis.clip.towers.readout import Affinity
 from mmclipdis.clip.towers.regions import merge_regions
+from mmclipdis.utils.interpolation import is_symbol
 
 NO_MASKS = (
     "an affinity with scope='masks' needs the masks of the photo, which only OpenVocabSegmentor "
@@ -173,7 +174,11 @@ def blocks_of_windows(guide: Guide) -> Iterator[slice]:
 
     At least one: few rows each of many windows would be slow products.
     """
-    count = guide.grid[0] * guide.grid[1]
+    shape = guide.tokens.shape
+    if is_symbol(shape[0], *shape[-2:]):  # an export for any batch or image size
+        yield slice(None)
+        return
+    count = shape[-2] * shape[-1]
     size = torch.promote_types(guide.tokens.dtype, torch.float32).itemsize
     step = max(1, int(ROW_BYTES / (size * count**2)))
     for start in range(0, len(guide.tokens), step):
