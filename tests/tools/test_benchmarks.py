@@ -362,3 +362,37 @@ def test_scores_that_differ_from_the_stacked_form_are_not_timed(load, monkeypatc
     monkeypatch.setattr(module, "stacked", lambda photo, scores, *_: scores)
     with pytest.raises(RuntimeError, match="PAMR is off by .* of the stacked form"):
         module.pamr_rows((20, 24), 2, 1, time.perf_counter)
+
+
+def test_an_affinity_is_measured(load):
+    module = load("affinity")
+    clock = time.perf_counter
+    dino = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 48}
+    model = module.build(
+        tiny_arch(layers=2), {"model": "dino-B-8", "model_kwargs": dino}, classes=3
+    )
+    with torch.inference_mode():
+        rows, claims = module.mix_rows((24, 40), 16, 1, clock)
+        blocks, whole = (row["metrics"] for row in rows)
+        assert blocks["matrix_mb"] == 4e-6 * 960**2 and blocks["peak_mb"] < whole["peak_mb"]
+        more, found = module.mix_rows((4, 6), 16, 1, clock, compare=False)
+        claims += found
+        names = [row["name"].split(", ")[-1] for row in rows + more]
+        assert names == ["in blocks", "whole", "in blocks"]
+        rows, found = module.share_rows(model, 48, 1, clock)
+        assert [row["metrics"]["share"] for row in rows[:1]] == [1] and len(rows) == 5
+        claims += found
+        rows, found = module.window_rows(model, 48)
+        assert len(rows) == 5 and [claim.holds for claim in found] == [True, True]
+        claims += found
+        tower = model.backbone.tower
+        rows, found = module.neighbour_rows(tower, torch.randn(2, 3, 64, 96), 1, clock)
+    assert [claim.at_most for claim in claims + found] == [1.1, 0.65, 0.4, 0.1, 1.05, 1.05, 1.15]
+    assert rows[0]["name"] == "NACLIP's last block, 2 x 4 x 6 patches, with neighbours"
+
+
+def test_an_affinity_that_differs_from_the_whole_matrix_is_not_timed(load, monkeypatch):
+    module = load("affinity")
+    monkeypatch.setattr(module, "mix", lambda affinity, guide, values: guide.tokens.sum())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="is off by .* of the whole"):
+        module.mix_rows((4, 6), 8, 1, time.perf_counter)

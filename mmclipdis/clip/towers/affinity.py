@@ -28,8 +28,8 @@ NO_MASKS = (
     "root=...) or a function of the photo, or another readout"
 )
 
-#: Bytes of the rows of ``S`` that are in memory at a time.
-ROW_BYTES = 32e6
+#: Bytes of the rows of ``S`` that are in memory at a time: more are no faster.
+ROW_BYTES = 16e6
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,20 @@ def affinity_rows(
         ValueError: ``scope='masks'`` without regions.
     """
     cosines = unit[:, rows] @ unit.transpose(1, 2)
-    logits = affinity.scale * (cosines - affinity.shift * mean[:, None, None])
-    dropped = logits < 0 if affinity.keep == "positive" else None
+    dropped: Tensor | None = None
     if affinity.scope == "masks":
         if regions is None:
             raise ValueError(NO_MASKS)
-        outside = ~in_scope(cosines, mean, regions, rows)
-        dropped = outside if dropped is None else dropped | outside
+        dropped = ~in_scope(cosines, mean, regions, rows)
+    # in place, as nothing reads the cosines again: rows are the largest thing in memory
+    logits = cosines.sub_(affinity.shift * mean[:, None, None]) if affinity.shift else cosines
+    logits = logits.mul_(affinity.scale)
+    if affinity.keep == "positive":
+        dropped = logits < 0 if dropped is None else dropped | (logits < 0)
     if dropped is not None:
-        diagonal = torch.arange(rows.start, rows.start + cosines.shape[1], device=unit.device)
+        diagonal = torch.arange(rows.start, rows.start + logits.shape[1], device=unit.device)
         dropped.scatter_(2, diagonal.expand(len(unit), -1)[..., None], False)
-        logits = logits.masked_fill(dropped, -torch.inf)
+        logits = logits.masked_fill_(dropped, -torch.inf)
     return logits.softmax(dim=-1)
 
 
@@ -134,17 +137,52 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
     if len(guide.tokens) != len(values):
         raise ValueError(f"a guide of {len(guide.tokens)} windows for values of {len(values)}")
     with torch.autocast(values.device.type, enabled=False):
-        unit = unit_tokens(guide.tokens)
-        at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
         affinity, guide = merged(affinity, guide)
-        mean = mean_cosine(unit) if guide.mean is None else guide.mean.to(unit.dtype)
-        regions = guide.regions
-        flat = None if regions is None else regions.flatten(1)
         parts = [
-            affinity_rows(affinity, unit, mean, flat, rows) @ at_grid
-            for rows in blocks_of_rows(unit)
+            _mixed(affinity, _some(guide, windows), values[windows])
+            for windows in blocks_of_windows(guide)
         ]
+        return torch.cat(parts)
+
+
+def _mixed(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
+    """:func:`mix` of a few windows, whose regions are merged already."""
+    unit = unit_tokens(guide.tokens)
+    at_grid = resize_values(values.to(unit.dtype), guide.grid).flatten(2).transpose(1, 2)
+    mean = mean_cosine(unit) if guide.mean is None else guide.mean.to(unit.dtype)
+    regions = None if guide.regions is None else guide.regions.flatten(1)
+    parts = [
+        affinity_rows(affinity, unit, mean, regions, rows) @ at_grid
+        for rows in blocks_of_rows(unit)
+    ]
+    del unit, at_grid  # the parts are in memory twice for a moment
     return torch.cat(parts, dim=1).to(values.dtype)
+
+
+def _some(guide: Guide, windows: slice) -> Guide:
+    """The guide of some of its windows."""
+    regions, mean = guide.regions, guide.mean
+    return Guide(
+        guide.tokens[windows],
+        None if regions is None else regions[windows],
+        None if mean is None else mean[windows],
+    )
+
+
+def blocks_of_windows(guide: Guide) -> Iterator[slice]:
+    """Windows of a guide: as many at a time as :data:`ROW_BYTES` allow with all of their rows.
+
+    At least one: few rows each of many windows would be slow products.
+    """
+    shape = guide.tokens.shape
+    if is_symbol(shape[0], *shape[-2:]):  # an export for any batch or image size
+        yield slice(None)
+        return
+    count = shape[-2] * shape[-1]
+    size = torch.promote_types(guide.tokens.dtype, torch.float32).itemsize
+    step = max(1, int(ROW_BYTES / (size * count**2)))
+    for start in range(0, len(guide.tokens), step):
+        yield slice(start, start + step)
 
 
 def rows_at_once(unit: Tensor) -> int:

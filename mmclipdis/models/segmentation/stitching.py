@@ -17,8 +17,14 @@ from torch import Tensor
 from mmclipdis.clip.towers.affinity import Guide, merged
 from mmclipdis.clip.towers.last_block import check_stitchable
 from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
-from mmclipdis.models.segmentation.encoding import encode_windows
-from mmclipdis.models.segmentation.windows import Padding, Size, Windows, stitch
+from mmclipdis.models.segmentation.encoding import encode_each
+from mmclipdis.models.segmentation.windows import (
+    Padding,
+    Size,
+    Windows,
+    add_window,
+    mean_of_windows,
+)
 
 
 def stitched_maps(
@@ -46,13 +52,16 @@ def stitched_maps(
         check_whole_patches(layout, padding, backbone.pad_multiple)
     if getattr(backbone, "branches", None) is not None:
         return _branched_maps(backbone, images, layouts, batch_size, paddings, masks)
-    values = encode_windows(images, layouts, backbone.values, batch_size, paddings)
-    tokens = encode_windows(images, layouts, backbone.guide_tokens, batch_size, paddings)
+    found = []
+    for encode in (backbone.values, backbone.guide_tokens):
+        on_grid = Canvases(layouts, paddings)
+        encode_each(images, layouts, encode, on_grid.add, batch_size, paddings)
+        found.append(on_grid)
+    values, tokens = found
     maps = []
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
-        on_grid = [_on_grid(part, layout, padding) for part in (values[i], tokens[i])]
-        guide = _guide(on_grid[1], layout, padding, None if masks is None else masks[i])
-        maps.append(backbone.mixed_values(on_grid[0], guide))
+        guide = _guide(tokens.pop(i), layout, padding, None if masks is None else masks[i])
+        maps.append(backbone.mixed_values(values.pop(i), guide))
     return maps
 
 
@@ -65,12 +74,12 @@ def _branched_maps(
     masks: Sequence[Tensor] | None,
 ) -> list[Tensor]:
     """:func:`stitched_maps` of a readout with branches (training_free_2 spec 5.1)."""
-    found = encode_windows(images, layouts, backbone.window_guide, batch_size, paddings)
-    grids = [(part.shape[-2], part.shape[-1]) for part in found]
+    found = Canvases(layouts, paddings)
+    encode_each(images, layouts, backbone.window_guide, found.add, batch_size, paddings)
+    grids = [found.grid(i) for i in range(len(images))]
     guides, regions = [], []
     for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
-        # taken off the list, so that its memory is free for what follows
-        tokens = backbone.stitched_guide(_on_grid(found.pop(0), layout, padding))
+        tokens = backbone.stitched_guide(found.pop(i))
         whole = _guide(tokens, layout, padding, masks[i] if masks else None)
         _, guide = merged(backbone.affinity, whole)
         guides.append(guide)
@@ -83,22 +92,52 @@ def _branched_maps(
         parts: Tensor = backbone.window_parts(windows, labels)
         return parts
 
-    parts = encode_windows(images, layouts, encode, batch_size, paddings, regions or None)
-    maps = []
-    for i, (layout, padding) in enumerate(zip(layouts, paddings, strict=True)):
-        semantic = None
-        if backbone.branches.semantic:
-            copies = resize_nearest(parts[i][:, -backbone.width :], grids[i])
-            semantic = _on_grid(copies, layout, padding)
-            parts[i] = parts[i][:, : -backbone.width]
-        stitched = _on_grid(parts[i], layout, padding)
-        maps.append(backbone.read_stitched(stitched, semantic, guides[i]))
-    return maps
+    parts, copies = Canvases(layouts, paddings), Canvases(layouts, paddings)
+    semantic, width = backbone.branches.semantic, backbone.width
+
+    def take(i: int, number: int, part: Tensor) -> None:
+        if semantic:
+            copies.add(i, number, resize_nearest(part[-width:], grids[i]))
+            part = part[:-width]
+        parts.add(i, number, part)
+
+    encode_each(images, layouts, encode, take, batch_size, paddings, regions or None)
+    return [
+        backbone.read_stitched(parts.pop(i), copies.pop(i) if semantic else None, guide)
+        for i, guide in enumerate(guides)
+    ]
 
 
-def _on_grid(parts: Tensor, layout: Windows, padding: Padding) -> Tensor:
-    """Maps of windows ``(n, K, h, w)`` as one of the image, ``(1, K, H, W)`` in patches."""
-    return stitch(parts, in_patches(layout, padding, parts.shape[-2:]))[None]
+class Canvases:
+    """Maps of windows that come one by one, put together in patches: their mean where they overlap.
+
+    What is in memory is one map an image, however many windows it has.
+
+    Args:
+        layouts: Windows of each image.
+        paddings: Pixels around the windows of each image.
+    """
+
+    def __init__(self, layouts: Sequence[Windows], paddings: Sequence[Padding]) -> None:
+        self._images = list(zip(layouts, paddings, strict=True))
+        self._sums: dict[int, tuple[Windows, Tensor]] = {}
+
+    def add(self, image: int, number: int, part: Tensor) -> None:
+        """Add the map ``(K, h, w)`` of a window of an image."""
+        if image not in self._sums:
+            windows = in_patches(*self._images[image], part.shape[-2:])
+            self._sums[image] = windows, part.new_zeros((len(part), *windows.size))
+        windows, canvas = self._sums[image]
+        add_window(canvas, part, windows, number)
+
+    def grid(self, image: int) -> Size:
+        """Rows and columns of the maps of its windows."""
+        return self._sums[image][0].crop
+
+    def pop(self, image: int) -> Tensor:
+        """The map ``(1, K, H, W)`` of an image, which leaves its memory to whoever takes it."""
+        windows, canvas = self._sums.pop(image)
+        return mean_of_windows(canvas, windows)[None]
 
 
 def _guide(tokens: Tensor, layout: Windows, padding: Padding, masks: Tensor | None) -> Guide:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.affinity import Guide, mean_cosine, resize_values, unit_tokens
 from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.models.segmentation.encoding import encode_windows
-from mmclipdis.models.segmentation.stitching import check_whole_patches, in_patches
-from mmclipdis.models.segmentation.windows import Padding, Size, Windows, stitch
+from mmclipdis.models.segmentation.stitching import Canvases, check_whole_patches
+from mmclipdis.models.segmentation.windows import Padding, Size, Windows
 
 #: ``(pixels (1, 3, H, W), tokens (1, D, h, w)) -> tokens (1, D, gh, gw)``.
 TokenMixer = Callable[[Tensor, Tensor], Tensor]
@@ -85,38 +85,43 @@ def token_maps(
     for i, (image, layout, padding) in enumerate(zip(images, layouts, paddings, strict=True)):
         regions = None
         if masks is not None:
-            regions = _regions(image, layout, padding, masks[i], _grid(tokens[i]))
-        mixed = _mixed_windows(backbone, values[i], tokens[i], regions, batch_size)
-        on_grid = stitch(mixed, in_patches(layout, padding, mixed.shape[-2:]))[None]
+            regions = _regions(image, layout, padding, masks[i], _grid(tokens[i]), batch_size)
+        on_grid = Canvases([layout], [padding])
+        for number, mixed in enumerate(
+            _mixed_windows(backbone, values[i], tokens[i], regions, batch_size)
+        ):
+            on_grid.add(0, number, mixed)
+        stitched = on_grid.pop(0)
         if mixer is not None:
-            on_grid = mixer(F.pad(image[None], padding), on_grid)
-        maps.append(backbone.joint_map(on_grid))
+            stitched = mixer(F.pad(image[None], padding), stitched)
+        maps.append(backbone.joint_map(stitched))
     return maps
 
 
 def _mixed_windows(
     backbone: Any, values: Tensor, tokens: Tensor, regions: Tensor | None, batch_size: int
-) -> Tensor:
-    """Tokens ``(n, D, gh, gw)`` of the windows of an image, on CLIP's grid or a multiple of it."""
+) -> Iterator[Tensor]:
+    """Tokens ``(D, gh, gw)`` of each window of an image, on CLIP's grid or a multiple of it."""
     pairs = zip(values.split(batch_size), tokens.split(batch_size), strict=True)
-    mean = mean_cosine(unit_tokens(tokens)).mean()
+    means = [mean_cosine(unit_tokens(some)) for some in tokens.split(batch_size)]
+    mean = torch.cat(means).mean()
     grid = whole_multiple(_grid(tokens), _grid(values))
-    parts = []
     for number, (some, guiding) in enumerate(pairs):
         start = number * batch_size
         where = None if regions is None else regions[start : start + batch_size]
         guide = Guide(guiding, where, mean.expand(len(guiding)))
-        parts.append(resize_values(backbone.mixed_tokens(some, guide), grid))
-    return torch.cat(parts)
+        yield from resize_values(backbone.mixed_tokens(some, guide), grid)
 
 
-def _regions(image: Tensor, layout: Windows, padding: Padding, mask: Tensor, grid: Size) -> Tensor:
+def _regions(
+    image: Tensor, layout: Windows, padding: Padding, mask: Tensor, grid: Size, batch_size: int
+) -> Tensor:
     """The masks ``(n, gh, gw)`` that the tokens of the windows of an image lie in."""
 
     def resized(_: Tensor, masks: Tensor) -> Tensor:
         return resize_nearest(masks, grid)
 
-    (found,) = encode_windows([image], [layout], resized, len(layout), [padding], [mask])
+    (found,) = encode_windows([image], [layout], resized, batch_size, [padding], [mask])
     return found
 
 

@@ -145,6 +145,17 @@ def stitch(scores: Tensor, windows: Windows) -> Tensor:
     if len(windows) == 1:
         return scores[0]
     canvas = scores.new_zeros((scores.shape[1], *windows.size))
-    for score, (rows, columns) in zip(scores, windows.slices(), strict=True):
-        canvas[:, rows, columns] += score
-    return canvas / coverage(windows, scores.device, scores.dtype)
+    for number, score in enumerate(scores):
+        add_window(canvas, score, windows, number)
+    return mean_of_windows(canvas, windows)
+
+
+def add_window(canvas: Tensor, score: Tensor, windows: Windows, number: int) -> None:
+    """Add the map (K, h, w) of one of the windows to a canvas (K, H, W), in place."""
+    (y, x), (height, width) = windows.starts[number], windows.crop
+    canvas[:, y : y + height, x : x + width] += score
+
+
+def mean_of_windows(canvas: Tensor, windows: Windows) -> Tensor:
+    """A canvas that all windows were added to, over how many of them cover each place."""
+    return canvas / coverage(windows, canvas.device, canvas.dtype)

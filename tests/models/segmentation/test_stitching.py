@@ -14,8 +14,10 @@ import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.affinity import Guide, mix
 from mmclipdis.clip.towers.readout_fields import Affinity
 from mmclipdis.models.segmentation import OpenVocabSegmentor
-from mmclipdis.models.segmentation.stitching import in_patches, stitched_maps
+from mmclipdis.models.segmentation.encoding import encode_each, encode_windows
+from mmclipdis.models.segmentation.stitching import Canvases, in_patches, stitched_maps
 from mmclipdis.models.segmentation.windows import NO_PADDING, Windows, slide_windows, stitch
+from mmclipdis.utils.peak_memory import peak_mb
 from tests.faults.endings import raises
 from tests.models.segmentation.fakes import head_cfg
 from tests.tiny import tiny_arch
@@ -216,3 +218,28 @@ def test_a_window_that_shares_no_grid_with_the_vision_model_is_refused() -> None
     )
     padded = segmentor(vfm=vfm, mode="slide", crop_size=64, stride=32)
     assert padded.predict([photo(64, 64)])[0].pred_sem_seg.shape == (64, 64)
+
+
+def test_memory_does_not_grow_with_the_number_of_windows() -> None:
+    """Beside the batch there is one map of the image, not those of all windows."""
+    layouts = [slide_windows((64, 64), (32, 32), stride) for stride in (32, 4)]
+
+    def put_together(layout: Windows) -> Tensor:
+        on_grid = Canvases([layout], [NO_PADDING])
+        encode_each([photo], [layout], lambda batch: 2 * batch, on_grid.add, 2)
+        return on_grid.pop(0)
+
+    photo = torch.randn(100, 64, 64)
+    few, many = (peak_mb(lambda layout=layout: put_together(layout)) for layout in layouts)
+    assert (len(layouts[0]), len(layouts[1])) == (4, 81) and many < 1.05 * few
+    torch.testing.assert_close(put_together(layouts[1])[0], 2 * photo)
+
+
+def test_maps_that_are_kept_are_in_memory_once() -> None:
+    photo, layout = torch.randn(100, 64, 64), slide_windows((64, 64), (32, 32), 4)
+
+    def keep() -> None:
+        encode_windows([photo], [layout], lambda batch: 2 * batch, 2)
+
+    kept, batch = len(layout) * 100 * 32**2 * 4e-6, 2 * 100 * 32**2 * 4e-6
+    assert peak_mb(keep) < kept + 4 * batch
