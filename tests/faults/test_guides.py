@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmclipdis.apis.feature_maps import Model, figure
 from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.export.kinds import exportable
@@ -105,3 +108,10 @@ def test_terms_must_leave_something() -> None:
     readout = dict(attention=dict(kk=0, qq=0.0), residual="none", ffn=False)
     raises(r"factors of the terms \('kk', 'qq'\) .* are all 0", MODELS.build,
            dict(type="CLIPViT", arch=ARCH, readout=readout))  # fmt: skip
+
+
+def test_a_figure_of_maps_has_no_masks(tmp_path: Path) -> None:
+    photo, config = np.zeros((64, 64, 3), np.uint8), dict(GUIDED, readout=MASKED)
+    models = [Model("mine", config)]
+    raises("^mine: its readout has scope='masks', .* --readout proxyclip, or .*--show cls blocks",
+           figure, photo, [], models, tmp_path / "a.png", groups=("features",))  # fmt: skip

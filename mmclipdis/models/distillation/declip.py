@@ -200,7 +200,8 @@ class DeCLIP(SharesUnsaved, BaseModel):
         if self._reads_attention and not getattr(readout, "context", ()):
             raise ValueError(
                 f"the student's readout {describe_readout(readout)} compares no projection with "
-                "itself, so there is no context to teach: take qq, kk, vv, csa or all, or context_from='map'"
+                "itself, so there is no context to teach: take qq, kk, vv, csa or all, or "
+                "context_from='map'"
             )
         losses = [loss for loss in (self.content_loss, self.context_loss) if loss is not None]
         names = [loss.loss_name for loss in losses]
