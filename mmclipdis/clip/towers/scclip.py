@@ -157,4 +157,4 @@ def twice_attended(view: BlockView, tokens: Tensor, guide: Guide) -> Tensor:
 
 def in_groups(tokens: Tensor, groups: int) -> tuple[Tensor, ...]:
     """Tokens ``(n B, N, D)`` as ``n`` of ``(B, N, D)``; ``chunk`` would fix ``B`` in an export."""
-    return tokens.unflatten(0, (groups, -1)).unbind()
+    return tokens.reshape(groups, -1, *tokens.shape[1:]).unbind()
