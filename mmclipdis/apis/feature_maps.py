@@ -123,6 +123,12 @@ def figure(
         is_clip = isinstance(encoder, CLIPViT)
         image = _input(photo, own, encoder.patch_size, is_clip).to(place)
         if is_clip:
+            if encoder.needs_masks and "features" in groups:
+                raise ValueError(
+                    f"{model.name.splitlines()[0]}: its readout has scope='masks', and there are "
+                    "no masks of a photo here: choose another, such as --readout proxyclip, or "
+                    "leave the group 'features' out (--show cls blocks)"
+                )
             layers = layers or spread_layers(encoder.num_blocks)
             guide = encoder.guide(image) if "features" in groups else None
             maps = clip_maps(encoder.tower, image, patches, layers, encoder.readout, groups, guide)

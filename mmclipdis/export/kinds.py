@@ -71,6 +71,8 @@ def exportable(model: Any, size: Size | None) -> Exportable:
     Raises:
         ValueError: the model, or an option of it, cannot be exported; says why.
     """
+    from mmclipdis.models.guided import Guided
+
     refuse_kind(type(model))
     if getattr(model, "needs_masks", False):
         raise ValueError(
@@ -78,8 +80,7 @@ def exportable(model: Any, size: Size | None) -> Exportable:
             "photo or a function in Python: leave out what reads them, a readout with "
             "scope='masks' or the refiner MaskVote"
         )
-    encoders = (getattr(model, name, None) for name in ("backbone", "image_encoder", "encoder"))
-    if any(getattr(encoder, "affinity", None) is not None for encoder in encoders):
+    if any(isinstance(part, Guided) and part.affinity is not None for part in model.modules()):
         raise ValueError(
             f"{type(model).__name__} is not exported while a vision model guides its readout: "
             "choose a readout without affinity, such as 'clearclip', or use mmclipdis itself"

@@ -43,7 +43,8 @@ class Guided(SharesUnsaved):
         """Build the ``vfm``, frozen and outside checkpoints, if the readout wants one.
 
         Raises:
-            ValueError: it wants one and there is none, or the other way round.
+            ValueError: it wants one and there is none, or the other way round; or ``vfm`` is no
+                config of a vision model.
         """
         if (vfm is None) != (self.affinity is None):
             raise ValueError(
@@ -52,7 +53,7 @@ class Guided(SharesUnsaved):
                 if self.affinity is None
                 else NO_GUIDE
             )
-        self.vfm = None if vfm is None else MODELS.build(dict(vfm)).requires_grad_(False)
+        self.vfm = None if vfm is None else _built(vfm).requires_grad_(False)
         if vfm is not None:
             leave_out_of_checkpoints(self, ("vfm",))
 
@@ -92,8 +93,9 @@ class Guided(SharesUnsaved):
             raise ValueError(
                 f"a window of {size[0]} x {size[1]} px is no whole number of patches of CLIP and "
                 f"of {self.vfm.name!r}: choose sides that are multiples of {multiple[0]} x "
-                f"{multiple[1]} px, or type='OpenVocabSegmentor' as the model, which pads (unless "
-                "test_cfg.window_padding='floor')"
+                f"{multiple[1]} px, or pad to them (size_divisor of mmseg's data_preprocessor, "
+                "pad_size_divisor of mmdet's); type='OpenVocabSegmentor' as the model pads by "
+                "itself (unless test_cfg.window_padding='floor')"
             )
         if self.needs_masks and masks is None:
             raise ValueError(NO_MASKS)
@@ -153,3 +155,37 @@ class Guided(SharesUnsaved):
         """The dense map ``(B, E, h, w)`` of :meth:`mixed_tokens`, stitched, mixed or not."""
         dense = joint_map(self.tower, tokens)
         return F.normalize(dense, dim=1) if self.normalize else dense
+
+
+def _built(vfm: Any) -> Any:
+    """The vision model of a config."""
+    named = isinstance(vfm, Mapping) and "type" in vfm
+    built = MODELS.build(dict(vfm)) if named else None
+    if not hasattr(built, "from_clip"):
+        raise ValueError(
+            f"vfm={' '.join(repr(vfm).split())[:120]} is no vision model: give the config of one, "
+            "such as dict(type='TimmVFM', model='dino-B-8', init_cfg=...)"
+        )
+    return built
+
+
+def check_map_on_patches(encoder: Any, given: str) -> None:
+    """Refuse an encoder whose dense map has another grid than the outputs of its blocks.
+
+    Args:
+        encoder: Any backbone of CLIP; one without ``vfm`` passes.
+        given: How the config names it, for the message.
+
+    Raises:
+        ValueError: naming what fits.
+    """
+    vfm = getattr(encoder, "vfm", None)
+    if vfm is None:
+        return
+    height, width = encoder.patch_size
+    if vfm.fixed_grid is not None or tuple(vfm.patch_size) != (height, width):
+        raise ValueError(
+            f"{given}.vfm={vfm.name!r} gives the dense map another grid than the blocks have, and "
+            f"here both need one: choose a vision model with patches of {height} x {width} px and "
+            "no input_size, or a readout without affinity"
+        )

@@ -28,7 +28,7 @@ GROUPS = ("attention", "cls", "blocks", "features")
 #: Why there is no map of the attention of a readout.
 NOT_DRAWN = (
     "{} attends by more than one product of the last block: maps of its attention are not drawn; "
-    "leave the group 'attention' out"
+    "leave the group 'attention' out (--show cls blocks features)"
 )
 _VANILLA = cast(Readout, READOUTS["vanilla"])
 

@@ -93,7 +93,7 @@ def affinity_rows(
         dropped = logits < 0 if dropped is None else dropped | (logits < 0)
     if dropped is not None:
         diagonal = torch.arange(rows.start, rows.start + logits.shape[1], device=unit.device)
-        dropped.scatter_(2, diagonal.expand(len(unit), -1)[..., None], False)
+        dropped.scatter_(2, diagonal.expand(unit.shape[0], -1)[..., None], False)
         logits = logits.masked_fill_(dropped, -torch.inf)
     return logits.softmax(dim=-1)
 
@@ -134,7 +134,7 @@ def mix(affinity: Affinity, guide: Guide, values: Tensor) -> Tensor:
     Raises:
         ValueError: guide and values are of different batches; ``scope='masks'`` without regions.
     """
-    if len(guide.tokens) != len(values):
+    if guide.tokens.shape[0] != values.shape[0]:  # len() would fix the batch of an export
         raise ValueError(f"a guide of {len(guide.tokens)} windows for values of {len(values)}")
     with torch.autocast(values.device.type, enabled=False):
         affinity, guide = merged(affinity, guide)
@@ -193,7 +193,7 @@ def rows_at_once(unit: Tensor) -> int:
 
 def blocks_of_rows(unit: Tensor) -> Iterator[slice]:
     """Rows of ``S`` of unit tokens ``(B, n, C)``, as many at a time as :data:`ROW_BYTES` allow."""
-    if is_symbol(unit.shape[1]):  # an export for any image size
+    if any(map(is_symbol, unit.shape[:2])):  # an export for any batch or any image size
         yield slice(0, unit.shape[1])
         return
     step = rows_at_once(unit)

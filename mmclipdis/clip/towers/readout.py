@@ -124,6 +124,11 @@ class Readout:
             raise ValueError(
                 f"Readout.weights has {len(weights)} factors for the terms {self.attention}"
             )
+        if weights and not any(weights):
+            raise ValueError(
+                f"the factors of the terms {self.attention} of Readout.attention are all 0, which "
+                "leaves nothing of the block: name a term with another"
+            )
         object.__setattr__(self, "weights", () if set(weights) == {1.0} else weights)
 
     def _check_terms(self) -> None:

@@ -60,7 +60,7 @@ def calibrated(
     own = aggregate(unit_deep, fill(x[:, 1:], outlying, grid), readout.threshold)
     guide = Guide(tokens_to_map(alike, grid))
     branches = torch.cat([own, summed[:, 1:]])  # one batch: both need the same matrix
-    out = twice_attended(view, branches, guide).chunk(2)
+    out = in_groups(twice_attended(view, branches, guide), 2)
     cls = readout.cls * (x[:, :1] + summed[:, :1])
     # agg is linear: that of both branches together is the sum of theirs
     return aggregate(unit_mid, out[0] + out[1] + cls, readout.threshold)
@@ -148,8 +148,13 @@ def twice_attended(view: BlockView, tokens: Tensor, guide: Guide) -> Tensor:
     """``T`` of patches ``(n B, N, D)``: half by the affinity of a guide ``(B, ...)``, half kk."""
     parts = view.project(view.norm(tokens), "kv")
     by_keys = mixed_heads(view, parts, ("kk",), "sqrt", first_query=0)
-    groups = len(tokens) // len(guide.tokens)
-    values = torch.cat(parts["v"].chunk(groups), dim=-1)  # side by side: one matrix for all
+    groups = tokens.shape[0] // guide.tokens.shape[0]  # len() would fix the batch of an export
+    values = torch.cat(in_groups(parts["v"], groups), dim=-1)  # side by side: one matrix for all
     mixed = mix(AFFINITY, guide, tokens_to_map(values, guide.grid))
     by_affinity = torch.cat(mixed.chunk(groups, dim=-1))
     return view.merge(0.5 * (by_affinity + by_keys))
+
+
+def in_groups(tokens: Tensor, groups: int) -> tuple[Tensor, ...]:
+    """Tokens ``(n B, N, D)`` as ``n`` of ``(B, N, D)``; ``chunk`` would fix ``B`` in an export."""
+    return tokens.reshape(groups, -1, *tokens.shape[1:]).unbind()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.detection.frozen import FrozenCLIP
+from mmclipdis.models.guided import check_map_on_patches
 
 #: Options of the encoder that the backbone decides itself.
 _OWN_OPTIONS = ("out_indices", "trainable", "normalize", "grad_checkpointing")
@@ -56,6 +57,11 @@ class FrozenViT(FrozenCLIP):
         self._check_choice(level, last_level, ("readout", "vanilla"))
         self._check_choice("normalize", normalize, ("before", "after"))
         self.encoder = self._build_encoder(encoder)
+        if last_level == "readout" and self.encoder.branches is not None:
+            raise ValueError(
+                f"{self._name}.{level}='readout' needs patch tokens, and the dense map of a "
+                f"readout with branches is a sum of several: set {level}='vanilla'"
+            )
         self.out_indices = self._checked_blocks(out_indices, num_levels)
         if last_level == "readout" and self.out_indices[-1] != self.encoder.num_blocks - 1:
             raise ValueError(
@@ -92,7 +98,11 @@ class FrozenViT(FrozenCLIP):
         asked = self.out_indices[:-1] if from_readout else self.out_indices
         # Of the tower itself: presets such as DeCLIPViT normalise their map.
         features = tower.forward_dense(
-            images, self.encoder.readout, intermediates=asked, with_tokens=from_readout
+            images,
+            self.encoder.readout,
+            intermediates=asked,
+            with_tokens=from_readout,
+            guide=self.encoder.guide(images),
         )
         blocks = features.intermediates
         if from_readout:
@@ -132,6 +142,12 @@ class FrozenViT(FrozenCLIP):
             )
         if encoder.patch_size[0] != encoder.patch_size[1]:
             raise ValueError(f"{given} has patches of {encoder.patch_size} px; they must be square")
+        if encoder.needs_masks:
+            raise ValueError(
+                f"{given} has a readout with scope='masks', and detectors have no masks of photos: "
+                "choose another, such as 'proxyclip'"
+            )
+        check_map_on_patches(encoder, given)
         return encoder
 
     def _checked_blocks(self, indices: Sequence[int], count: int) -> tuple[int, ...]:

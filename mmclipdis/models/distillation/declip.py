@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.engine import random_weights
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
@@ -198,8 +199,9 @@ class DeCLIP(SharesUnsaved, BaseModel):
         readout = self.student.readout
         if self._reads_attention and not getattr(readout, "context", ()):
             raise ValueError(
-                f"the student's readout {readout} compares no projection with itself, so there is "
-                "no context to teach: take qq, kk, vv, csa or all, or context_from='map'"
+                f"the student's readout {describe_readout(readout)} compares no projection with "
+                "itself, so there is no context to teach: take qq, kk, vv, csa or all, or "
+                "context_from='map'"
             )
         losses = [loss for loss in (self.content_loss, self.context_loss) if loss is not None]
         names = [loss.loss_name for loss in losses]

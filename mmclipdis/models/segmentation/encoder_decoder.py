@@ -41,6 +41,12 @@ class EncoderDecoder(NamedSegmentor, StockEncoderDecoder):
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None
     ) -> list[SegDataSample]:
         if self.named_part is not None:  # mmseg counts the classes once, when the model is built
+            if (self.test_cfg or {}).get("stitch", "scores") != "scores":
+                raise ValueError(
+                    f"test_cfg.stitch={self.test_cfg['stitch']!r} puts windows together before "
+                    "the head, and mmseg's EncoderDecoder cannot: use type='OpenVocabSegmentor' as "
+                    "the model, or leave stitch out"
+                )
             self.named_part.embeddings()  # without names it says what to do
             self.num_classes = self.named_part.num_classes
             self.out_channels = self.named_part.out_channels

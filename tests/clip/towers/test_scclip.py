@@ -305,3 +305,19 @@ def test_what_a_tower_or_a_window_has_too_little_of_is_named(tower, images):
     readout = SelfCalibrated(1, 0, (0, 1))
     with pytest.raises(ValueError, match="its 30 nearest, and a window has 16 patches only"):
         tower.forward_dense(images, readout)
+
+
+def test_an_export_of_one_size_keeps_the_batch_open(tower, images):
+    class Program(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = tower
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.tower.forward_dense(images, SMALL).map
+
+    batch = {"images": {0: torch.export.Dim("batch", max=64)}}
+    found = torch.export.export(Program().eval(), (images[:2],), dynamic_shapes=batch).module()
+    with torch.no_grad():
+        for some in (images[:1], torch.cat([images, images])):
+            torch.testing.assert_close(found(some), tower.forward_dense(some, SMALL).map)

@@ -91,6 +91,7 @@ def neighbours(dilations: Sequence[int]) -> tuple[Offset, ...]:
 
 def affinities(photo: Tensor, dilations: Sequence[int]) -> Tensor:
     """Weights (8 * dilations, H, W) of every pixel's neighbours, of a photo (C, H, W)."""
+    dilations = _within(photo, dilations)
     offsets, margin, centres = neighbours(dilations), max(dilations), len(dilations)
     padded = F.pad(photo, (margin,) * 4, mode="replicate")
     samples = len(offsets) + centres
@@ -119,6 +120,7 @@ def diffuse(scores: Tensor, weights: Tensor, dilations: Sequence[int], steps: in
 
     Holds two maps a query: the last scores with a margin, and the next.
     """
+    dilations = _within(scores, dilations)
     offsets, margin = neighbours(dilations), max(dilations)
     padded = F.pad(scores, (margin,) * 4, mode="replicate")
     weights, result = weights.to(scores.dtype), torch.empty_like(scores)
@@ -142,6 +144,12 @@ def _aligned(scores: Tensor, size: Sequence[int]) -> Tensor:
     if scores.shape[-2:] == size:
         return scores
     return F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=True)[0]
+
+
+def _within(photo: Tensor, dilations: Sequence[int]) -> list[int]:
+    """The distances, none longer than the photo is: beyond it lies its edge, however far."""
+    longest = max(int(side) for side in photo.shape[-2:])
+    return [min(dilation, longest) for dilation in dilations]
 
 
 def _strips(scores: Tensor) -> list[slice]:

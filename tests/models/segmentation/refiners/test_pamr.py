@@ -152,3 +152,10 @@ def test_keeps_its_settings_when_it_is_copied_and_pickled() -> None:
     refiner = PAMR(steps=3, dilations=[2, 4])
     for other in (copy.deepcopy(refiner), pickle.loads(pickle.dumps(refiner))):
         assert (other.steps, other.dilations) == (3, (2, 4))
+
+
+def test_a_dilation_beyond_the_photo_reads_its_edge_and_costs_no_more() -> None:
+    photo, scores = torch.rand(3, 5, 7, dtype=F64), torch.rand(2, 5, 7, dtype=F64)
+    far = PAMR(steps=3, dilations=(1, 9)).prepare(photo)(scores)
+    assert torch.equal(far, PAMR(steps=3, dilations=(1, 10**9)).prepare(photo)(scores))
+    assert torch.equal(far, PAMR(steps=3, dilations=(1, 7)).prepare(photo)(scores))
