@@ -115,3 +115,23 @@ def test_a_figure_of_maps_has_no_masks(tmp_path: Path) -> None:
     models = [Model("mine", config)]
     raises("^mine: its readout has scope='masks', .* --readout proxyclip, or .*--show cls blocks",
            figure, photo, [], models, tmp_path / "a.png", groups=("features",))  # fmt: skip
+
+
+def test_a_stock_segmentor_stitches_no_values() -> None:
+    model = MODELS.build(
+        dict(
+            type="mmseg.EncoderDecoder",
+            backbone=dict(type="CLIPViT", arch=ARCH),
+            decode_head=dict(
+                type="CosineSegHead",
+                vocabulary=["cat", "dog"],
+                num_classes=2,
+                embeddings=torch.eye(2, 32),
+            ),
+            test_cfg=dict(mode="whole", stitch="values"),
+        )
+    )
+    line = (
+        "test_cfg.stitch='values' puts windows together before the head, and mmseg's EncoderDecoder"
+    )
+    raises(line, model.predict, torch.zeros(1, 3, 32, 32))
