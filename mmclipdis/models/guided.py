@@ -69,7 +69,7 @@ class Guided(SharesUnsaved):
 
     @property
     def needs_masks(self) -> bool:
-        """Whether :meth:`forward` needs masks of the images."""
+        """Whether ``forward`` needs masks of the images."""
         return self.affinity is not None and self.affinity.scope == "masks"
 
     @property
@@ -81,10 +81,10 @@ class Guided(SharesUnsaved):
         return math.lcm(height, self.vfm.patch_size[0]), math.lcm(width, self.vfm.patch_size[1])
 
     def guide(self, images: Tensor, masks: Tensor | None = None) -> Guide | None:
-        """What the readout's affinity is made of for ``images``, if it has one; see :meth:`dense`.
+        """What the readout's affinity is made of for ``images``, if it has one; see ``dense``.
 
         Raises:
-            ValueError: as :meth:`dense`.
+            ValueError: as ``dense``.
         """
         if self.affinity is None:
             return None

@@ -1,4 +1,4 @@
-"""The fields of SC-CLIP's readout; what they mean in numbers says :mod:`...towers.scclip`."""
+"""The fields of SC-CLIP's readout; what they mean in numbers says ``scclip.py``."""
 
 from __future__ import annotations
 
