@@ -68,10 +68,17 @@ def test_the_default_of_a_task_stands_first_and_needs_no_download(task: str) -> 
     assert [info.short for info in others] == sorted([info.short for info in others], reverse=True)
 
 
+#: Methods that the packaged CLIP, and vision model, are enough for.
+TRAINING_FREE = (
+    *("clip", "maskclip", "sclip", "clearclip", "clip-surgery", "gem", "naclip", "resclip"),
+    *("scclip", "proxyclip", "corrclip", "ov-stitcher"),
+)
+
+
 def test_packaged_models_are_those_without_downloads() -> None:
     offline = {(info.task, info.name) for info in models() if info.offline and info.short}
     assert offline == {
-        *(("segment", f"{name}-shapes") for name in ("clip", "maskclip", "sclip", "clearclip")),
+        *(("segment", f"{name}-shapes") for name in TRAINING_FREE),
         ("detect", "fvit-shapes"),
         ("tag", "clip-shapes"),
     }
