@@ -82,7 +82,7 @@ class ModelInfo:
 
 
 def models(task: str | None = None) -> list[ModelInfo]:
-    """The models that take photos and words: packaged ones first, then those with short names.
+    """The models that take photos and words: those with short names first, packaged ones ahead.
 
     Args:
         task: ``"segment"``, ``"detect"`` or ``"tag"``; None for all three.
@@ -96,7 +96,7 @@ def models(task: str | None = None) -> list[ModelInfo]:
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(
         (info for info in everything() if info.task in asked),
-        key=lambda info: (order[info.task], not info.default, not info.offline, not info.short),
+        key=lambda info: (order[info.task], not info.default, not info.short, not info.offline),
     )
 
 
