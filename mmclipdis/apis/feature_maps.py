@@ -87,7 +87,8 @@ def figure(
     """Draw the maps of every model for every anchor into one picture.
 
     All models see the photo at the size that gives the grid of the first one, so that their maps
-    have the same patches; a vision model with ``input_size`` has its own.
+    have the same patches. A vision model with ``input_size`` has its own, and a CLIP that one
+    guides has the nearest that is whole patches of both.
 
     Args:
         photo: RGB uint8 (H, W, 3), any size.
@@ -118,7 +119,7 @@ def figure(
     for model in models:
         encoder = _build(model, place)
         grid = grid or _grid(photo.shape[:2], encoder, short_side)
-        own = getattr(encoder, "fixed_grid", None) or grid  # of a vision model with input_size
+        own = getattr(encoder, "fixed_grid", None) or _whole(grid, encoder)
         patches = [anchor_patch(anchor, photo.shape[:2], own) for anchor in anchors]
         is_clip = isinstance(encoder, CLIPViT)
         image = _input(photo, own, encoder.patch_size, is_clip).to(place)
@@ -249,6 +250,14 @@ def _grid(size: Sequence[int], encoder: Any, short_side: int | None) -> tuple[in
             "cut the photo"
         )
     return grid
+
+
+def _whole(grid: tuple[int, int], encoder: Any) -> tuple[int, int]:
+    """The nearest grid whose patches are whole ones of the model that guides ``encoder``, too."""
+    wanted = getattr(encoder, "pad_multiple", encoder.patch_size)
+    steps = [side // own for side, own in zip(wanted, encoder.patch_size, strict=True)]
+    rows, columns = (max(round(n / step), 1) * step for n, step in zip(grid, steps, strict=True))
+    return rows, columns
 
 
 def _input(

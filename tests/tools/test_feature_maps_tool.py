@@ -202,7 +202,9 @@ def test_an_anchor_that_is_no_pixel_is_refused(
 def test_a_guided_config_shows_its_dense_map(
     photo: Path, tmp_path: Path, drawn: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vfm = "dict(type='TimmVFM', model='vit_tiny_patch16_224', model_kwargs=small)"
+    """The photo is seen at a size that is whole patches of CLIP and of the vision model."""
+    other = "dict(small, img_size=36, patch_size=12)"
+    vfm = f"dict(type='TimmVFM', model='vit_tiny_patch16_224', model_kwargs={other})"
     config = CONFIG.split("model = ")[0]
     config += f"model = dict(backbone=dict(type='CLIPViT', readout='vfm', vfm={vfm}, **clip))\n"
     path = tmp_path / "guided.py"
@@ -210,6 +212,7 @@ def test_a_guided_config_shows_its_dense_map(
     asked = [str(photo), "--config", str(path), "--out", str(tmp_path / "maps.png")]
     feature_maps([*asked, "--show", "features", "cls"])
     (maps,) = drawn["models"].values()
-    assert {found.title for found in maps if found.group == "features"} >= {"dense map", "q"}
+    grids = {found.title: found.values.shape for found in maps if found.group == "features"}
+    assert [8 * side for side in grids["q"]] == [12 * side for side in grids["dense map"]]
     assert any(found.group == "cls" for found in maps)
     ends_in("leave the group 'attention' out", feature_maps, asked, capsys)
