@@ -106,11 +106,17 @@ def attention_rows(
         For ``identity``, where tokens attend to nothing but themselves, it is one there.
 
     Raises:
-        ValueError: the readout has a term that is no softmax of the block's own products.
+        ValueError: the readout has a term that is no softmax of the block's own products; or
+            neighbours, and there is no ``grid``.
     """
     beyond = [term for term in readout.attention if term in ("layers", "affinity", "gem")]
     if beyond:
         raise ValueError(NOT_DRAWN.format(f"the term {beyond[0]!r}"))
+    bias: Tensor | None = None
+    if readout.neighbours is not None:
+        if grid is None:
+            raise ValueError("a readout with neighbours needs grid=(h, w), the patches of x")
+        bias = neighbour_bias(grid, readout.neighbours, x.device)[list(rows)]
     view = view_of(block, rope)
     letters = sorted({letter for term in readout.attention if term in _PAIRS for letter in term})
     projected = view.project(view.norm(x), letters)
@@ -127,8 +133,8 @@ def attention_rows(
             if term == "qk":
                 q, k = view.rotate(q), view.rotate(k)
             logits = logits + q[:, :, list(rows)] @ k.mT * (scale / len(_PAIRS[term]))
-        if readout.neighbours is not None and grid is not None:
-            logits = logits + neighbour_bias(grid, readout.neighbours, x.device)[list(rows)]
+        if bias is not None:
+            logits = logits + bias
         total += factor * logits.softmax(dim=-1).mean(dim=1)
     return total / sum(readout.factors)
 
@@ -167,13 +173,14 @@ def clip_maps(
     check_groups(groups)
     maps: list[FeatureMap] = []
     if set(groups) - {"features"}:
-        maps += _layer_maps(tower, image, patches, check_layers(layers, tower.depth),
-                            readout if "attention" in groups else None)  # fmt: skip
+        attending = readout if "attention" in groups else None
+        maps += _layer_maps(tower, image, patches, check_layers(layers, tower.depth), attending)
     if "features" in groups:
         dense = tower.forward_dense(image, readout, context=("q", "k", "v"), guide=guide)
-        own, grid = tower.grid_of(image), dense.map.shape[-2:]
-        at_map = [((2 * y + 1) * grid[0] // (2 * own[0]), (2 * x + 1) * grid[1] // (2 * own[1]))
-                  for y, x in patches]  # fmt: skip
+        rows, columns = tower.grid_of(image)
+        grid = (dense.map.shape[-2], dense.map.shape[-1])  # where the middle of each patch lies
+        middles = [(2 * x + 1, 2 * y + 1) for y, x in patches]
+        at_map = [anchor_patch(middle, (2 * rows, 2 * columns), grid) for middle in middles]
         for title, features in dense.context.items():
             maps += _cosine_maps("features", title, features, patches)
         maps += _cosine_maps("features", "dense map", dense.map, at_map)

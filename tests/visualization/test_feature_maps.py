@@ -191,6 +191,8 @@ def test_neighbours_and_factors_enter_the_attention_of_the_last_block() -> None:
     weighed = drawn(Readout({"kk": 3, "qq": 1}))  # type: ignore[arg-type]
     expected = 0.75 * drawn(READOUTS["kk"]) + 0.25 * drawn(READOUTS["qq"])
     np.testing.assert_allclose(weighed, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"neighbours needs grid=\(h, w\)"):
+        attention_rows(tower.blocks[-1], torch.randn(1, 16, tower.width), [0], READOUTS["naclip"])
 
 
 def test_the_anchor_lies_on_the_finer_grid_of_an_affinity() -> None:
