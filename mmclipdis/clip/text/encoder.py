@@ -13,7 +13,7 @@ import copy
 import hashlib
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -270,8 +270,33 @@ def embed_vocabulary(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected at least 1")
-    device = tower.text.token_embedding.weight.device
     content = json.dumps([vocabulary.queries, vocabulary.templates.key()])
+
+    def found() -> Tensor:
+        return _from_disk_or_compute(tower, vocabulary, content, batch_size, progress, cache_dir)
+
+    return _remembered(tower, content, found)
+
+
+def embed_empty(tower: TextTower, templates: TemplateSet) -> Tensor:
+    """What prompts say without a name: a unit vector ``(E,)``, from memory or computed.
+
+    The mean over the unit embeddings of all ``templates`` with the empty text in them,
+    renormalised. At least fp32, on the tower's device, without gradient, outside autocast.
+    """
+    content = json.dumps([[""], templates.key()])  # no vocabulary has an empty name
+
+    def computed() -> Tensor:
+        prompts = list(dict.fromkeys(templates.render("")))
+        unit = _encode_unit(tower, prompts, len(prompts), progress=False)
+        return F.normalize(unit.mean(0), dim=0)
+
+    return _remembered(tower, content, computed)
+
+
+def _remembered(tower: TextTower, content: str, compute: Callable[[], Tensor]) -> Tensor:
+    """What the tower remembers of ``content``, or computes now, on its device; yours to change."""
+    device = tower.text.token_embedding.weight.device
     version = weights_version(tower.text)
     # Normal tensors even inside inference_mode: a cached one may later meet autograd.
     with (
@@ -281,32 +306,7 @@ def embed_vocabulary(
     ):
         found = tower.memory.get(version, content)
         if found is None:
-            found = _from_disk_or_compute(
-                tower, vocabulary, content, batch_size, progress, cache_dir
-            ).to(device)
-            tower.memory.put(version, content, found)
-        return found.clone()
-
-
-def embed_empty(tower: TextTower, templates: TemplateSet) -> Tensor:
-    """What prompts say without a name: a unit vector ``(E,)``, from memory or computed.
-
-    The mean over the unit embeddings of all ``templates`` with the empty text in them,
-    renormalised. At least fp32, on the tower's device, without gradient, outside autocast.
-    """
-    device = tower.text.token_embedding.weight.device
-    content = json.dumps([[""], templates.key()])  # no vocabulary has an empty name
-    version = weights_version(tower.text)
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(device.type, enabled=False),
-    ):
-        found = tower.memory.get(version, content)
-        if found is None:
-            prompts = list(dict.fromkeys(templates.render("")))
-            unit = _encode_unit(tower, prompts, len(prompts), progress=False)
-            found = F.normalize(unit.mean(0), dim=0)
+            found = compute().to(device)
             tower.memory.put(version, content, found)
         return found.clone()
 
@@ -338,8 +338,8 @@ def _compute(tower: TextTower, vocabulary: Vocabulary, batch_size: int, progress
     rows = [[index.setdefault(sentence, len(index)) for sentence in group] for group in prompts]
     sentences = _encode_unit(tower, list(index), batch_size, progress)  # (U, E)
     means = []
-    for count, group in groupby(rows, key=len):  # but for sentences of single names: all rows
-        table = torch.tensor(list(group), device=sentences.device).view(-1, count)
+    for _, group in groupby(rows, key=len):  # but for sentences of single names: all rows
+        table = torch.tensor(list(group), device=sentences.device)  # (<=Q, templates)
         means += [sentences[part].mean(1) for part in torch.split(table, 256)]
     return F.normalize(torch.cat(means), dim=1)
 

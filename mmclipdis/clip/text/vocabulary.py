@@ -33,12 +33,14 @@ _BUNDLED_OPTIONS: dict[str, dict[str, Any]] = {
 #: CorrCLIP's lists -> those that they are made of, with "people" for "person" and, for COCO-Object,
 #: no bed in the background.
 _CORRCLIP = {
-    f"corrclip_{name}": source
-    for name, source in {
-        **{name: name for name in ("ade20k", "cityscapes", "coco_stuff164k")},
-        **{name: name for name in ("context59", "context60", "voc20")},
-        **{name: f"proxyclip_{name}" for name in ("voc21", "coco_object")},
-    }.items()
+    "corrclip_ade20k": "ade20k",
+    "corrclip_cityscapes": "cityscapes",
+    "corrclip_coco_object": "proxyclip_coco_object",
+    "corrclip_coco_stuff164k": "coco_stuff164k",
+    "corrclip_context59": "context59",
+    "corrclip_context60": "context60",
+    "corrclip_voc20": "voc20",
+    "corrclip_voc21": "proxyclip_voc21",
 }
 
 #: Names that no class has but the background.
