@@ -119,7 +119,9 @@ class Readout:
         self._check_branches()
 
     def _check_weights(self) -> None:
-        weights = tuple(finite_number("Readout.weights", weight) for weight in self.weights)
+        given: Any = self.weights  # a number is that of a single term
+        listed = given if isinstance(given, Iterable) else (given,)
+        weights = tuple(finite_number("Readout.weights", weight) for weight in listed)
         if weights and len(weights) != len(self.attention):
             raise ValueError(
                 f"Readout.weights has {len(weights)} factors for the terms {self.attention}"

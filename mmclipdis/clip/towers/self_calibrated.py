@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmclipdis.clip.towers.readout_fields import block_numbers
 from mmclipdis.utils.finite import finite_number
 
 
@@ -38,9 +39,11 @@ class SelfCalibrated:
     cls: float = 0.3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "summed", tuple(self.summed))
-        for name, values in (("deep", (self.deep,)), ("mid", (self.mid,)), ("summed", self.summed)):
-            if not values or not all(map(_is_int, values)):
+        summed = block_numbers("SelfCalibrated.summed", self.summed)
+        object.__setattr__(self, "summed", summed)
+        blocks = dict(deep=_is_int(self.deep), mid=_is_int(self.mid), summed=bool(summed))
+        for name, right in blocks.items():
+            if not right:
                 raise ValueError(
                     f"SelfCalibrated.{name} must be numbers of blocks, got {getattr(self, name)!r}"
                 )

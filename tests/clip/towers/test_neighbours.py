@@ -260,6 +260,7 @@ def test_fields_at_their_defaults_say_nothing(tower, images):
     for readout in (
         Readout({"kk": 1}),  # type: ignore[arg-type]
         Readout(("kk",), weights=(1.0,), layers=(), neighbours=None, affinity=None),
+        Readout(("kk",), weights=1),
     ):
         assert readout == READOUTS["kk"]
         assert torch.equal(tower.forward_dense(images, readout).map, plain)

@@ -272,6 +272,7 @@ def test_an_eva_tower_is_read_by_its_own_projections():
 def test_a_config_names_it_by_the_block_of_the_affinity():
     assert get_readout("scclip") == SelfCalibrated() == READOUTS["scclip"]
     assert get_readout(dict(deep=2, mid=1, summed=[1, 2])) == SelfCalibrated(2, 1, (1, 2))
+    assert get_readout(dict(deep=2, mid=1, summed=2)) == SelfCalibrated(2, 1, (2,))
 
 
 def test_queries_of_the_last_block_are_frozen(tower):
