@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from mmclipdis.clip.towers.last_block import check_projections
 from mmclipdis.clip.towers.sam_matrix import check_sam, sam_mixed
 from mmclipdis.engine.random_weights import NO_SOURCE
 from mmclipdis.models.vfm import TimmVFM
+from mmclipdis.utils.finite import finite_number
 from mmclipdis.utils.interpolation import antialiased
 
 
@@ -58,8 +57,8 @@ class SAMMatrix(BaseModule):
         init_cfg: Mapping[str, Any] | None = NO_SOURCE,
     ) -> None:
         super().__init__()
-        known = isinstance(kappa, Real) and not isinstance(kappa, bool)
-        if not known or not 0 <= kappa < math.inf:
+        self.kappa = finite_number("SAMMatrix.kappa", kappa)
+        if self.kappa < 0:
             raise ValueError(f"SAMMatrix.kappa must be a number from 0 on, got {kappa!r}")
         if not isinstance(refine_neg, bool):
             raise ValueError(f"SAMMatrix.refine_neg must be True or False, got {refine_neg!r}")
@@ -70,7 +69,7 @@ class SAMMatrix(BaseModule):
                 "SAMMatrix.splits must be the parts (rows, columns) of the image, such as (1, 2) "
                 f"for its left and right half; got {splits!r}"
             )
-        self.kappa, self.refine_neg, self.splits = float(kappa), refine_neg, parts
+        self.refine_neg, self.splits = refine_neg, parts
         self.vfm = TimmVFM(model, model_kwargs, precision=precision, init_cfg=init_cfg)
         check_sam(self.vfm.model, model)
         check_projections(self.vfm.model, model, "the matrix of SAM")

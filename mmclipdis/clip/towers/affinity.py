@@ -185,18 +185,12 @@ def blocks_of_windows(guide: Guide) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def rows_at_once(unit: Tensor) -> int:
-    """How many rows of ``S`` of unit tokens ``(B, n, C)`` are made at a time."""
-    size = unit.element_size() * unit.shape[0] * unit.shape[1]
-    return max(1, int(ROW_BYTES / size))
-
-
 def blocks_of_rows(unit: Tensor) -> Iterator[slice]:
     """Rows of ``S`` of unit tokens ``(B, n, C)``, as many at a time as :data:`ROW_BYTES` allow."""
     if any(map(is_symbol, unit.shape[:2])):  # an export for any batch or any image size
         yield slice(0, unit.shape[1])
         return
-    step = rows_at_once(unit)
+    step = max(1, int(ROW_BYTES / (unit.element_size() * unit.shape[0] * unit.shape[1])))
     for start in range(0, unit.shape[1], step):
         yield slice(start, start + step)
 
