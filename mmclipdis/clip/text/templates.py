@@ -162,7 +162,12 @@ def _more(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
             raise ValueError(f"{where}: {name!r} has no list of sentences, but {sentences!r}")
     if not named:
         raise ValueError(f"{where} must be class names with lists of sentences each, and has none")
-    return tuple((_folded(name), tuple(sentences)) for name, sentences in named)
+    found = {_folded(name): tuple(sentences) for name, sentences in named}
+    if len(found) < len(named):
+        raise ValueError(
+            f"{where} has a name twice but for capitals and blanks: put its sentences in one list"
+        )
+    return tuple(found.items())
 
 
 def _folded(name: str) -> str:

@@ -116,6 +116,7 @@ def test_single_names_have_sentences_behind_their_patterns(tmp_path: Path) -> No
         (dict(patterns="single", more=["a"]), "class names with lists of sentences each"),
         (dict(patterns="single", more={"cat": "a cat."}), "'cat' has no list of sentences"),
         (dict(patterns="single", more={"cat": ["", "a"]}), "'cat' has no list of sentences"),
+        (dict(patterns="single", more={"cat": ["a"], "Cat ": ["b"]}), "has a name twice"),
         (dict(patterns="single", more="none.json"), "no file 'none.json' of sentences"),
     ],
 )
