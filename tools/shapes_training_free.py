@@ -119,7 +119,7 @@ def picture_sheet(args: argparse.Namespace, names: Sequence[str], out: Path) -> 
         truth = args.data / "annotations" / "val" / f"{Path(path).stem}{LABEL_SUFFIX}"
         labels = [cv2.imread(str(truth), cv2.IMREAD_UNCHANGED), *(found[n][place] for n in names)]
         rows.append([cv2.imread(path)[..., ::-1], *labels])
-    draw_sheet(rows, ["image", "ground truth", *names], CLASSES, np.array(PALETTE), out)
+    draw_sheet(rows, ["image", "ground truth", *names], CLASSES, PALETTE, out)
     return out
 
 
