@@ -7,7 +7,8 @@ python tools/shapes_training_free.py --write   # and results/shapes_training_fre
 The vision model of the affinities is the one that ships (``shapes-vfm``). Masks are those of
 colours that lie together (``MeanShiftMasks``), which has seen no label. Trident is not here, since
 there is no SAM of ShapeScenes. Seconds and memory are those of one picture after another, on one
-thread.
+thread. Finished tests are not repeated unless their config changes; delete the work folder after
+changing its bases or the code.
 """
 
 from __future__ import annotations
@@ -35,58 +36,50 @@ OUT = RESULTS / "shapes_training_free.json"
 SHEET = ROOT / "docs" / "pictures" / "training_free.jpg"
 METRICS = ("mIoU", "mIoU_base", "mIoU_novel", "mIoU_stuff")
 
-#: Row -> config of configs/shapes and its options.
-ROWS: dict[str, tuple[str, Sequence[str]]] = {
-    "CLIP": ("clip", ()),
-    "MaskCLIP": ("maskclip", ()),
-    "SCLIP": ("sclip", ()),
-    "CLIP-Surgery": ("clip_surgery", ()),
-    "CLIP-Surgery, feature surgery": ("clip_surgery_scores", ()),
-    "GEM": ("gem", ()),
-    "ClearCLIP": ("clearclip", ()),
-    "ClearCLIP + mask vote": ("clearclip_vote", ()),
-    "NACLIP": ("naclip", ()),
-    "NACLIP + PAMR": ("naclip_pamr", ()),
-    "ResCLIP, first part": ("resclip", ()),
-    "SC-CLIP": ("scclip", ()),
-    "plain affinity": ("vfm", ()),
-    "ProxyCLIP": ("proxyclip", ()),
-    "ProxyCLIP, stitched values": ("proxyclip_stitched", ()),
-    "CorrCLIP": ("corrclip", ()),
-    "OV-Stitcher": ("ov_stitcher", ()),
+#: Row -> config of configs/shapes.
+ROWS: dict[str, str] = {
+    "CLIP": "clip",
+    "MaskCLIP": "maskclip",
+    "SCLIP": "sclip",
+    "CLIP-Surgery": "clip_surgery",
+    "CLIP-Surgery, feature surgery": "clip_surgery_scores",
+    "GEM": "gem",
+    "ClearCLIP": "clearclip",
+    "ClearCLIP + mask vote": "clearclip_vote",
+    "NACLIP": "naclip",
+    "NACLIP + PAMR": "naclip_pamr",
+    "ResCLIP, first part": "resclip",
+    "SC-CLIP": "scclip",
+    "plain affinity": "vfm",
+    "ProxyCLIP": "proxyclip",
+    "ProxyCLIP, stitched values": "proxyclip_stitched",
+    "CorrCLIP": "corrclip",
+    "OV-Stitcher": "ov_stitcher",
 }
 #: Pictures that seconds and memory are measured on.
 TIMED = 12
-#: Rows of the sheet's pictures, and how many.
+#: Rows whose labels the sheet shows, unless some are asked for, and of how many pictures.
 SHOWN = ("CLIP", "ClearCLIP", "NACLIP + PAMR", "SC-CLIP", "ProxyCLIP", "CorrCLIP", "OV-Stitcher")
 SHEET_IMAGES = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Test everything, then print and perhaps write the table and the sheet."""
-    args = parse_args(arguments)
+    parser = experiments.make_parser(__doc__, "shapes_training_free", length=None)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="some alone, in the sheet as well")
+    args = parser.parse_args(arguments)
+    if args.write and args.rows:
+        parser.error("--write writes the whole table: leave out --rows")
     experiments.command("tools/dataset_converters/shapes.py", args.data)
-    rows = {name: [row(args, *ROWS[name])] for name in args.rows}
+    rows = {name: [row(args, ROWS[name])] for name in args.rows or ROWS}
     experiments.report(rows, [0], OUT if args.write else None)
     sheet = SHEET if args.write else args.work_dir / "sheet.png"
-    print("pictures:", picture_sheet(args, [n for n in SHOWN if n in args.rows], sheet))
+    print("pictures:", picture_sheet(args, args.rows or SHOWN, sheet))
 
 
-def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
-    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/shapes_training_free"))
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="some alone")
-    parser.add_argument("--write", action="store_true", help=f"write {OUT.name} and the sheet")
-    return parser.parse_args(arguments)
-
-
-def row(args: argparse.Namespace, config: str, options: Sequence[str]) -> Metrics:
+def row(args: argparse.Namespace, config: str) -> Metrics:
     """What one config reaches, and what it costs a picture."""
-    found = evaluate(config, args.work_dir / config, [*options, *roots(args.data, "test")])
+    found = evaluate(config, args.work_dir / config, roots(args.data, "test"))
     return {**{name: found[name] for name in METRICS}, **costs(args, config)}
 
 
@@ -119,14 +112,14 @@ def picture_sheet(args: argparse.Namespace, names: Sequence[str], out: Path) -> 
     photos = pictures(args, SHEET_IMAGES)
     found: dict[str, list[Any]] = {}
     for name in names:
-        inferencer = OpenVocabSegInferencer(config_file(ROWS[name][0]))
+        inferencer = OpenVocabSegInferencer(config_file(ROWS[name]))
         found[name] = [result.labels for result in inferencer(photos, CLASSES)]
     rows = []
     for place, path in enumerate(photos):
         truth = args.data / "annotations" / "val" / f"{Path(path).stem}{LABEL_SUFFIX}"
         labels = [cv2.imread(str(truth), cv2.IMREAD_UNCHANGED), *(found[n][place] for n in names)]
         rows.append([cv2.imread(path)[..., ::-1], *labels])
-    draw_sheet(rows, ["image", "ground truth", *names], CLASSES, np.array(PALETTE), out)
+    draw_sheet(rows, ["image", "ground truth", *names], CLASSES, PALETTE, out)
     return out
 
 

@@ -6,6 +6,4 @@ _base_ = [
     "../_base_/models/shapes_training_free.py",
 ]
 # Three of 4 blocks have the second stream (6 of 12 in the paper).
-model = dict(
-    backbone=dict(readout=dict(blocks=3, attention=("gem",)), positions="antialias"),
-)
+model = dict(backbone=dict(type="GEMViT", readout=dict(blocks=3, attention=("gem",))))

@@ -20,21 +20,27 @@ from mmclipdis.utils.whole_files import write_text
 Metrics = dict[str, float]
 
 
-def make_parser(doc: str, name: str, length: str = "iters") -> argparse.ArgumentParser:
+def make_parser(doc: str, name: str, length: str | None = "iters") -> argparse.ArgumentParser:
     """Command line with the options of every experiment: data, work folder, seeds, length, write.
 
     Args:
         doc: Docstring of the tool.
         name: Of its work folder and of its table in results/.
-        length: What its trainings count, ``"iters"`` or ``"epochs"``.
+        length: What its trainings count, ``"iters"`` or ``"epochs"``; None if it trains nothing,
+            and so has no seeds.
     """
     parser = argparse.ArgumentParser(
         description=doc.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("data/shapes"), help="generated world")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs") / name)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training")
-    parser.add_argument(f"--{length}", type=int, help="of every training; the config's by default")
+    if length is not None:
+        parser.add_argument(
+            "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the training"
+        )
+        parser.add_argument(
+            f"--{length}", type=int, help="of every training; the config's by default"
+        )
     parser.add_argument("--write", action="store_true", help=f"write results/{name}.json")
     return parser
 

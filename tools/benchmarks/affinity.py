@@ -215,7 +215,7 @@ def main() -> None:
     clock = clock_of(args)
     torch.manual_seed(0)
     timing = args.rounds, clock
-    patches, side = args.crop // 16, args.crop // 8
+    side = args.crop // 8
     shallow = model_config(args.arch)
     shallow["vision_cfg"] = {**shallow["vision_cfg"], "layers": 2}
     two_blocks = {"model": args.vfm, "model_kwargs": {"depth": 2}}
@@ -228,7 +228,7 @@ def main() -> None:
             window_rows(build(shallow, two_blocks), args.crop),
         ]
         tower = build_image_tower(args.arch).eval()
-        for images in (torch.randn(8, 3, 224, 224), torch.randn(1, 3, 16 * patches, 448)):
+        for images in (torch.randn(8, 3, 224, 224), torch.randn(1, 3, args.crop, 448)):
             found.append(neighbour_rows(tower, images, *timing))
     rows = [row for more, _ in found for row in more]
     report(args, rows, [claim for _, more in found for claim in more])
