@@ -183,9 +183,9 @@ def check_stitching(backbone: Any, head: Any, stitch: str) -> None:
         )
     if getattr(head, "needs_cls", False):
         raise ValueError(
-            f"score_norm='surgery' weights the scores of each window, and test_cfg.stitch={stitch!r} "
-            "puts windows together before there are any: leave stitch out, set redundant='empty', "
-            "or leave score_norm out"
+            "score_norm='surgery' weights the scores of each window, and "
+            f"test_cfg.stitch={stitch!r} puts windows together before there are any: leave stitch "
+            "out, set redundant='empty', or leave score_norm out"
         )
     if getattr(backbone, "stitches_last_block", False):
         check_stitchable(backbone.vfm.model, backbone.vfm.name)
