@@ -46,6 +46,8 @@ class Drawn:
         came: Names that a checkpoint has brought, if it has not brought all.
         taken_away: Whether ``init_cfg=None`` was given.
         must_train: Whether the part is worth nothing before a training.
+        left_out: What holds the part and is in no checkpoint of the model, such as
+            ``'vfm of CLIPViT'``.
     """
 
     where: str
@@ -54,6 +56,7 @@ class Drawn:
     taken_away: bool
     must_train: bool
     came: set[str] = field(default_factory=set)
+    left_out: str = ""
 
 
 def watch_weights(
@@ -93,6 +96,19 @@ def watch_weights(
     register(partial(_note_loaded, part))
     for entry in entries:
         entry.register_forward_pre_hook(partial(_before_entry, part))
+
+
+def note_left_out(holder: nn.Module, name: str) -> None:
+    """Remember of all parts in ``holder`` that checkpoints of the model do not bring their weights.
+
+    Args:
+        holder: A child that the model leaves out.
+        name: What messages call it, such as ``'vfm of CLIPViT'``.
+    """
+    for part in holder.modules():
+        drawn: Drawn | None = getattr(part, "_drawn", None)
+        if drawn is not None:
+            drawn.left_out = drawn.left_out or name
 
 
 def is_random(part: nn.Module) -> bool:
@@ -157,6 +173,12 @@ def before_use(part: nn.Module) -> None:
         _remember(part, None)
         return
     name = type(part).__name__
+    if drawn.taken_away and drawn.left_out and not drawn.came:
+        raise RuntimeError(
+            f"the weights of {name} are random: its init_cfg is None, and checkpoints leave out "
+            f"the {drawn.left_out}. Name a source in the config of that, "
+            "init_cfg=dict(type='Pretrained', checkpoint=...)"
+        )
     if drawn.taken_away or drawn.came:
         reason = _lacking(drawn) or (
             "its init_cfg is None (mmseg's init_model and mmdet's init_detector set that), and no "

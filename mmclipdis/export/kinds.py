@@ -71,6 +71,7 @@ def exportable(model: Any, size: Size | None) -> Exportable:
     Raises:
         ValueError: the model, or an option of it, cannot be exported; says why.
     """
+    from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
     from mmclipdis.models.guided import Guided
 
     refuse_kind(type(model))
@@ -86,7 +87,15 @@ def exportable(model: Any, size: Size | None) -> Exportable:
             "choose a readout without affinity, such as 'clearclip', or use mmclipdis itself"
         )
     known = [base.__name__ for base in type(model).__mro__ if base.__name__ in _KINDS]
-    return _KINDS[known[0]](model, size)
+    found = _KINDS[known[0]](model, size)
+    readouts = [getattr(part, "readout", None) for part in model.modules()]
+    calibrated = any(isinstance(readout, SelfCalibrated) for readout in readouts)
+    if calibrated and size is None and found.step != (1, 1):  # which resizes images itself
+        raise ValueError(
+            f"{type(model).__name__} with the readout of SC-CLIP is exported for images of one "
+            "size only: fix it (--image-size)"
+        )
+    return found
 
 
 def _refusal(kind: type) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmclipdis.engine.random_weights import LEFT_OUT
+from mmclipdis.engine.random_weights import LEFT_OUT, note_left_out
 
 
 class SharesUnsaved:
@@ -40,6 +40,10 @@ def leave_out_of_checkpoints(module: Any, parts: tuple[str, ...]) -> None:
         parts: Names of attributes; a child that is None is passed over.
     """
     module.left_out = parts
+    for part in parts:
+        child = getattr(module, part)
+        if child is not None:
+            note_left_out(child, f"{part} of {type(module).__name__}")
     # partials of functions of this module: a model with such hooks can be pickled and copied
     module._register_state_dict_hook(partial(_drop, parts))
     module.register_load_state_dict_pre_hook(partial(_keep, parts))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmclipdis.engine.random_weights import before_use, watch_weights
 from mmclipdis.models.unsaved import leave_out_of_checkpoints
 
 
@@ -29,3 +30,21 @@ def test_copies_leave_out_their_own_parts(again) -> None:
     copied.load_state_dict(state, strict=True)
     assert torch.equal(copied.frozen.weight, kept)
     assert copied.learns.weight.eq(1).all() and not model.learns.weight.eq(1).all()
+
+
+def test_a_part_that_is_left_out_asks_for_a_source_and_for_no_checkpoint() -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = nn.Sequential(nn.Linear(2, 2))
+            watch_weights(self.frozen[0], taken_away=True)
+            leave_out_of_checkpoints(self, ("frozen",))
+
+    model = Holder().eval()
+    model.load_state_dict(model.state_dict())
+    line = (
+        r"Linear are random: its init_cfg is None, .* leave out the frozen of Holder\. Name a sour"
+    )
+    with pytest.raises(RuntimeError, match=line) as found:
+        before_use(model.frozen[0])
+    assert "Give a checkpoint" not in str(found.value)

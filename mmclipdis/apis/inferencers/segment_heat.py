@@ -49,8 +49,10 @@ def segmentor_heat(part: Any, batch: Any, result: Result, word: str) -> tuple[np
         if not isinstance(part, WindowSegmentor):
             return _stock_heat(part, batch["inputs"], meta, result.size), cosine
         image = image_content(batch["inputs"][0], meta)
-        masks = part.photo_masks(batch["inputs"][:1], batch["data_samples"][:1])
-        found = part.window_scores([image], *([] if masks is None else [masks]))
+        masks = []
+        if part.scores_need_masks:  # refiners of labels, which need some too, are not asked
+            masks.append(part.photo_masks(batch["inputs"][:1], batch["data_samples"][:1]))
+        found = part.window_scores([image], *masks)
         scores, size = found[0], photo_size(meta, image)
         activation = part.label_rule().activation
         if in_chunks(refiners):

@@ -100,10 +100,11 @@ def lof(tokens: Tensor, k: int) -> Tensor:
         exact = tokens.detach().to(torch.promote_types(tokens.dtype, torch.float32))
         exact = exact - exact.mean(dim=1, keepdim=True)  # less is lost in the difference below
         lengths = exact.square().sum(dim=-1)
-        reach, nearest = [], []
+        reach, nearest, everyone = [], [], torch.arange(count, device=exact.device)
         for rows in blocks_of_rows(exact):
             distances = lengths[:, rows, None] + lengths[:, None] - 2 * exact[:, rows] @ exact.mT
-            distances.diagonal(rows.start, 1, 2).fill_(torch.inf)  # a token is no neighbour of its
+            itself = everyone[rows, None] == everyone  # no diagonal(), a view ONNX cannot write to
+            distances.masked_fill_(itself, torch.inf)
             found = distances.topk(k, dim=-1, largest=False)
             reach.append(found.values[..., -1])
             nearest.append(found.indices)

@@ -225,8 +225,7 @@ class CosineSegHead(QueryText):
         if cls is None:
             raise ValueError(
                 "score_norm='surgery' needs the image embedding of every window: use "
-                "type='OpenVocabSegmentor' as the model, whose windows are put together by their "
-                "scores (no test_cfg.stitch), set redundant='empty', or leave it out"
+                "type='OpenVocabSegmentor' as the model, set redundant='empty', or leave it out"
             )
         check_several(self._asked.class_names if self._asked else ())
         cls = cls.to(text)

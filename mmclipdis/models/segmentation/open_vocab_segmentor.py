@@ -62,8 +62,8 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     Raises:
         ValueError: ``pretrained`` is not None, bad ``test_cfg``, a backbone without
             ``patch_size`` or without the image embedding that the head needs, a head with a
-            projector of another CLIP than the backbone's, or a ``token_mixer`` without stitched
-            tokens.
+            projector of another CLIP than the backbone's, stitching that backbone or head cannot,
+            or a ``token_mixer`` without stitched tokens.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         patch_size = whole_patches(self.backbone)
         paddings = [settings.padding(layout.crop, patch_size) for layout in layouts]
         batch = settings.window_batch_size
-        read = masks if getattr(self.backbone, "needs_masks", False) else None
+        read = masks if self.scores_need_masks else None
         if settings.stitch == "scores":
             maps = encode_windows(images, layouts, self._logits, batch, paddings, read)
         else:
@@ -216,7 +216,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
         settings = OpenVocabTestSettings.from_cfg(self.test_cfg)
         settings.check_patch(tuple(self.backbone.patch_size))
         if settings.stitch != "scores":
-            check_stitching(self.backbone, settings.stitch)
+            check_stitching(self.backbone, self.decode_head, settings.stitch)
         if self.token_mixer is not None and settings.stitch != "tokens":
             raise ValueError(
                 f"token_mixer={type(self.token_mixer).__name__} mixes the tokens of a whole image, "

@@ -163,12 +163,12 @@ def whole_patches(backbone: Any) -> Size:
     return int(height), int(width)
 
 
-def check_stitching(backbone: Any, stitch: str) -> None:
-    """Refuse a backbone whose windows can be put together by their scores only.
+def check_stitching(backbone: Any, head: Any, stitch: str) -> None:
+    """Refuse a backbone or a head whose windows can be put together by their scores only.
 
     Raises:
-        ValueError: naming what it would need; or its vision model has another last block than one
-            that can be run on what was put together.
+        ValueError: naming what they would need; or the vision model has another last block than
+            one that can be run on what was put together.
     """
     readout: Any = getattr(backbone, "readout", None)
     alone = getattr(readout, "attention", ()) == ("affinity",)
@@ -180,6 +180,12 @@ def check_stitching(backbone: Any, stitch: str) -> None:
             f"alone, such as readout='proxyclip'{', without branches' if branches else ''}; that "
             f"of {type(backbone).__name__} works window by window: "
             + ("choose stitch='values'" if branches else "leave stitch out")
+        )
+    if getattr(head, "needs_cls", False):
+        raise ValueError(
+            "score_norm='surgery' weights the scores of each window, and "
+            f"test_cfg.stitch={stitch!r} puts windows together before there are any: leave stitch "
+            "out, set redundant='empty', or leave score_norm out"
         )
     if getattr(backbone, "stitches_last_block", False):
         check_stitchable(backbone.vfm.model, backbone.vfm.name)

@@ -19,10 +19,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.affinity import Guide, mean_cosine, resize_values, unit_tokens
-from mmclipdis.clip.towers.regions import resize_nearest
+from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.stitching import Canvases, check_whole_patches
-from mmclipdis.models.segmentation.windows import Padding, Size, Windows
+from mmclipdis.models.segmentation.windows import Padding, Size, Windows, cut
 
 #: ``(pixels (1, 3, H, W), tokens (1, D, h, w)) -> tokens (1, D, gh, gw)``.
 TokenMixer = Callable[[Tensor, Tensor], Tensor]
@@ -85,7 +85,7 @@ def token_maps(
     for i, (image, layout, padding) in enumerate(zip(images, layouts, paddings, strict=True)):
         regions = None
         if masks is not None:
-            regions = _regions(image, layout, padding, masks[i], _grid(tokens[i]), batch_size)
+            regions = _regions(layout, padding, masks[i], _grid(tokens[i]))
         on_grid = Canvases([layout], [padding])
         for number, mixed in enumerate(
             _mixed_windows(backbone, values[i], tokens[i], regions, batch_size)
@@ -113,16 +113,10 @@ def _mixed_windows(
         yield from resize_values(backbone.mixed_tokens(some, guide), grid)
 
 
-def _regions(
-    image: Tensor, layout: Windows, padding: Padding, mask: Tensor, grid: Size, batch_size: int
-) -> Tensor:
+def _regions(layout: Windows, padding: Padding, mask: Tensor, grid: Size) -> Tensor:
     """The masks ``(n, gh, gw)`` that the tokens of the windows of an image lie in."""
-
-    def resized(_: Tensor, masks: Tensor) -> Tensor:
-        return resize_nearest(masks, grid)
-
-    (found,) = encode_windows([image], [layout], resized, batch_size, [padding], [mask])
-    return found
+    windows = cut(resize_nearest(mask, layout.size), layout)
+    return resize_nearest(F.pad(windows, padding, value=OUTSIDE), grid)
 
 
 def whole_multiple(grid: Size, of: Size) -> Size:

@@ -78,10 +78,15 @@ class WindowSegmentor(NamedSegmentor, BaseSegmentor):
         return self.num_classes
 
     @property
+    def scores_need_masks(self) -> bool:
+        """Whether an encoder reads masks, so that :meth:`window_scores` needs them."""
+        return any(getattr(part, "needs_masks", False) for part in self.children())
+
+    @property
     def needs_masks(self) -> bool:
         """Whether an encoder or a refiner reads masks."""
         refiners = getattr(self, "refiners", ())
-        return any(getattr(part, "needs_masks", False) for part in (*self.children(), *refiners))
+        return self.scores_need_masks or any(getattr(r, "needs_masks", False) for r in refiners)
 
     def photo_masks(
         self,

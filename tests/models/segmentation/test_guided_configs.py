@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS, MODELS
 
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.models.segmentation import OpenVocabSegmentor
-from tests.models.segmentation.test_training_free_configs import CONFIGS, shrink
+from tests.models.segmentation.test_training_free_configs import CONFIGS, DECLIP, SCLIP, shrink
 from tests.tiny import tiny_arch
 
 BENCHMARKS = (
@@ -21,52 +21,44 @@ BENCHMARKS = (
 )
 #: Short side, crop, stride, logit scale, threshold, queries (training_free_2 spec 2.2, 3.3, 4.5,
 #: 5.4, 7.1 and 7.2); crop None is the whole image.
+SCCLIP = {
+    **{name: (*row[:3], 40, *row[4:]) for name, row in SCLIP.items()},
+    "voc21": (336, 224, 112, 50, 0.15, 56),
+    "context60": (336, 224, 112, 40, 0.15, 60),
+    "coco_object": (336, 224, 112, 55, 0.35, 113),
+    "coco_stuff164k": (336, 224, 112, 40, 0, 171),
+}
 NACLIP = {
+    **SCCLIP,
     "voc21": (336, None, 112, 40, 0.1, 56),
     "context60": (336, 224, 112, 40, 0.1, 60),
     "coco_object": (336, 224, 112, 40, 0.1, 113),
     "voc20": (336, None, 112, 40, 0, 30),
-    "context59": (336, 224, 112, 40, 0, 59),
-    "coco_stuff164k": (336, 224, 112, 40, 0, 171),
+}
+OV_STITCHER = {
+    **DECLIP,  # the same class files
+    "voc21": (448, 336, 112, 40, 0.1, 46),
+    "context60": (448, 336, 112, 40, 0.1, 60),
+    "coco_object": (448, 336, 112, 40, 0.2, 96),
+    "coco_stuff164k": (448, 336, 224, 40, 0, 171),
     "cityscapes": (560, 224, 112, 40, 0, 19),
-    "ade20k": (336, 224, 112, 40, 0, 150),
 }
 PROXYCLIP = {
+    **{name: (336, *row[1:]) for name, row in DECLIP.items()},
     "voc21": (336, 336, 112, 40, 0.2, 46),
-    "context60": (336, 336, 112, 40, 0.15, 60),
     "coco_object": (336, 336, 112, 40, 0.25, 97),
-    "voc20": (336, 336, 112, 40, 0, 20),
-    "context59": (336, 336, 112, 40, 0, 59),
-    "coco_stuff164k": (336, 336, 112, 40, 0, 171),
     "cityscapes": (448, 224, 112, 40, 0, 19),
     "ade20k": (448, 336, 112, 40, 0, 150),
 }
 CORRCLIP = {**PROXYCLIP, "coco_object": (*PROXYCLIP["coco_object"][:5], 96)}
-OV_STITCHER = {
-    "voc21": (448, 336, 112, 40, 0.1, 46),
-    "context60": (448, 336, 112, 40, 0.1, 60),
-    "coco_object": (448, 336, 112, 40, 0.2, 96),
-    "voc20": (448, 336, 112, 40, 0, 20),
-    "context59": (448, 336, 112, 40, 0, 59),
-    "coco_stuff164k": (448, 336, 224, 40, 0, 171),
-    "cityscapes": (560, 224, 112, 40, 0, 19),
-    "ade20k": (448, 336, 112, 40, 0, 150),
-}
-SCCLIP = {
-    **{name: (row[0], 224, *row[2:4], 0, row[5]) for name, row in NACLIP.items()},
-    "voc21": (336, 224, 112, 50, 0.15, 56),
-    "context60": (336, 224, 112, 40, 0.15, 60),
-    "coco_object": (336, 224, 112, 55, 0.35, 113),
-}
+#: Short sides; scales, thresholds and queries are ProxyCLIP's, and strides 224 but for VOC20.
+TRIDENT_SIDES = {
+    "voc21": 448, "context60": 576, "coco_object": 448, "voc20": 336, "context59": 576,
+    "coco_stuff164k": 448, "cityscapes": 688, "ade20k": 576,
+}  # fmt: skip
 TRIDENT = {
-    "voc21": (448, 336, 224, 40, 0.2, 46),
-    "context60": (576, 336, 224, 40, 0.15, 60),
-    "coco_object": (448, 336, 224, 40, 0.25, 97),
-    "voc20": (336, 336, 112, 40, 0, 20),
-    "context59": (576, 336, 224, 40, 0, 59),
-    "coco_stuff164k": (448, 336, 224, 40, 0, 171),
-    "cityscapes": (688, 336, 224, 40, 0, 19),
-    "ade20k": (576, 336, 224, 40, 0, 150),
+    name: (side, 336, 112 if name == "voc20" else 224, *PROXYCLIP[name][3:])
+    for name, side in TRIDENT_SIDES.items()
 }
 #: Folder, beginning of the config's name, protocol.
 METHODS = {

@@ -357,4 +357,4 @@ def test_other_terms_beside_the_branches_are_refused() -> None:
 
 def test_branches_are_stitched_by_their_values_only() -> None:
     line = "stitch='tokens' needs .*'proxyclip', without branches"
-    raises(line, check_stitching, segmentor().backbone, "tokens")
+    raises(line, check_stitching, segmentor().backbone, None, "tokens")

@@ -194,6 +194,10 @@ def test_what_cannot_be_stitched_ends_in_a_line(model: Any) -> None:
     branched["vfm"] = dict(type="TimmVFM", model="shapes-vfm", init_cfg=None)
     line = "stitch='tokens'.*without branches"
     raises(line, build, backbone=branched, test_cfg=dict(stitch="tokens"))
+    surgery = dict(type="CosineSegHead", embeddings=torch.eye(32)[:2], vocabulary=["a", "b"])
+    surgery["score_norm"], guided = "surgery", dict(branched, readout="proxyclip")
+    line = "surgery.*stitch='values'.*leave stitch out, set redundant='empty'"
+    raises(line, build, backbone=guided, decode_head=surgery, test_cfg=dict(stitch="values"))
     raises("token_mixer=Turn.*stitch='tokens'", build, token_mixer=dict(type="Turn"))
     for wrong in ("SAMMatrix", dict(type="PatchMeanBackbone"), len):
         raises("token_mixer must be", build, token_mixer=wrong, test_cfg=dict(stitch="tokens"))

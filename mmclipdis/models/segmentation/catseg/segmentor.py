@@ -268,7 +268,7 @@ class CATSeg(WindowSegmentor):
         """
         settings, text = self._settings(), self.class_embeddings()
         views = [views_of(image, settings, self.clip_size) for image in images]
-        read = masks if getattr(self.image_encoder, "needs_masks", False) else None
+        read = masks if self.scores_need_masks else None
         maps = encode_windows(
             [picture for view in views for picture in view.pictures],
             [layout for view in views for layout in view.layouts],
