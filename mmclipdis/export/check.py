@@ -22,7 +22,7 @@ def check_file(run: Run, found: Exportable, size: Size | None, format: str) -> N
     One image, and two, if the batch is open; of two sizes, if the size is open.
 
     Raises:
-        RuntimeError: they differ; nothing is written.
+        RuntimeError: they differ, or the file does not run; nothing is written.
     """
     sizes = [size] if size is not None else [example_size(found.step, one) for one in _SIZES]
     for seed, one in enumerate(sizes):
@@ -30,7 +30,16 @@ def check_file(run: Run, found: Exportable, size: Size | None, format: str) -> N
             images = _images(batch, one, found, seed)
             wanted = found.reference(images)
             worst = 0.0
-            for name, mine, theirs in zip(found.outputs, run(images), wanted, strict=True):
+            try:
+                given = run(images)
+            except Exception as error:  # of whatever runs the file
+                reason = " ".join(str(error).split())[:200]
+                raise RuntimeError(
+                    f"the file does not run on {batch} x 3 x {one[0]} x {one[1]}: "
+                    f"{type(error).__name__}: {reason}; fix the size of images (--image-size), or "
+                    "use format='torch' (--format torch); nothing was written"
+                ) from error
+            for name, mine, theirs in zip(found.outputs, given, wanted, strict=True):
                 theirs = theirs.to(mine.device)
                 what = f"{name} of {batch} x 3 x {one[0]} x {one[1]}"
                 if mine.shape != theirs.shape:

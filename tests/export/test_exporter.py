@@ -155,6 +155,19 @@ def test_a_file_that_is_not_its_model_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_does_not_run_is_not_written(
+    uncaptured: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise KeyError("node_7: shapes differ")  # any library's own
+
+    monkeypatch.setattr("mmclipdis.export.exporter.runner_of", lambda *_: run)
+    out = tmp_path / "a.pt2"
+    line = r"the file does not run on 1 x 3 x .*KeyError: .*--image-size.*nothing was written"
+    raises(line, export, segmentor(mode="whole"), WORDS, out, "torch")
+    assert not out.exists()
+
+
 def test_a_name_a_file_and_options_name_a_model(uncaptured: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "a.pt2"
     options = {"model.decode_head.prob_thd": 0.25}
