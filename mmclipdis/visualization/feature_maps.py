@@ -90,16 +90,18 @@ def attention_rows(
     readout: Readout = _VANILLA,
     rope: Tensor | None = None,
     grid: tuple[int, int] | None = None,
+    prefix: int = 1,
 ) -> Tensor:
     """Attention weights of some queries over all tokens, ``softmax(s q_i K^T)``.
 
     Args:
         block: Block of a tower.
-        x: Its input ``(B, L, D)``, CLS first.
-        rows: Tokens ``i`` whose queries are asked; 0 is CLS.
+        x: Its input ``(B, L, D)``, prefix tokens first.
+        rows: Tokens ``i`` whose queries are asked; 0 is CLS, if there is one.
         readout: Which terms attend; CLIP's own ``qk`` unless the last block is read otherwise.
-        rope: Rotary table of the patches, for EVA.
+        rope: Rotary table of the patches, for blocks that have rotary positions.
         grid: Patches (h, w), for a readout with ``neighbours``.
+        prefix: Tokens before the patches.
 
     Returns:
         ``(B, len(rows), L)``, the mean over heads and over the readout's terms; a row sums to 1.
@@ -116,7 +118,7 @@ def attention_rows(
     if readout.neighbours is not None:
         if grid is None:
             raise ValueError("a readout with neighbours needs grid=(h, w), the patches of x")
-        bias = neighbour_bias(grid, readout.neighbours, x.device)[list(rows)]
+        bias = neighbour_bias(grid, readout.neighbours, x.device, prefix)[list(rows)]
     view = view_of(block, rope)
     letters = sorted({letter for term in readout.attention if term in _PAIRS for letter in term})
     projected = view.project(view.norm(x), letters)
@@ -203,7 +205,8 @@ def _layer_maps(
     """Attention (of a readout, unless it is None) and output maps of the blocks in ``layers``."""
     grid = tower.grid_of(image)
     rope = tower.rope(image)
-    rows = [1 + y * grid[1] + x for y, x in patches]
+    prefix = tower.prefix
+    rows = [prefix + y * grid[1] + x for y, x in patches]
     found: dict[int, list[FeatureMap]] = {}
     x = tower.embed(image)
     for index, block in enumerate(tower.blocks):
@@ -212,15 +215,15 @@ def _layer_maps(
             continue
         title = f"block {index}"
         # CLS is read from the ordinary last block, whatever the patches are read by.
-        weights = attention_rows(block, before, [0], _VANILLA, rope)
+        weights = attention_rows(block, before, [0][:prefix], _VANILLA, rope)
         if readout is not None:
             terms = _last_terms(readout) if index == tower.depth - 1 else _VANILLA
-            own = attention_rows(block, before, rows, terms, rope, grid)
+            own = attention_rows(block, before, rows, terms, rope, grid, prefix)
             weights = torch.cat([weights, own], dim=1)
-        first, *anchors = (_numpy(row.unflatten(0, grid)) for row in weights[0, :, 1:])
-        found[index] = [FeatureMap("cls", title, first)]
-        found[index] += [FeatureMap("attention", title, row, i) for i, row in enumerate(anchors)]
-        output = x[:, 1:].mT.unflatten(2, grid)
+        drawn = [_numpy(row.unflatten(0, grid)) for row in weights[0, :, prefix:]]
+        found[index] = [FeatureMap("cls", title, drawn.pop(0))] if prefix else []
+        found[index] += [FeatureMap("attention", title, row, i) for i, row in enumerate(drawn)]
+        output = x[:, prefix:].mT.unflatten(2, grid)
         found[index] += _cosine_maps("blocks", title, output, patches)
     return [single for index in layers for single in found[index]]
 

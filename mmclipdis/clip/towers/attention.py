@@ -51,7 +51,8 @@ def attend(
         terms: Of ``qk``, ``qq``, ``kk``, ``vv``, ``qkv``, ``gem``, ``identity``, ``layers``.
         parts: ``q``, ``k``, ``v`` as far as the terms need them, ``(B, heads, L, d)``.
         scale: Factor of the logits.
-        first_query: Rows before this one are not computed (1 drops CLS).
+        first_query: Rows before this one are not computed (1 drops CLS, the number of prefix tokens
+            all of them).
         rotate: Puts rotary positions into queries and keys of ``qk``, ``(B, heads, L, d)``.
         factors: Of the terms; None: 1 each.
         bias: ``(L, L)``, added to the logits of every term but ``layers``, see
@@ -93,31 +94,34 @@ def attend(
 
 
 def neighbour_bias(
-    grid: tuple[int, int], sigma: float, device: torch.device | None = None
+    grid: tuple[int, int], sigma: float, device: torch.device | None = None, prefix: int = 1
 ) -> Tensor:
-    """Gaussian of the distance of two patches, ``(1 + h*w, 1 + h*w)`` float32, of the last grids.
+    """Gaussian of the distance of two patches, ``(p + h*w, p + h*w)`` float32, of the last grids.
 
     ``exp(-|a - b|^2 / (2 sigma^2))`` for patches at ``a`` and ``b``: 1 for a patch and itself; 0 in
-    the row and the column of CLS. Source: NACLIP (WACV 2025), eq. 6.
+    the rows and columns of CLS and other prefix tokens. Source: NACLIP (WACV 2025), eq. 6.
 
     Args:
         grid: Patches (h, w).
         sigma: Standard deviation in patches.
         device: Where the table lives.
+        prefix: Tokens ``p`` before the patches.
     """
     # an export for any image size has symbols, which no cache can look up
     table = _neighbour_bias.__wrapped__ if is_symbol(*grid) else _neighbour_bias
-    return table(grid, sigma, device)
+    return table(grid, sigma, device, prefix)
 
 
 @lru_cache(maxsize=8)
-def _neighbour_bias(grid: tuple[int, int], sigma: float, device: torch.device | None) -> Tensor:
+def _neighbour_bias(
+    grid: tuple[int, int], sigma: float, device: torch.device | None, prefix: int
+) -> Tensor:
     # An inference tensor in the cache would break the next training step.
     with torch.inference_mode(False), torch.no_grad():
         rows, columns = (_gaussian(size, sigma, device) for size in grid)
         # A Gaussian of two axes is the product of those of one.
         pairs = rows[:, None, :, None] * columns[None, :, None]  # (h, w, h, w)
-        return F.pad(pairs.flatten(2).flatten(0, 1), (1, 0, 1, 0)).float()
+        return F.pad(pairs.flatten(2).flatten(0, 1), (prefix, 0, prefix, 0)).float()
 
 
 def _gaussian(size: int, sigma: float, device: torch.device | None) -> Tensor:
@@ -204,8 +208,8 @@ def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: b
     """Add the residual and the feed-forward branch of ``block`` as a readout says.
 
     Args:
-        block: Block of open_clip or EVA.
-        x: Input of the block, ``(B, L, D)``, CLS first.
+        block: Block of open_clip or timm.
+        x: Input of the block, ``(B, L, D)``, prefix tokens (CLS) first.
         out: Attention output for the last ``L'`` of its tokens, ``(B, L', D)``.
         residual: ``token``, ``cls`` or ``none``.
         ffn: Whether the FFN branch follows.
@@ -214,7 +218,9 @@ def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: b
         out = out + x[:, x.shape[1] - out.shape[1] :]
     elif residual == "cls":
         out = out + x[:, :1]
-    return out + view_of(block).feed_forward(out) if ffn else out
+    view = view_of(block)
+    out = out + view.feed_forward(out) if ffn else out
+    return out if view.after is None else cast(Tensor, view.after(out))
 
 
 def run_block(block: nn.Module, x: Tensor, rope: Tensor | None = None) -> Tensor:
@@ -225,7 +231,8 @@ def run_block(block: nn.Module, x: Tensor, rope: Tensor | None = None) -> Tensor
     """
     view = view_of(block, rope)
     if torch.is_grad_enabled():
-        return view.ordinary(x)
+        out = view.ordinary(x)
+        return out if view.after is None else cast(Tensor, view.after(out))
     out = attention_output(block, view.project(view.norm(x), "qkv"), ("qk",), rope=rope)
     return finish_block(block, x, out, residual="token", ffn=True)
 

@@ -30,13 +30,15 @@ class BlockReader:
     """The last block at one input, read in several ways; each projection is computed once.
 
     Args:
-        block: Block of open_clip or EVA.
-        x: Its input, ``(B, 1 + N, D)``, CLS first; CLS takes part as key and value.
-        rope: Rotary table of the ``N`` patches, for EVA.
+        block: Block of open_clip or timm.
+        x: Its input, ``(B, p + N, D)``, the ``p`` prefix tokens (CLS) first; they take part as
+            keys and values.
+        rope: Rotary table of the ``N`` patches, for blocks that have rotary positions.
         grid: Patches (h, w), for readouts that look at where a patch lies.
+        prefix: Tokens ``p`` before the patches.
 
     Attributes:
-        normed: ``x`` behind the norm of the block, ``(B, 1 + N, D)``.
+        normed: ``x`` behind the norm of the block, ``(B, p + N, D)``.
     """
 
     def __init__(
@@ -45,25 +47,27 @@ class BlockReader:
         x: Tensor,
         rope: Tensor | None = None,
         grid: tuple[int, int] | None = None,
+        prefix: int = 1,
     ) -> None:
         self.block = block
         self.x = x
         self.rope = rope
         self.grid = grid
+        self.prefix = prefix
         self.view = view_of(block, rope)
         self.normed = self.view.norm(x)
         self._projected: dict[str, Tensor] = {}
         self._ordinary: Tensor | None = None
 
     def parts(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, 1 + N, D)``."""
+        """The asked ones of the ``q``, ``k``, ``v`` projections, each ``(B, p + N, D)``."""
         names = tuple(names)
         missing = [name for name in names if name not in self._projected]
         self._projected |= self.view.project(self.normed, missing)
         return {name: self._projected[name] for name in names}
 
     def ordinary(self) -> Tensor:
-        """Output ``(B, 1 + N, D)`` of the block as CLIP has it."""
+        """Output ``(B, p + N, D)`` of the block as CLIP has it."""
         if self._ordinary is None:
             out = self._attend(self.parts("qkv"), ("qk",))
             self._ordinary = finish_block(self.block, self.x, out, residual="token", ffn=True)
@@ -82,7 +86,7 @@ class BlockReader:
 
         Args:
             tokens: ``(B, R, D)``, without positions of their own.
-            seen: ``(B, 1, R, 1 + N)`` bool, which tokens of the block each looks at.
+            seen: ``(B, 1, R, p + N)`` bool, which tokens of the block each looks at.
         """
         view, parts = self.view, self.parts("kv")
         query = view.project(view.norm(tokens), "q")["q"]
@@ -92,7 +96,7 @@ class BlockReader:
         return finish_block(self.block, tokens, out, residual="token", ffn=True)
 
     def queries_and_keys(self) -> tuple[Tensor, Tensor]:
-        """Those of the ordinary attention, with rotary positions: ``(B, heads, 1 + N, d)`` each."""
+        """Those of the ordinary attention, with rotary positions: ``(B, heads, p + N, d)`` each."""
         query, key = (split_heads(part, self.view.heads) for part in self.parts("qk").values())
         return self.view.rotate(query), self.view.rotate(key)
 
@@ -103,11 +107,12 @@ class BlockReader:
             ValueError: without ``grid``.
         """
         parts = self.parts("v") if x is None else self.view.project(self.view.norm(x), "v")
-        return tokens_to_map(parts["v"][:, 1:], self._known_grid())
+        return tokens_to_map(parts["v"][:, self.prefix :], self._known_grid())
 
     def attention(self, terms: Sequence[str], scale: str = "sqrt") -> Tensor:
         """Attention output ``(B, N, D)`` of the patches."""
-        return self._attend(self.parts(Readout(tuple(terms)).parts), terms, scale, first_query=1)
+        parts = self.parts(Readout(tuple(terms)).parts)
+        return self._attend(parts, terms, scale, first_query=self.prefix)
 
     def patches(
         self,
@@ -127,7 +132,7 @@ class BlockReader:
                 well, and the guide's tokens lie on another grid than those of CLIP.
         """
         if self._ordinary is not None and readout == READOUTS["vanilla"]:
-            return self._ordinary[:, 1:]
+            return self._ordinary[:, self.prefix :]
         return self._finished(readout, self._mixed(readout, guide, layers)[0])
 
     def patches_and_spatial(
@@ -137,7 +142,7 @@ class BlockReader:
 
         Args:
             readout, guide, layers: As in :meth:`patches`.
-            mean: Mean ``(B, 1 + N, D)`` of outputs of blocks.
+            mean: Mean ``(B, p + N, D)`` of outputs of blocks.
 
         Raises:
             ValueError: as :meth:`patches`.
@@ -162,12 +167,13 @@ class BlockReader:
         if factors:
             bias = None
             if readout.neighbours is not None:
-                bias = neighbour_bias(self._known_grid(), readout.neighbours, self.x.device)
+                grid = self._known_grid()
+                bias = neighbour_bias(grid, readout.neighbours, self.x.device, self.prefix)
             total = self._heads(
                 self.parts(readout.parts),
                 tuple(factors),
                 readout.scale,
-                first_query=1,
+                first_query=self.prefix,
                 factors=tuple(factors.values()),
                 bias=bias,
                 layers=[layer.queries_and_keys() for layer in layers],
@@ -214,6 +220,7 @@ def read_last_block(
     rope: Tensor | None = None,
     grid: tuple[int, int] | None = None,
     guide: Guide | None = None,
+    prefix: int = 1,
 ) -> Tensor:
     """Patch tokens ``(B, N, D)`` of the last block under ``readout``; see :class:`BlockReader`."""
-    return BlockReader(block, x, rope, grid).patches(readout, guide)
+    return BlockReader(block, x, rope, grid, prefix).patches(readout, guide)

@@ -40,7 +40,8 @@ class RegionCopies:
     Attributes:
         tokens: ``(B, R, D)``; of an image with fewer regions than ``R`` the last are never read.
         of_patch: ``(B, h, w)`` int64, the copy of each patch.
-        seen: ``(B, 1, R, 1 + h * w)`` bool: the tokens, CLS first, that each copy looks at.
+        seen: ``(B, 1, R, p + h * w)`` bool: the tokens that each copy looks at; CLS and the other
+            prefix tokens first.
     """
 
     tokens: Tensor
@@ -49,13 +50,14 @@ class RegionCopies:
 
     @classmethod
     def of(cls, embedded: Tensor, regions: Tensor) -> RegionCopies:
-        """Those of the input of the first block ``(B, 1 + h * w, D)`` and regions ``(B, h, w)``."""
+        """Those of the input of the first block ``(B, p + h * w, D)`` and regions ``(B, h, w)``."""
         index, counts = places(regions.flatten(1))
         numbers = torch.arange(int(counts.max()), device=regions.device)
         inside = index[:, None] == numbers[:, None]  # (B, R, h * w)
-        with_cls = F.pad(inside, (1, 0), value=True)
+        prefix = embedded.shape[1] - index.shape[1]
+        with_prefix = F.pad(inside, (prefix, 0), value=True)
         tokens = embedded[:, :1].expand(-1, len(numbers), -1)
-        return cls(tokens, index.view_as(regions), with_cls[:, None])
+        return cls(tokens, index.view_as(regions), with_prefix[:, None])
 
     def at(self, tokens: Tensor, grid: Size) -> Tensor:
         """What the copies ``(B, R, E)`` are at each place of another grid: ``(B, gh * gw, E)``."""
@@ -70,7 +72,7 @@ class Beside:
     Attributes:
         copies: Those of the semantic branch, at the input of the next block.
         averaged: The blocks whose outputs the spatial branch is the mean of.
-        mean: That mean ``(B, 1 + N, D)``, once they have run.
+        mean: That mean ``(B, p + N, D)``, once they have run.
     """
 
     copies: RegionCopies | None = None
@@ -91,7 +93,7 @@ class Beside:
         Args:
             branches: Of the readout.
             depth: Blocks of the tower.
-            embedded: The input ``(B, 1 + h * w, D)``.
+            embedded: The input ``(B, p + h * w, D)``.
             regions: Map ``(B, gh, gw)`` on any grid, merged already.
             grid: Patches (h, w).
 

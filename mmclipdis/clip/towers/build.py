@@ -14,8 +14,9 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.blocks import has_plain_attention
-from mmclipdis.clip.towers.eva import EvaViT, build_eva_visual
+from mmclipdis.clip.towers.eva import EvaViT, build_timm_visual
 from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.towers.timm_vit import TimmViT
 from mmclipdis.clip.weights.loading import Arch, is_resnet, model_config
 
 
@@ -35,7 +36,8 @@ class OpenCLIPViT(ImageTower):
     def __init__(self, visual: VisionTransformer, positions: str = "legacy") -> None:
         _check_readable(visual)
         embed_dim = int(visual.proj.shape[1])
-        super().__init__(visual, positions, visual.image_size, visual.patch_size, embed_dim)
+        sizes = (visual.image_size, visual.patch_size, embed_dim, visual.proj.shape[0])
+        super().__init__(visual, positions, *sizes)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -53,9 +55,9 @@ class OpenCLIPViT(ImageTower):
         return self.visual.positional_embedding  # type: ignore[no-any-return]
 
     @property
-    def cls_token(self) -> Tensor:
-        """``(D,)``, still without its position."""
-        return self.visual.class_embedding  # type: ignore[no-any-return]
+    def prefix_tokens(self) -> Tensor:
+        """CLS ``(1, D)``, still without its position."""
+        return self.visual.class_embedding[None]  # type: ignore[no-any-return]
 
     def patches(self, images: Tensor) -> Tensor:
         """Patch embedding of RGB images ``(B, 3, H, W)``: ``(B, D, h, w)``."""
@@ -69,7 +71,7 @@ class OpenCLIPViT(ImageTower):
         """``ln_post`` of tokens ``(..., D)``."""
         return self.visual.ln_post(tokens)  # type: ignore[no-any-return]
 
-    def project(self, tokens: Tensor) -> Tensor:
+    def head(self, tokens: Tensor) -> Tensor:
         """Tokens behind ``ln_post`` ``(..., D)`` in the joint space: ``(..., E)``."""
         return tokens @ self.visual.proj  # type: ignore[no-any-return]
 
@@ -121,7 +123,9 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
             "such as 'ViT-B-16-quickgelu'"
         )
     if config["vision_cfg"].get("timm_model_name"):
-        return EvaViT(build_eva_visual(config), "size" if positions is None else positions)
+        visual, family = build_timm_visual(config)
+        kind = EvaViT if family.name == "EVA-CLIP" else TimmViT
+        return kind(visual, family.positions if positions is None else positions)
     visual = _build_vision_tower(
         config["embed_dim"],
         open_clip.CLIPVisionCfg(**config["vision_cfg"]),

@@ -1,4 +1,4 @@
-"""EVA02-CLIP's image tower (timm's ``Eva`` inside open_clip's ``TimmModel``).
+"""EVA02-CLIP's image tower (timm's ``Eva`` inside open_clip's ``TimmModel``), and the builders.
 
 timm runs it at its native size only, and resamples positions with an antialias that the published
 results do not have; so the stem stands here again (declip spec 4.4). Everything after it is timm's.
@@ -7,20 +7,17 @@ results do not have; so the stem stands here again (declip spec 4.4). Everything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import open_clip
 import timm
-import torch
 from open_clip.model import _build_vision_tower
 from open_clip.timm_model import TimmModel
-from timm.layers import RotaryEmbeddingCat, build_rotary_pos_embed
+from timm.layers import RotaryEmbeddingCat
 from timm.models.eva import Eva, EvaAttention, EvaBlock
-from torch import Tensor, nn
+from torch import nn
 
-from mmclipdis.clip.towers.image_tower import ImageTower
-from mmclipdis.utils.interpolation import is_symbol
+from mmclipdis.clip.towers.timm_vit import Family, TimmViT, family_of, supported_trunks
 
 #: timm's EVA-02 trunks of CLIP with pre-norm blocks (the enormous one normalises after them).
 TRUNKS = (
@@ -30,8 +27,11 @@ TRUNKS = (
 )
 
 
-class EvaViT(ImageTower):
+class EvaViT(TimmViT):
     """An EVA02-CLIP ViT, B/16 or L/14, at any size, square or not.
+
+    Its rotary table spans the positions of training on every grid; other than the official code's
+    it also fits grids that are not square.
 
     Args:
         visual: open_clip's ``TimmModel`` around an EVA-02 trunk whose head projects the CLS token.
@@ -43,97 +43,7 @@ class EvaViT(ImageTower):
 
     def __init__(self, visual: nn.Module, positions: str = "size") -> None:
         check_trunk(visual)
-        trunk: Any = visual.trunk
-        embed = trunk.patch_embed
-        super().__init__(visual, positions, embed.img_size, embed.patch_size, trunk.num_classes)
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The blocks of the trunk, first to last."""
-        return self.visual.trunk.blocks  # type: ignore[no-any-return]
-
-    @property
-    def stem(self) -> nn.Module:
-        """The patch convolution."""
-        return self.visual.trunk.patch_embed.proj  # type: ignore[no-any-return]
-
-    @property
-    def position_table(self) -> Tensor:
-        """``(1 + N, D)`` at native size, CLS first."""
-        return self.visual.trunk.pos_embed[0]  # type: ignore[no-any-return]
-
-    @property
-    def cls_token(self) -> Tensor:
-        """``(D,)``, still without its position."""
-        return self.visual.trunk.cls_token[0, 0]  # type: ignore[no-any-return]
-
-    def patches(self, images: Tensor) -> Tensor:
-        """Patch embedding of RGB images ``(B, 3, H, W)``: ``(B, D, h, w)``."""
-        patches: Tensor = self.visual.trunk.patch_embed.proj(images)
-        # Under autocast the stream starts in the type of the weights, as in timm and EVA-CLIP.
-        return patches.to(self.cls_token.dtype)
-
-    def norm_pre(self, tokens: Tensor) -> Tensor:
-        """timm's ``norm_pre``, an identity in these trunks, on tokens ``(B, 1 + N, D)``."""
-        return self.visual.trunk.norm_pre(tokens)  # type: ignore[no-any-return]
-
-    def norm_post(self, tokens: Tensor) -> Tensor:
-        """Final norm of tokens ``(..., D)``."""
-        return self.visual.trunk.norm(tokens)  # type: ignore[no-any-return]
-
-    def project(self, tokens: Tensor) -> Tensor:
-        """Head of tokens behind the norm ``(..., D)``: ``(..., E)``."""
-        return self.visual.trunk.head(tokens)  # type: ignore[no-any-return]
-
-    def joint_parameters(self) -> list[nn.Parameter]:
-        """Those of the final norm and the head."""
-        trunk = self.visual.trunk
-        return [*trunk.norm.parameters(), *trunk.head.parameters()]
-
-    def rope(self, images: Tensor) -> Tensor:
-        """Rotary table ``(h*w, 2 d)`` of the patches: every grid spans the positions of training.
-
-        Other than the official code's it also fits grids that are not square.
-        """
-        rope, grid = self.visual.trunk.rope, self.grid_of(images)
-        # an export for any image size has symbols, which no cache can look up
-        table = rotary_table.__wrapped__ if is_symbol(*grid) else rotary_table
-        return table(grid, rope.dim, rope.ref_feat_shape, rope.temperature, images.device)
-
-
-@lru_cache(maxsize=16)
-def rotary_table(
-    grid: tuple[int, int],
-    dim: int,
-    reference: tuple[int, int],
-    temperature: float = 10000.0,
-    device: torch.device | None = None,
-) -> Tensor:
-    """Sine and cosine of 2-D rotary positions, fp32, of the last few grids (declip spec 4.4).
-
-    Args:
-        grid: Patches (h, w).
-        dim: Width of a head.
-        reference: Patches (h, w) that positions are scaled to: row ``y`` lies at ``y r_h / h``.
-        temperature: Base of the frequencies.
-        device: Where the table lives.
-
-    Returns:
-        ``(h*w, 2 dim)``, sine then cosine; its first half turns by rows, its second by columns.
-    """
-    # An inference tensor in the cache would break the next training step.
-    with torch.inference_mode(False), torch.no_grad():
-        return torch.cat(
-            build_rotary_pos_embed(
-                list(grid),
-                dim=dim,
-                temperature=temperature,
-                in_pixels=False,
-                ref_feat_shape=list(reference),
-                device=device,
-            ),
-            dim=-1,
-        )
+        super().__init__(visual, positions)
 
 
 def check_trunk(visual: Any) -> None:
@@ -147,7 +57,10 @@ def check_trunk(visual: Any) -> None:
         f"global_pool={trunk.global_pool!r}": trunk.global_pool != "token",
         "other prefix tokens than CLS": trunk.num_prefix_tokens != 1 or trunk.cls_token is None,
         "no position table for CLS and patches": trunk.pos_embed is None or trunk.no_embed_class,
-        "another kind of rotary positions": not plain or rope.rotate_half or rope.grid_offset != 0,
+        "another kind of rotary positions": not plain
+        or rope.rotate_half
+        or rope.grid_offset != 0
+        or rope.grid_indexing != "ij",
         "no final norm before pooling": isinstance(trunk.norm, nn.Identity),
         "a norm after pooling": not isinstance(trunk.fc_norm, nn.Identity),
         "a head outside the trunk": trunk.num_classes == 0 or len(getattr(visual, "head", ())) > 0,
@@ -176,30 +89,35 @@ def _is_readable(block: nn.Module) -> bool:
     )
 
 
-def build_eva_visual(config: Mapping[str, Any]) -> nn.Module:
-    """open_clip's module of the EVA-02 tower of a model config, with random weights.
+def build_timm_visual(config: Mapping[str, Any]) -> tuple[nn.Module, Family]:
+    """open_clip's module of the ViT of timm that a model config names, random, and its family.
 
     Raises:
-        ValueError: for another trunk of timm.
+        ValueError: for a trunk of timm that no family has.
     """
-    # Weights come from init_cfg; this key would download others.
-    vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    # Weights come from init_cfg, and the first key would download others; stochastic depth belongs
+    # to the training of CLIP, and no training here has it.
+    vision = {**config["vision_cfg"], "timm_model_pretrained": False, "timm_drop_path": None}
     name = vision["timm_model_name"]
-    if name not in TRUNKS:
+    family = family_of(name)
+    if family is None or (family.name == "EVA-CLIP" and name not in TRUNKS):
         raise ValueError(
             f"the arch has the image tower {name}, which has no dense readouts; supported are "
-            f"OpenAI-style ViTs such as 'ViT-B-16-quickgelu', and {', '.join(TRUNKS)}"
+            f"OpenAI-style ViTs such as 'ViT-B-16-quickgelu', and {supported_trunks()}"
         )
     changes = vision.pop("timm_model_kwargs", None)
     if not changes:
         visual = _build_vision_tower(config["embed_dim"], open_clip.CLIPVisionCfg(**vision))
-        return cast(nn.Module, visual)
-    if vision.get("timm_proj", "linear"):
-        raise ValueError(f"timm_proj={vision.get('timm_proj', 'linear')!r}: EVA-02 needs None")
-    pool = vision.get("timm_pool", "avg")
-    return ChangedTrunk(
-        timm.create_model(name, num_classes=config["embed_dim"], global_pool=pool, **changes)
-    )
+        return visual, family
+    head, pool = vision.get("timm_proj", "linear"), vision.get("timm_pool", "avg")
+    if head not in (None, "", "none"):
+        raise ValueError(
+            f"timm_proj={head!r}: {family.name} needs None (a head inside the trunk), or 'none' "
+            "(no head)"
+        )
+    classes = 0 if head == "none" else config["embed_dim"]
+    trunk = timm.create_model(name, num_classes=classes, global_pool=pool, **changes)
+    return ChangedTrunk(trunk), family
 
 
 class ChangedTrunk(TimmModel):  # type: ignore[misc]

@@ -15,15 +15,17 @@ from mmclipdis.clip.towers.block_reader import BlockReader
 from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.branches import NO_TOKENS, Beside, merged_once, read_branches, run_beside
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
+from mmclipdis.clip.towers.pools import CLS_POOL, Pool
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
 from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
 from mmclipdis.clip.towers.scclip import calibrated
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
+from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.utils.interpolation import known_size
 
 
 class ImageTower(nn.Module, ABC):
-    """A CLIP image tower with a CLS token, at any size, square or not.
+    """An image tower of transformer blocks in the space of text, at any size, square or not.
 
     A kind of tower says where its stem, blocks and head are; all else stands here.
 
@@ -34,10 +36,16 @@ class ImageTower(nn.Module, ABC):
         image_size: Native (height, width) in pixels.
         patch_size: (height, width) in pixels.
         embed_dim: Channels of the joint space.
+        width: Channels of the blocks.
+        prefix: Tokens before the patches.
+        pool: How the image embedding is made of tokens, and a patch gets into its space.
 
     Attributes:
         width: Channels ``D`` of the blocks.
-        embed_dim: Channels ``E`` of the joint space.
+        embed_dim: Channels ``E`` of the dense map in the joint space.
+        prefix: Tokens ``p`` before the patches: CLS, then registers; 0 without CLS.
+        table_prefix: Rows of the position table that belong to them, ``p`` or 0.
+        pool: See :mod:`mmclipdis.clip.towers.pools`.
         depth: Number of blocks.
         heads: Attention heads.
         patch_size: (height, width) in pixels.
@@ -53,21 +61,26 @@ class ImageTower(nn.Module, ABC):
         image_size: tuple[int, int],
         patch_size: tuple[int, int],
         embed_dim: int,
+        width: int,
+        prefix: int = 1,
+        pool: Pool = CLS_POOL,
     ) -> None:
         super().__init__()
         self.visual: Any = visual
         self.positions = check_position_rule(positions)
+        self.prefix = self.table_prefix = prefix
+        self.pool = pool
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.patch_size = (int(patch_size[0]), int(patch_size[1]))
         self.embed_dim = int(embed_dim)
-        self.width = int(self.position_table.shape[1])
+        self.width = int(width)
         self.depth = len(self.blocks)
         self.heads = view_of(self.blocks[0]).heads
         self.grad_checkpointing = False
 
     @property
     @abstractmethod
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Any:
         """The residual blocks, first to last."""
 
     @property
@@ -77,13 +90,16 @@ class ImageTower(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def position_table(self) -> Tensor:
-        """Position embeddings ``(1 + N, D)`` of the native grid, CLS first."""
+    def position_table(self) -> Tensor | None:
+        """Position embeddings ``(p + N, D)`` of the native grid, those of prefix tokens first.
+
+        ``(N, D)`` where prefix tokens have none (:attr:`table_prefix` is 0); None without a table.
+        """
 
     @property
     @abstractmethod
-    def cls_token(self) -> Tensor:
-        """The CLS token before positions, ``(D,)``."""
+    def prefix_tokens(self) -> Tensor:
+        """CLS and registers before positions, ``(p, D)``."""
 
     @abstractmethod
     def patches(self, images: Tensor) -> Tensor:
@@ -98,16 +114,25 @@ class ImageTower(nn.Module, ABC):
         """The final norm of every token, ``(B, L, D)`` to ``(B, L, D)``."""
 
     @abstractmethod
-    def project(self, tokens: Tensor) -> Tensor:
-        """The projection behind :meth:`norm_post`, ``(B, L, D)`` to ``(B, L, E)``."""
+    def head(self, tokens: Tensor) -> Tensor:
+        """The last projection, ``(B, n, C)`` to ``(B, n, E)``: of normed tokens, or pooled ones."""
+
+    def project(self, tokens: Tensor, terms: str = "identity") -> Tensor:
+        """What stands behind :meth:`norm_post`, ``(B, n, D)`` to ``(B, n, E)``.
+
+        Args:
+            tokens: Normed tokens of patches.
+            terms: ``pool_attention`` of a readout.
+        """
+        return self.pool.project(self, tokens, terms)
 
     def to_joint(self, tokens: Tensor) -> Tensor:
-        """Final norm and projection of every token: ``(B, L, D)`` to ``(B, L, E)``."""
+        """Final norm and projection of every token: ``(B, n, D)`` to ``(B, n, E)``."""
         return self.project(self.norm_post(tokens))
 
     @abstractmethod
     def joint_parameters(self) -> list[nn.Parameter]:
-        """The parameters that only :meth:`to_joint` reads."""
+        """The parameters that only the map in the joint space and the image embedding read."""
 
     def rope(self, images: Tensor) -> Tensor | None:
         """Rotary table of the patches of ``images``, for a tower that has rotary positions."""
@@ -128,23 +153,46 @@ class ImageTower(nn.Module, ABC):
             )
         return grid
 
+    @property
+    def native_grid(self) -> tuple[int, int]:
+        """Patches (h, w) of an image of the native size, which the position table is for."""
+        height, width = (size // side for size, side in zip(self.image_size, self.patch_size))
+        return height, width
+
     def embed(self, images: Tensor) -> Tensor:
-        """Patch and CLS tokens with positions, input of the first block: ``(B, 1 + h*w, D)``."""
-        native = (
-            self.image_size[0] // self.patch_size[0],
-            self.image_size[1] // self.patch_size[1],
-        )
+        """Patch and prefix tokens with positions, input of the first block: ``(B, p + h*w, D)``."""
         grid = self.grid_of(images)
-        patches = self.patches(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
-        cls = self.cls_token.to(patches.dtype).expand(images.shape[0], 1, -1)
-        table = resample_positions(self.position_table, native, grid, self.positions)
-        return self.norm_pre(torch.cat([cls, patches], dim=1) + table.to(patches.dtype))
+        x = self.patches(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
+        prefix = self.prefix_tokens.to(x.dtype).expand(images.shape[0], -1, -1)
+        own = self.position_table
+        if own is None:
+            return self.norm_pre(torch.cat([prefix, x], dim=1))
+        table = resample_positions(own, self.native_grid, grid, self.positions, self.table_prefix)
+        if self.table_prefix == self.prefix:
+            x = torch.cat([prefix, x], dim=1) if self.prefix else x
+            return self.norm_pre(x + table.to(x.dtype))
+        return self.norm_pre(torch.cat([prefix, x + table.to(x.dtype)], dim=1))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """CLIP's image embedding ``(B, E)``, not normalised, at any image size."""
+        """The image embedding ``(B, E)``, not normalised, at any image size."""
         rope = self.rope(images)
         x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
-        return self.to_joint(BlockReader(self.blocks[-1], x, rope).cls())[:, 0]
+        return self._image_embedding(self._read(self.blocks[-1], x, rope))
+
+    def _read(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        rope: Tensor | None,
+        grid: tuple[int, int] | None = None,
+    ) -> BlockReader:
+        return BlockReader(block, x, rope, grid, self.prefix)
+
+    def _image_embedding(self, last: BlockReader) -> Tensor:
+        """Of the ordinary last block: by a single query where it is that of CLS."""
+        if self.pool.reads_cls_alone:
+            return self.to_joint(last.cls())[:, 0]
+        return self.pool.pooled(self, last.ordinary())
 
     def forward_dense(
         self,
@@ -188,9 +236,10 @@ class ImageTower(nn.Module, ABC):
         )
         kept[-1] = embedded
         map_grid = grid if guide is None else guide.grid
+        terms = getattr(readout, "pool_attention", "identity")
 
         def read(x: Tensor) -> DenseFeatures:
-            last = BlockReader(self.blocks[-1], x, rope, grid)
+            last = self._read(self.blocks[-1], x, rope, grid)
             blocks = {**kept, self.depth - 1: last.ordinary()} if self.depth - 1 in keep else kept
             tokens: Tensor | None = None
             if isinstance(readout, Readout):
@@ -206,10 +255,10 @@ class ImageTower(nn.Module, ABC):
             normed = summed if tokens is None else self.norm_post(tokens)
             projected = last.parts(context)
             return DenseFeatures(
-                map=tokens_to_map(self.project(normed), map_grid),
-                cls=self.to_joint(last.cls())[:, 0] if with_cls else None,
-                context={name: tokens_to_map(p[:, 1:], grid) for name, p in projected.items()},
-                intermediates=tuple(tokens_to_map(blocks[i][:, 1:], grid) for i in keep),
+                map=tokens_to_map(self.project(normed, terms), map_grid),
+                cls=self._image_embedding(last) if with_cls else None,
+                context={name: self._patch_map(part, grid) for name, part in projected.items()},
+                intermediates=tuple(self._patch_map(blocks[i], grid) for i in keep),
                 tokens=tokens_to_map(tokens, map_grid)
                 if with_tokens and tokens is not None
                 else None,
@@ -223,7 +272,11 @@ class ImageTower(nn.Module, ABC):
         keep = [self._block_index(i) for i in indices]
         blocks = self.blocks[: max(keep) + 1]
         _, kept = self._run(blocks, self.embed(images), keep, self.rope(images))
-        return tuple(tokens_to_map(kept[i][:, 1:], grid) for i in keep)
+        return tuple(self._patch_map(kept[i], grid) for i in keep)
+
+    def _patch_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The patches of tokens ``(B, p + N, D)`` as a map ``(B, D, h, w)``."""
+        return tokens_to_map(tokens[:, self.prefix :], grid)
 
     def _run(
         self, blocks: Iterable[nn.Module], x: Tensor, keep: Sequence[int], rope: Tensor | None
@@ -236,14 +289,28 @@ class ImageTower(nn.Module, ABC):
         return index % self.depth
 
     def check_readout(self, readout: AnyReadout) -> None:
-        """Refuse a readout of blocks that the tower does not have.
+        """Refuse a readout of blocks, or of a CLS token or a pool, that the tower does not have.
 
         Raises:
-            ValueError: naming the block, or how many are wanted.
+            ValueError: naming what is missing.
         """
         self._outputs_of(readout)
-        if isinstance(readout, Readout) and readout.branches is not None:
-            readout.branches.range_in(self.depth)
+        if isinstance(readout, SelfCalibrated):
+            needs_cls = bool(readout.cls)
+        elif isinstance(readout, Readout):
+            branches = readout.branches
+            if branches is not None:
+                branches.range_in(self.depth)
+            needs_cls = readout.residual == "cls" or bool(branches and branches.semantic)
+            self.pool.check(readout.pool_attention)
+        else:
+            needs_cls = False
+        if needs_cls and self.prefix == 0:
+            raise ValueError(
+                f"readout {describe_readout(readout)} needs the CLS token, and a tower pooled by "
+                "attention over its patches has none: choose another, such as 'maskclip', 'csa' "
+                "or 'clearclip'"
+            )
 
     def _outputs_of(self, readout: AnyReadout) -> list[int]:
         """The blocks whose outputs a readout reads; -1 is what enters the first one."""
@@ -263,7 +330,7 @@ class ImageTower(nn.Module, ABC):
         """The reader of a block at the ordinary stream; ``outputs[-1]`` starts it."""
         if index == self.depth - 1:
             return last
-        return BlockReader(self.blocks[index], outputs[index - 1], last.rope, last.grid)
+        return self._read(self.blocks[index], outputs[index - 1], last.rope, last.grid)
 
     def _second_path(
         self, outputs: Mapping[int, Tensor], last: BlockReader, readout: DualPath
@@ -271,8 +338,8 @@ class ImageTower(nn.Module, ABC):
         """Patch tokens of CLIP-Surgery from the ordinary stream."""
         blocks = self._blocks_of(readout)
         if not blocks:
-            return last.ordinary()[:, 1:]
-        path = outputs[blocks[0] - 1][:, 1:]
+            return last.ordinary()[:, self.prefix :]
+        path = outputs[blocks[0] - 1][:, self.prefix :]
         for index in blocks:
             path = path + self._reader(index, outputs, last).attention(readout.attention)
         return path
@@ -289,4 +356,4 @@ class ImageTower(nn.Module, ABC):
         deep, mid, *summed = (output(index) for index in readout.blocks_read)
         total = torch.stack(summed).sum(dim=0)
         grid = cast(tuple[int, int], last.grid)
-        return calibrated(last.view, last.x, deep, mid, total, grid, readout)
+        return calibrated(last.view, last.x, deep, mid, total, grid, readout, self.prefix)

@@ -68,34 +68,41 @@ def check_position_rule(rule: str) -> str:
 
 
 def resample_positions(
-    embedding: Tensor, native: tuple[int, int], grid: tuple[int, int], rule: str
+    embedding: Tensor,
+    native: tuple[int, int],
+    grid: tuple[int, int],
+    rule: str,
+    prefix: int = 1,
 ) -> Tensor:
     """Position embeddings of a ``grid`` of patches from those of the ``native`` grid.
 
     Args:
-        embedding: ``(1 + native_h * native_w, D)``, CLS row first.
+        embedding: ``(p + native_h * native_w, D)``, rows of CLS and other prefix tokens first.
         native: Grid (height, width) in patches that ``embedding`` was trained for.
         grid: Grid (height, width) in patches that is wanted.
         rule: A name of :data:`POSITION_RULES`.
+        prefix: Rows ``p`` of ``embedding`` that are no patches; 0 for a table without them.
 
     Returns:
-        ``(1 + h * w, D)``: the parameter itself when the grids agree, otherwise a new tensor.
-        The CLS row never changes. The *grids* decide, not the token count: 7 x 28 patches are
-        resampled although 14 x 14 has as many (the reference code misses that).
+        ``(p + h * w, D)``: the parameter itself when the grids agree, otherwise a new tensor.
+        The first ``p`` rows never change. The *grids* decide, not the token count: 7 x 28 patches
+        are resampled although 14 x 14 has as many (the reference code misses that).
 
     Raises:
         ValueError: for an unknown rule or a table that does not fit ``native``.
     """
     check_position_rule(rule)
-    if embedding.shape[0] != 1 + native[0] * native[1]:
+    if embedding.shape[0] != prefix + native[0] * native[1]:
         raise ValueError(
-            f"position table has {embedding.shape[0]} rows, expected 1 + {native[0]} x {native[1]}"
+            f"position table has {embedding.shape[0]} rows, expected {prefix} + {native[0]} x "
+            f"{native[1]}"
         )
     if not is_symbol(*grid) and grid == native:
         return embedding
-    table = embedding[1:].T.reshape(1, -1, *native)  # (1, D, g_h, g_w)
+    table = embedding[prefix:].T.reshape(1, -1, *native)  # (1, D, g_h, g_w)
     if is_symbol(*grid):  # an export for any image size
         table = by_products(table, grid, *_PRODUCTS[rule])
     else:
         table = POSITION_RULES[rule](table, grid)
-    return torch.cat([embedding[:1], table.flatten(2)[0].T])
+    rows = table.flatten(2)[0].T
+    return torch.cat([embedding[:prefix], rows]) if prefix else rows

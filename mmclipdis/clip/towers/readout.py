@@ -51,6 +51,8 @@ from mmclipdis.utils.finite import finite_number
 
 ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "gem", "identity", "layers", "affinity")
 RESIDUALS = ("token", "cls", "none")
+#: Terms of the attention among patches inside an attention pool; ``identity`` is the value path.
+POOL_TERMS = ("identity", "kk", "vv")
 SCALES = ("sqrt", "none")
 
 
@@ -79,6 +81,9 @@ class Readout:
             None adds nothing. CLS gets none.
         affinity: How the matrix of the term ``affinity`` is made.
         branches: More token sets that the map is the sum of; they need an affinity.
+        pool_attention: How patches are mixed inside the attention pool of a SigLIP or PE, behind
+            the last block: not (``identity``), or by ``kk`` or ``vv``. Its ``q`` was only ever of
+            the learned query, so there is no ``qq`` or ``qk`` there (encoders spec 2.3).
 
     Raises:
         ValueError: for a term, residual or scale that does not exist, and for fields that
@@ -94,6 +99,7 @@ class Readout:
     neighbours: float | None = None
     affinity: Affinity | None = None
     branches: Branches | None = None
+    pool_attention: str = "identity"
 
     def __post_init__(self) -> None:
         terms: Any = self.attention  # a string is one term, not its letters
@@ -117,6 +123,11 @@ class Readout:
         self._check_terms()
         self._check_affinity()
         self._check_branches()
+        if self.pool_attention not in POOL_TERMS:
+            raise ValueError(
+                f"Readout.pool_attention must be one of {POOL_TERMS}, got {self.pool_attention!r}: "
+                "the q of an attention pool was only ever of its learned query, never of patches"
+            )
 
     def _check_weights(self) -> None:
         given: Any = self.weights  # a number is that of a single term

@@ -40,26 +40,28 @@ def calibrated(
     summed: Tensor,
     grid: tuple[int, int],
     readout: SelfCalibrated,
+    prefix: int = 1,
 ) -> Tensor:
     """Patch tokens ``Z`` ``(B, N, D)`` in place of the last block's output.
 
     Args:
         view: The last block.
-        x: Its input ``(B, 1 + N, D)``, CLS first.
-        deep, mid: Outputs ``(B, 1 + N, D)`` of the two blocks that tell what is alike.
-        summed: Sum ``(B, 1 + N, D)`` of the outputs of several blocks.
+        x: Its input ``(B, p + N, D)``, CLS and the other prefix tokens first.
+        deep, mid: Outputs ``(B, p + N, D)`` of the two blocks that tell what is alike.
+        summed: Sum ``(B, p + N, D)`` of the outputs of several blocks.
         grid: Patches (h, w).
         readout: The constants.
+        prefix: Tokens ``p`` before the patches, CLS first.
 
     Raises:
         ValueError: no more patches than the neighbours that outliers are told by.
     """
-    outlying = outliers(x[:, 1:], readout.k, readout.outliers)
-    alike = fill(deep[:, 1:], outlying, grid)
-    unit_deep, unit_mid = (unit_tokens(tokens_to_map(y, grid)) for y in (alike, mid[:, 1:]))
-    own = aggregate(unit_deep, fill(x[:, 1:], outlying, grid), readout.threshold)
+    outlying = outliers(x[:, prefix:], readout.k, readout.outliers)
+    alike = fill(deep[:, prefix:], outlying, grid)
+    unit_deep, unit_mid = (unit_tokens(tokens_to_map(y, grid)) for y in (alike, mid[:, prefix:]))
+    own = aggregate(unit_deep, fill(x[:, prefix:], outlying, grid), readout.threshold)
     guide = Guide(tokens_to_map(alike, grid))
-    branches = torch.cat([own, summed[:, 1:]])  # one batch: both need the same matrix
+    branches = torch.cat([own, summed[:, prefix:]])  # one batch: both need the same matrix
     out = in_groups(twice_attended(view, branches, guide), 2)
     cls = readout.cls * (x[:, :1] + summed[:, :1])
     # agg is linear: that of both branches together is the sum of theirs

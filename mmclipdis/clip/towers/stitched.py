@@ -32,7 +32,7 @@ def last_values(tower: ImageTower, images: Tensor) -> Tensor:
     rope, grid = tower.rope(images), tower.grid_of(images)
     blocks, checkpoint = tower.blocks[:-1], tower.grad_checkpointing
     x, _ = run_blocks(blocks, tower.embed(images), (), checkpoint, rope)
-    return BlockReader(tower.blocks[-1], x, rope, grid).values()
+    return BlockReader(tower.blocks[-1], x, rope, grid, tower.prefix).values()
 
 
 def mixed_tokens(tower: ImageTower, values: Tensor, affinity: Affinity, guide: Guide) -> Tensor:
@@ -79,11 +79,13 @@ def window_parts(
         tower.blocks[:-1], embedded, beside, inputs, tower.grad_checkpointing, rope
     )
     kept[-1] = embedded
-    last = BlockReader(tower.blocks[-1], x, rope, grid)
-    parts = [last.normed[:, 1:]]
+    last = BlockReader(tower.blocks[-1], x, rope, grid, tower.prefix)
+    prefix = tower.prefix
+    parts = [last.normed[:, prefix:]]
     for index in averaged:
         before = kept[index - 1]
-        parts += [before[:, 1:], view_of(tower.blocks[index]).norm(before)[:, 1:]]
+        normed = view_of(tower.blocks[index]).norm(before)
+        parts += [before[:, prefix:], normed[:, prefix:]]
     if beside.copies is not None:
         copies = last.beside(beside.copies.tokens, beside.copies.seen)
         parts.append(beside.copies.at(copies, grid))
@@ -136,7 +138,7 @@ def _spatial(
     height, width = (count * side for count, side in zip(grid, tower.patch_size, strict=True))
     rope = tower.rope(blocks[0].new_zeros(()).expand(1, 3, height, width))
     outputs = [
-        image_block(tower.blocks[index], x, normed, rope)
+        image_block(tower.blocks[index], x, normed, rope, tower.prefix)
         for index, x, normed in zip(
             branches.range_in(tower.depth), blocks[::2], blocks[1::2], strict=True
         )
@@ -144,28 +146,31 @@ def _spatial(
     return torch.stack(outputs).mean(dim=0)
 
 
-def image_block(block: nn.Module, x: Tensor, normed: Tensor, rope: Tensor | None = None) -> Tensor:
+def image_block(
+    block: nn.Module, x: Tensor, normed: Tensor, rope: Tensor | None = None, prefix: int = 1
+) -> Tensor:
     """A block on the patches of an image, without CLS, ``(1, N, D)``.
 
     Its attention is over the full width, as with one head, but with the scale of a head (the
     published code; training_free_2 spec 5.1).
 
     Args:
-        block: Block of open_clip or EVA.
+        block: Block of open_clip or timm.
         x: Its input.
         normed: Its normed input: that of windows put together, which is not the norm of ``x``.
-        rope: Rotary table of the patches, for EVA.
+        rope: Rotary table of the patches, for blocks that have rotary positions.
+        prefix: Prefix tokens that the tower has, and ``x`` has not.
     """
     view = view_of(block, rope)
     projected = view.project(normed, "qkv")
-    query, key = (_rotated(view, projected[part]) for part in "qk")
+    query, key = (_rotated(view, projected[part], prefix) for part in "qk")
     scale = logit_factor("sqrt", x.shape[-1] // view.heads)
     value = projected["v"][:, None]
     out = F.scaled_dot_product_attention(query[:, None], key[:, None], value, scale=scale)
     return finish_block(block, x, view.merge(out[:, 0]), residual="token", ffn=True)
 
 
-def _rotated(view: BlockView, part: Tensor) -> Tensor:
+def _rotated(view: BlockView, part: Tensor, prefix: int) -> Tensor:
     """Queries or keys ``(1, N, D)`` of patches with their positions."""
-    heads = F.pad(split_heads(part, view.heads), (0, 0, 1, 0))  # a row where CLS would be
-    return view.rotate(heads)[:, :, 1:].transpose(1, 2).flatten(2)
+    heads = F.pad(split_heads(part, view.heads), (0, 0, prefix, 0))  # rows where CLS would be
+    return view.rotate(heads)[:, :, prefix:].transpose(1, 2).flatten(2)

@@ -187,8 +187,7 @@ def _resample(table: Tensor, native: tuple[int, ...], grid: tuple[int, int], rul
     """``(1, prefix + N, D)`` or SAM's ``(1, h, w, D)`` at another grid, in the dtype of before."""
     rows = table.flatten(1, -2)[0].float()
     prefix = len(rows) - native[0] * native[1]
-    with_cls = torch.cat([rows[:1], rows[prefix:]])  # resample_positions() expects a CLS row
-    patches = resample_positions(with_cls, (native[0], native[1]), grid, rule)[1:]
+    resampled = resample_positions(rows, (native[0], native[1]), grid, rule, prefix)
     if table.ndim == 4:
-        return patches.reshape(1, *grid, -1).to(table.dtype)
-    return torch.cat([rows[:prefix], patches])[None].to(table.dtype)
+        return resampled.reshape(1, *grid, -1).to(table.dtype)
+    return resampled[None].to(table.dtype)

@@ -135,7 +135,7 @@ def test_nearest_takes_the_golden_places():
 class _Identity:
     """A block of one head of width 2 without norms, projections, residual or feed-forward."""
 
-    heads = 1
+    heads, after = 1, None
 
     def norm(self, x: Tensor) -> Tensor:
         return x

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
-from mmclipdis.clip.towers.eva import EvaViT, rotary_table
+from mmclipdis.clip.towers.eva import EvaViT
 from mmclipdis.clip.towers.readout import READOUTS, Readout
+from mmclipdis.clip.towers.rotary import rotary_table
 from tests.tiny import tiny_eva_arch
 
 EVA_EMBEDDING = {

@@ -16,8 +16,9 @@ from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import run_block
 from mmclipdis.clip.towers.block_reader import BlockReader, read_last_block
 from mmclipdis.clip.towers.build import build_image_tower
-from mmclipdis.clip.towers.eva import ChangedTrunk, EvaViT, rotary_table
+from mmclipdis.clip.towers.eva import ChangedTrunk, EvaViT
 from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout
+from mmclipdis.clip.towers.rotary import rotary_table
 from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_eva_arch
 
@@ -434,7 +435,7 @@ def test_other_modules_of_timm_are_refused():
         EvaViT(visual)
     arch = tiny_eva_arch()
     arch["vision_cfg"].pop("timm_proj")
-    with pytest.raises(ValueError, match="timm_proj='linear': EVA-02 needs None"):
+    with pytest.raises(ValueError, match="timm_proj='linear': EVA-CLIP needs None"):
         build_image_tower(arch)
     arch["vision_cfg"].update(timm_proj=None, timm_pool="avg")
     with pytest.raises(ValueError, match="global_pool='avg', .*a norm after pooling"):

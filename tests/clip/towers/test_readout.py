@@ -315,8 +315,8 @@ def test_another_kind_of_attention_is_refused(option):
 
 
 def test_other_towers_are_refused():
-    with pytest.raises(ValueError, match="vit_base_patch16_siglip_224, which has no dense"):
-        build_image_tower("ViT-B-16-SigLIP")
+    with pytest.raises(ValueError, match="swin_base_patch4_window7_224, which has no dense"):
+        build_image_tower("swin_base_patch4_window7_224")
     pooled = open_clip.transformer.VisionTransformer(
         32, 16, 32, 1, 2, 4.0, output_dim=8, pool_type="avg"
     )

@@ -66,7 +66,7 @@ def mask(height: int, width: int) -> Tensor:
 class FourWide(attention.BlockView):
     """Two heads of width 2 without norms, projections, or feed-forward; q, k and v are given."""
 
-    heads = 2
+    heads, projection_prefix = 2, ""
     qkv: dict[str, Tensor]
 
     def __init__(self) -> None:

@@ -230,7 +230,7 @@ def test_positions_are_the_parameter_at_the_native_grid_and_bicubic_elsewhere():
             expected = wider[0].flatten(1).T
         torch.testing.assert_close(added, expected, **TOLERANCE)
         cls = tower.embed(images)[:, 0]
-        assert torch.equal(cls, (tower.cls_token + table[0]).expand_as(cls))
+        assert torch.equal(cls, (tower.prefix_tokens[0] + table[0]).expand_as(cls))
 
 
 @pytest.mark.parametrize("arch", sorted(ARCHS))
