@@ -19,7 +19,7 @@ from mmclipdis.apis.run import train
 from mmclipdis.datasets.recognition.token_store import TokenStore
 from mmclipdis.engine import NonFiniteLossError
 from mmclipdis.models.recognition.dclip import DCLIP
-from mmclipdis.models.recognition.preprocessor import CLIP_MEAN, CLIP_STD
+from mmclipdis.utils.statistics import CLIP
 from tests.datasets.recognition.token_task import write_task
 from tests.models.recognition.test_dclip_configs import shrunk
 from tests.ranks import launch
@@ -322,7 +322,7 @@ def test_features_that_are_no_numbers_are_not_kept(config, capsys, monkeypatch, 
         return found
 
     bgr = cv2.resize(cv2.imread(str(config.parent / "images" / name)), (64, 64))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in CLIP.of_bytes)
     wanted = (torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1) - mean) / std
     monkeypatch.setattr(DCLIP, "tokens", overflowing)
     line = one_line(config, capsys)
