@@ -141,7 +141,7 @@ CHANGES = {
     "weights": "randomness.seed=1",  # the tower's are random
     "pipeline": "train_dataloader.dataset.pipeline.1.interpolation=nearest",
     "image size": "train_dataloader.dataset.pipeline.1.scale=(80,80)",
-    "normalisation": "model.data_preprocessor.std=[60.0,60.0,60.0]",
+    "normalisation": "model.data_preprocessor.std=[68.2,66.4,70.5]",
     "channels": "model.data_preprocessor.bgr_to_rgb=False",
     "packing": "train_dataloader.dataset.pipeline.2.type=PackOtherwise",
     "readout": "model.encoder.readout=clearclip",
@@ -386,7 +386,7 @@ def test_a_model_without_tokens_is_refused(config, capsys):
 
 
 def test_a_preprocessor_for_images_only_is_refused_before_anything_is_computed(config, capsys):
-    kind = "dict(type='ImgDataPreprocessor', mean=[127.5] * 3, std=[70.0] * 3)"
+    kind = "dict(type='ImgDataPreprocessor', mean=[123.0, 117.0, 104.0], std=[68.5, 66.5, 70.5])"
     config.write_text(config.read_text() + f"model['data_preprocessor'] = {kind}")
     assert "ImgDataPreprocessor takes images only" in one_line(config, capsys)
     assert not caches(config)
