@@ -30,6 +30,7 @@ from tests.models.recognition.test_zero_shot import COLOURS, Eye, Words
 from tests.tiny import tiny_arch
 
 ARCH = tiny_arch()
+ARCH = {**ARCH, "text_cfg": {**ARCH["text_cfg"], "vocab_size": 49408}}
 NAMES = ["background", "cat", "dog"]
 SIGMOID = dict(score="sigmoid", logit_scale=10.0, logit_bias=-3.0)
 
@@ -76,7 +77,9 @@ def test_a_probability_is_the_sigmoid_of_scaled_cosine_and_bias() -> None:
 
 
 def test_background_is_where_no_class_is_probable_by_itself() -> None:
-    made = head(**SIGMOID, prob_thd=0.3, background="threshold")
+    torch.manual_seed(0)
+    options = dict(prob_thd=0.3, background="threshold", embeddings=torch.randn(2, 8))
+    made = head(**SIGMOID, **options)
     rule = made.rule()
     features = torch.randn(1, 8, 6, 6)
     logits = made((features,))
