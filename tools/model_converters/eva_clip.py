@@ -38,11 +38,11 @@ from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.clip.weights.loading import (
     Arch,
-    ClipCheckpoint,
     check_size,
     has_quick_gelu,
     read_clip_checkpoint,
 )
+from mmclipdis.clip.weights.parts import ClipCheckpoint
 from mmclipdis.clip.weights.readout_mark import describe_readout, readout_json, same_readout
 from mmclipdis.clip.weights.tower_size import TowerSize, tower_size
 from mmclipdis.engine import write_checkpoint

@@ -7,7 +7,6 @@ as data, without running code from them: safetensors, ``weights_only=True``, Tor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.readout import AnyReadout
 from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_gelu
 from mmclipdis.clip.weights.dino_layout import fit_bias
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.fetching import fetch_tag
 from mmclipdis.clip.weights.files import read_file
-from mmclipdis.clip.weights.layouts import ClipEntries, read_layout
+from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.parts import ClipCheckpoint, joined, without_other_image
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
 from mmclipdis.clip.weights.tags import PACKAGED, unknown_arch, unknown_source
 from mmclipdis.clip.weights.tower_size import TowerSize, kind_of_arch, remedy, tower_size
@@ -33,32 +32,9 @@ _PARTS = {
     (dino, "dino.txt"): "give the file of its head, too: checkpoint=[BACKBONE, HEAD]"
     for dino in ("DINOv2", "DINOv3")
 }
-#: Text towers that are another CLIP's: model of the house -> kinds of image tower beside them.
-_TEXT_ALONE = {"talk2dino": ("OpenAI-style",)}
 Arch = str | Mapping[str, Any]
 #: A tag, a file, or the files that hold the parts of one model.
 Source = str | Path | Sequence[str | Path]
-
-
-@dataclass(frozen=True)
-class ClipCheckpoint:
-    """Weights in open_clip's layout, and what the file said of itself.
-
-    Attributes:
-        state_dict: open_clip ``CLIP`` names to tensors; image, text, or both towers.
-        quick_gelu: Whether they were trained with QuickGELU; None if nothing says so.
-        source: The tag or file they came from, for messages.
-        readout: The readout that the image tower was trained for; None if nothing says so.
-        report: What became of every key of the file.
-        unread: What text tower the file holds that is not read, in words; empty without one.
-    """
-
-    state_dict: dict[str, Tensor]
-    quick_gelu: bool | None
-    source: str
-    readout: AnyReadout | None = None
-    report: LayoutReport = field(default_factory=LayoutReport)
-    unread: str = ""
 
 
 def model_config(arch: Arch) -> dict[str, Any]:
@@ -114,7 +90,7 @@ def read_clip_checkpoint(arch: Arch, source: Source) -> ClipCheckpoint:
     parts = [_read_one(arch, str(one), len(source)) for one in source]
     whole = parts[0]
     for part in parts[1:]:
-        whole = _joined(whole, part)
+        whole = joined(whole, part)
     _check_kind(arch, tower_size(whole.state_dict), whole.source)
     return whole
 
@@ -123,7 +99,7 @@ def _read_one(arch: Arch, source: str, files: int | None) -> ClipCheckpoint:
     """A file of weights; ``files``: of how many it is one, so that it may hold a part alone."""
     path, quick_gelu = _locate(arch, source)
     raw, metadata = _read_entries(path)
-    found = _without_other_image(arch, read_layout(raw, source))
+    found = without_other_image(model_config(arch), read_layout(raw, source))
     if files is None:
         _check_kind(arch, tower_size(found.state), source)
     check_weights(found.state, source)
@@ -133,52 +109,6 @@ def _read_one(arch: Arch, source: str, files: int | None) -> ClipCheckpoint:
     check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
     readout = find_readout(entries, metadata, found.image_prefix, source)
     return ClipCheckpoint(found.state, quick_gelu, source, readout, found.report, found.unread)
-
-
-def _joined(one: ClipCheckpoint, other: ClipCheckpoint) -> ClipCheckpoint:
-    """Two parts of a model as one.
-
-    Raises:
-        ValueError: if both hold a weight.
-    """
-    twice = sorted(one.state_dict.keys() & other.state_dict.keys() - {"logit_scale", "logit_bias"})
-    if twice:
-        raise ValueError(
-            f"{one.source!r} and {other.source!r} both hold {twice[0]!r}; a list of files is for "
-            "the parts of one model: leave out one of them"
-        )
-    ours, theirs = one.report, other.report
-    report = LayoutReport(
-        ours.renamed | theirs.renamed,
-        ours.kept + theirs.kept,
-        ours.dropped | theirs.dropped,
-        ours.added | theirs.added,
-    )
-    return ClipCheckpoint(
-        {**other.state_dict, **one.state_dict},
-        other.quick_gelu if one.quick_gelu is None else one.quick_gelu,
-        f"{one.source}, {other.source}",
-        one.readout or other.readout,
-        report,
-        one.unread or other.unread,
-    )
-
-
-def _without_other_image(arch: Arch, found: ClipEntries) -> ClipEntries:
-    """Entries without CLIP's image tower, where ``arch`` takes its text tower alone."""
-    size = tower_size(found.state)
-    if size is None or size.kind not in _TEXT_ALONE.get(
-        model_config(arch)["text_cfg"].get("house_model", ""), ()
-    ):
-        return found
-    report = found.report
-    for old, new in report.names.items():
-        if new.startswith("visual."):
-            report.renamed.pop(old, None)
-            report.dropped[old] = "image tower of CLIP, of which the arch takes the text tower"
-    report.kept = [name for name in report.kept if name not in report.dropped]
-    state = {k: v for k, v in found.state.items() if not k.startswith("visual.")}
-    return found._replace(state=state, image_prefix=None)
 
 
 def fetch_weights(arch: Arch, source: str | Path) -> Path:

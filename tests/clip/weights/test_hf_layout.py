@@ -178,6 +178,6 @@ def test_an_entry_that_nobody_knows_is_an_error() -> None:
     extra = {"vision_model.adapter.weight": torch.zeros(2)}
     with pytest.raises(ValueError, match=r"'f' holds weights of a Hugging Face SigLIP with the en"):
         read_layout(hf_siglip() | extra, "f")
+    wrong = {"vision_model.embeddings.patch_embedding.weight": torch.zeros(D, 50)}
     with pytest.raises(ValueError, match="no square of RGB pixels"):
-        wrong = {"vision_model.embeddings.patch_embedding.weight": torch.zeros(D, 50)}
         read_layout(hf_siglip() | wrong, "f")

@@ -165,8 +165,8 @@ def test_text_of_tips_has_a_scale_from_its_temperature(tmp_path: Path) -> None:
     assert found.title == "official TIPS" and "token_embedding.weight" in found.state
     assert found.state["logit_scale"].exp() == pytest.approx(1 / 0.005066)
     assert list(found.report.dropped) == ["temperature_contrastive"]
+    raw = read_file(tmp_path / "text.npz")[0]
     with pytest.raises(ValueError, match="whose temperature is -1.0, not positive"):
-        raw = read_file(tmp_path / "text.npz")[0]
         read_layout({**raw, "temperature": torch.tensor(-1.0)}, "f")
 
 
