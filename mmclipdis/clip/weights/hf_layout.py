@@ -2,7 +2,7 @@
 
 Source: ``transformers`` 5.24; equality of forward passes, and of the numbers in our tests.
 Its SigLIP computes GELU by tanh whatever the size, as JAX does. timm does so for SO400M of patch 16
-and g-opt alone. No file says it, so that the arch decides (``docs/encoders.md``).
+and g-opt alone. No file says it, so that the arch decides (``docs/weight_files.md``).
 """
 
 from __future__ import annotations
