@@ -270,8 +270,8 @@ class CLIPViT(Guided, CLIPBackbone):
         return tuple(out_indices)
 
 
-def pretrained_source(init_cfg: Any, owner: str) -> str:
-    """The checkpoint that an ``init_cfg`` of a CLIP module names.
+def pretrained_source(init_cfg: Any, owner: str) -> str | list[str]:
+    """The checkpoint that an ``init_cfg`` of a CLIP module names: one, or the files of its parts.
 
     Raises:
         ValueError: if it is of another type than ``Pretrained``.
@@ -283,7 +283,10 @@ def pretrained_source(init_cfg: Any, owner: str) -> str:
         )
     if not init_cfg.get("checkpoint"):
         raise ValueError(f"{owner}.init_cfg names no checkpoint")
-    return str(init_cfg["checkpoint"])
+    checkpoint = init_cfg["checkpoint"]
+    if isinstance(checkpoint, (list, tuple)):
+        return [str(one) for one in checkpoint]
+    return str(checkpoint)
 
 
 @MODELS.register_module()

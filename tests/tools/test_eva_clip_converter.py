@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from mmclipdis.clip.towers.build import build_text_transformer
 from mmclipdis.clip.towers.readout import READOUTS, Readout
-from mmclipdis.clip.weights import layouts
+from mmclipdis.clip.weights import tower_size
 from mmclipdis.clip.weights.eva_layout import official_to_open_clip
 from mmclipdis.clip.weights.loading import read_clip_checkpoint
 from mmclipdis.clip.weights.readout_mark import encode_readout
@@ -177,7 +177,7 @@ def test_readout_is_marked_kept_and_not_changed(tmp_path, source):
 def guessed(monkeypatch):
     """Make the shapes of the tiny CLIP known, as two arches that differ in the activation."""
     size = ("OpenAI-style", 64, 3, 16, 4)
-    monkeypatch.setitem(layouts._KNOWN, size, "tiny-quickgelu")
+    monkeypatch.setitem(tower_size._KNOWN, size, "tiny-quickgelu")
     known = open_clip.get_model_config
 
     def config(name):

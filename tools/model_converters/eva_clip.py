@@ -35,15 +35,16 @@ from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.activation_mark import find_quick_gelu
 from mmclipdis.clip.weights.eva_layout import LayoutReport, open_clip_to_official
 from mmclipdis.clip.weights.files import read_file
-from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
+from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.clip.weights.loading import (
     Arch,
-    ClipCheckpoint,
     check_size,
     has_quick_gelu,
     read_clip_checkpoint,
 )
+from mmclipdis.clip.weights.parts import ClipCheckpoint
 from mmclipdis.clip.weights.readout_mark import describe_readout, readout_json, same_readout
+from mmclipdis.clip.weights.tower_size import TowerSize, tower_size
 from mmclipdis.engine import write_checkpoint
 from mmclipdis.utils.finite import check_writable
 from mmclipdis.utils.whole_files import refuse_existing, write_bytes

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -18,6 +19,8 @@ from mmclipdis.clip.weights.torchscript import (
     read_torchscript,
 )
 
+#: Most that an ``.npz`` may unpack to, in its own size: random numbers hardly pack.
+_MOST_PACKED = 16
 #: What ``torch.load`` raises for bytes that are no checkpoint.
 _UNPICKLING = (
     *(pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError),
@@ -32,8 +35,9 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
     what nobody looks at is never read from the disk.
 
     Args:
-        path: ``.safetensors``, a TorchScript archive (its ``state_dict`` is returned; none of its
-            code is run), or anything else that ``torch.load(weights_only=True)`` reads.
+        path: ``.safetensors``, numpy's ``.npz``, a TorchScript archive (its ``state_dict`` is
+            returned; none of its code is run), or anything else that
+            ``torch.load(weights_only=True)`` reads.
 
     Raises:
         ValueError: for a file that is damaged, no checkpoint, or more than tensors.
@@ -43,6 +47,8 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 return tensors, file.metadata() or {}
+        if path.suffix == ".npz":
+            return read_arrays(path), {}
         if is_torchscript(path):
             return read_archive(path, str(path)), {}
         refuse_packed(path, str(path))
@@ -50,7 +56,7 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), {}
     except UnsafeArchiveError:
         raise
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{str(path)!r} is not a readable checkpoint: {first_line(error)}"
         ) from error
@@ -61,6 +67,31 @@ def read_file(path: Path) -> tuple[Any, dict[str, str]]:
             "can run code; check that it is the file you meant to download, or export its state "
             "dict with torch.save(model.state_dict(), ...) first"
         ) from error
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Arrays of an ``.npz``, without objects of Python; two bytes of no type are bfloat16.
+
+    Raises:
+        UnsafeArchiveError: if it unpacks to much more than it is.
+        ValueError: if it is damaged, or holds Python objects.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > _MOST_PACKED * max(path.stat().st_size, 2**20):
+        raise UnsafeArchiveError(
+            f"checkpoint {str(path)!r} is not read: it unpacks to {unpacked:,} bytes, as no "
+            "weights do; check that it is the file you meant to download"
+        )
+    found = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            array = arrays[name]
+            if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+                found[name] = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+            else:
+                found[name] = torch.from_numpy(np.asarray(array, order="C"))
+    return found
 
 
 class UnsafeArchiveError(ValueError):

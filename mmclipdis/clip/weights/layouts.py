@@ -1,8 +1,9 @@
 """The layouts of CLIP checkpoints, and the one that everything is turned into.
 
 That one is open_clip's ``CLIP.state_dict()``: ``visual.*`` for the image tower (``visual.trunk.*``
-for EVA02-CLIP) and bare names (``token_embedding.weight``, ``transformer.*``, ...) for the text
-tower, with OpenAI's q, k, v fused.
+for those of timm) and bare names (``token_embedding.weight``, ``transformer.*``, ...) for the text
+tower, with OpenAI's q, k, v fused. Those of other libraries are in
+:mod:`mmclipdis.clip.weights.known_layouts`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from torch import Tensor
 
 from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.eva_layout import LayoutReport, computed_reason, official_to_open_clip
+from mmclipdis.clip.weights.known_layouts import (
+    KnownLayout,
+    find_layout,
+    refuse_unread,
+    unread_text,
+)
 
 #: Entries that say what the weights were trained for: name -> what became of it.
 _MARKS = {
@@ -26,91 +33,19 @@ _MARKS = {
 #: A weight that every image tower of a kind has, without what stands before it.
 _OPENAI, _TIMM = "visual.conv1.weight", "visual.trunk.patch_embed.proj.weight"
 _EVA = "visual.patch_embed.proj.weight"
+#: The same of towers with a stem of several convolutions; messages name those above.
+_STEMS = (
+    "visual.trunk.patch_embed.backbone.0.conv.weight",  # MobileCLIP-B
+    "visual.trunk.patch_embed.backbone.stem.conv1.weight",  # ViTamin
+    "visual.trunk.stem.0.conv_kxk.0.conv.weight",  # FastViT
+    "visual.trunk.stem.0.weight",  # ConvNeXt
+)
 _TEXT = ("token_embedding.weight", "token_embedding.ids")
 _TEXT_ROOTS = (
     *("token_embedding", "positional_embedding", "transformer", "ln_final"),
-    "text_projection",
+    *("text_projection", "linear_layer", "hidden_layers"),  # the last two: Talk2DINO's map
 )
 _SCALARS = ("logit_scale", "logit_bias")
-
-#: Kind of a ViT, its patch kernel, its position table, and what stands before the block numbers.
-_VITS = (
-    (*("OpenAI-style", _OPENAI), "visual.positional_embedding", "visual.transformer.resblocks."),
-    (*("EVA-CLIP", _TIMM), "visual.trunk.pos_embed", "visual.trunk.blocks."),
-)
-
-#: The same of a ResNet: its position table, last convolution of its stem, a weight of each block.
-_RESNET_TABLE, _RESNET_STEM = "visual.attnpool.positional_embedding", "visual.conv3.weight"
-_RESNET_BLOCK = re.compile(r"visual\.layer\d\.\d+\.conv1\.weight")
-
-#: (kind, width, blocks, patch, grid) -> the arch of that size.
-_KNOWN = {
-    ("EVA-CLIP", 768, 12, 16, 14): "EVA02-B-16",
-    ("EVA-CLIP", 1024, 24, 14, 16): "EVA02-L-14",
-    ("EVA-CLIP", 1024, 24, 14, 24): "EVA02-L-14-336",
-    ("OpenAI-style", 768, 12, 16, 14): "ViT-B-16-quickgelu",
-    ("OpenAI-style", 768, 12, 32, 7): "ViT-B-32-quickgelu",
-    ("OpenAI-style", 1024, 24, 14, 16): "ViT-L-14-quickgelu",
-    ("OpenAI-style", 1024, 24, 14, 24): "ViT-L-14-336-quickgelu",
-    ("ResNet", 64, 16, 32, 7): "RN50-quickgelu",
-    ("ResNet", 64, 33, 32, 7): "RN101-quickgelu",
-    ("ResNet", 80, 26, 32, 9): "RN50x4-quickgelu",
-    ("ResNet", 96, 40, 32, 12): "RN50x16-quickgelu",
-    ("ResNet", 128, 64, 32, 14): "RN50x64-quickgelu",
-}
-
-
-class TowerSize(NamedTuple):
-    """What the shapes of an image tower's weights tell of it.
-
-    Attributes:
-        kind: ``'EVA-CLIP'`` (or another tower of timm), ``'OpenAI-style'`` or ``'ResNet'``.
-        width: Channels of the blocks; of a ResNet's stem.
-        blocks: Number of blocks; of a ResNet in all stages.
-        patch: Side of a patch (of a ResNet's location) in pixels.
-        grid: Side of the position table in patches.
-    """
-
-    kind: str
-    width: int
-    blocks: int
-    patch: int
-    grid: int
-
-    @property
-    def arch(self) -> str | None:
-        """The best known arch of that size."""
-        return _KNOWN.get((self.kind, self.width, self.blocks, self.patch, self.grid))
-
-    def __str__(self) -> str:
-        text = (
-            f"a CLIP ResNet of width {self.width} with {self.blocks} blocks and {self.grid} x "
-            f"{self.grid} positions"
-            if self.kind == "ResNet"
-            else f"an {self.kind} ViT of width {self.width} with {self.blocks} blocks, patches of "
-            f"{self.patch} px and {self.grid} x {self.grid} positions"
-        )
-        return f"{text} (as {self.arch})" if self.arch else text
-
-
-def tower_size(state: Mapping[str, Tensor]) -> TowerSize | None:
-    """Size of the image tower in a state dict of open_clip's layout; None if there is none."""
-    for kind, stem, table, blocks in _VITS:
-        if stem in state and table in state and state[stem].ndim == 4:
-            width, _, patch, _ = state[stem].shape
-            starts = (key.removeprefix(blocks) for key in state if key.startswith(blocks))
-            count = len({start.split(".")[0] for start in starts})
-            return TowerSize(kind, width, count, patch, _grid(state[table]))
-    if _RESNET_TABLE in state and _RESNET_STEM in state:
-        width = len(state[_RESNET_STEM])
-        count = sum(_RESNET_BLOCK.fullmatch(key) is not None for key in state)
-        return TowerSize("ResNet", width, count, 32, _grid(state[_RESNET_TABLE]))
-    return None
-
-
-def _grid(table: Tensor) -> int:
-    """Side of a square grid from its position table, whose first row is no location."""
-    return int(round((table.shape[-2] - 1) ** 0.5))
 
 
 class ClipEntries(NamedTuple):
@@ -121,12 +56,16 @@ class ClipEntries(NamedTuple):
         report: What became of every key of the file.
         image_prefix: What stood before ``visual.`` in the file; None without an image tower.
         entries: All entries of the file's state dict.
+        title: Name of the layout, where it is of another library.
+        unread: What text tower the file holds that is not read, in words; empty without one.
     """
 
     state: dict[str, Tensor]
     report: LayoutReport
     image_prefix: str | None
     entries: Mapping[str, Any]
+    title: str = ""
+    unread: str = ""
 
 
 def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
@@ -135,20 +74,26 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
     Handles wrappers (``model``, ``module``, ``state_dict``, in this order), prefixes of DDP and of
     a whole model (``module.``, ``backbone.tower.visual...``), CustomTextCLIP's ``text.``,
     EVA02-CLIP's official names, split q/k/v and compact token embeddings (``token_embedding.ids``
-    and ``.rows``; other rows are as at initialisation).
+    and ``.rows``; other rows are as at initialisation), and the layouts of
+    :mod:`mmclipdis.clip.weights.known_layouts`.
 
     Args:
         raw: Content of the file.
         source: The file, for messages.
 
     Raises:
-        ValueError: if it is no CLIP checkpoint, an EVA tower of a design that is not supported, or
-            holds two towers of a kind.
+        ValueError: if it is no CLIP checkpoint, one of a layout that is known and not read, an EVA
+            tower of a design that is not supported, or holds two towers of a kind.
     """
     raw = _unwrapped(raw)
     tensors = {key: value for key, value in raw.items() if isinstance(value, Tensor)}
-    image = _prefix_of(tensors, (_OPENAI, _TIMM, _EVA), source)
+    known = find_layout(tensors)
+    if known is not None:
+        return _converted(raw, tensors, known, source)
+    image = _prefix_of(tensors, (_OPENAI, _TIMM, _EVA, *_STEMS), source)
     text = _prefix_of(tensors, _TEXT, source)
+    if image is None:
+        refuse_unread(tensors, source)
     if image is None and text is None:
         raise ValueError(
             f"{source!r} holds no CLIP checkpoint: expected {_OPENAI!r}, {_TIMM!r}, {_EVA!r} or "
@@ -164,7 +109,21 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
             report.dropped[key] = _why_dropped(key)
     state = {new: tensors[old] for old, new in names.items()}
     state = _fuse_qkv(_expand_token_embedding(_count_batches(state)))
-    return ClipEntries(state, report, image, raw)
+    unread = unread_text(tensors) if text is None else ""
+    return ClipEntries(state, report, image, raw, unread=unread)
+
+
+def _converted(
+    raw: Mapping[str, Any], tensors: dict[str, Tensor], known: KnownLayout, source: str
+) -> ClipEntries:
+    """A checkpoint of another library in open_clip's layout."""
+    try:
+        state, report = known.convert(tensors)
+    except ValueError as error:
+        raise ValueError(f"{source!r} holds {error}") from None
+    report.dropped |= {key: _why_dropped(key) for key in raw if key not in tensors}
+    image = "" if any(key.startswith("visual.") for key in state) else None
+    return ClipEntries(state, report, image, raw, known.title)
 
 
 def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ as data, without running code from them: safetensors, ``weights_only=True``, Tor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,25 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.towers.readout import AnyReadout
 from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_gelu
-from mmclipdis.clip.weights.eva_layout import LayoutReport
+from mmclipdis.clip.weights.dino_layout import fit_bias
 from mmclipdis.clip.weights.fetching import fetch_tag
 from mmclipdis.clip.weights.files import read_file
-from mmclipdis.clip.weights.layouts import TowerSize, read_layout, tower_size
+from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.parts import ClipCheckpoint, joined, without_other_image
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
 from mmclipdis.clip.weights.tags import PACKAGED, unknown_arch, unknown_source
+from mmclipdis.clip.weights.tower_size import TowerSize, kind_of_arch, remedy, tower_size
 from mmclipdis.clip.weights.trainable import match_qkv_layout
 from mmclipdis.utils.finite import check_weights
 
+#: (kind of the file, of the arch) -> what to do where the one is a part of the other.
+_PARTS = {
+    (dino, "dino.txt"): "give the file of its head, too: checkpoint=[BACKBONE, HEAD]"
+    for dino in ("DINOv2", "DINOv3")
+}
 Arch = str | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ClipCheckpoint:
-    """Weights in open_clip's layout, and what the file said of itself.
-
-    Attributes:
-        state_dict: open_clip ``CLIP`` names to tensors; image, text, or both towers.
-        quick_gelu: Whether they were trained with QuickGELU; None if nothing says so.
-        source: The tag or file they came from, for messages.
-        readout: The readout that the image tower was trained for; None if nothing says so.
-        report: What became of every key of the file.
-    """
-
-    state_dict: dict[str, Tensor]
-    quick_gelu: bool | None
-    source: str
-    readout: AnyReadout | None = None
-    report: LayoutReport = field(default_factory=LayoutReport)
+#: A tag, a file, or the files that hold the parts of one model.
+Source = str | Path | Sequence[str | Path]
 
 
 def model_config(arch: Arch) -> dict[str, Any]:
@@ -77,32 +66,50 @@ def has_quick_gelu(arch: Arch) -> bool:
     return bool(model_config(arch).get("quick_gelu", False))
 
 
-def read_clip_checkpoint(arch: Arch, source: str | Path) -> ClipCheckpoint:
-    """Read CLIP weights for ``arch``, from a tag (downloaded once) or a local file.
+def read_clip_checkpoint(arch: Arch, source: Source) -> ClipCheckpoint:
+    """Read CLIP weights for ``arch``, from a tag (downloaded once), a local file or several.
 
     Args:
         arch: open_clip config name or dict.
         source: open_clip tag (``'openai'``, ``'merged2b_s8b_b131k'``), or the path of a state dict
             (``.pt``, ``.pth``, ``.bin``), an OpenAI TorchScript archive, a ``.safetensors``, an
-            official EVA02-CLIP, CLIPSelf or DeCLIP file, or a checkpoint of a run of this package.
+            ``.npz``, a file of any layout of :mod:`mmclipdis.clip.weights.known_layouts`, or a
+            checkpoint of a run of this package. Some models come in parts (dino.txt: backbone, head
+            and text; TIPS: image and text): a list of their files.
 
     Raises:
         FileNotFoundError: if there is neither such a tag nor such a file, or the tag's cannot be
             downloaded.
         ValueError: for a file that is no CLIP checkpoint, one of another kind of image tower than
-            ``arch``, weights that are not finite, or a GELU/QuickGELU mismatch.
+            ``arch``, weights that are not finite, a GELU/QuickGELU mismatch, or two files that hold
+            the same weight.
     """
-    path, quick_gelu = _locate(arch, str(source))
+    if isinstance(source, (str, Path)):
+        return _read_one(arch, str(source), None)
+    if not source:
+        raise ValueError("the list of weights is empty: name a file or a tag")
+    parts = [_read_one(arch, str(one), len(source)) for one in source]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = joined(whole, part)
+    _check_kind(arch, tower_size(whole.state_dict), whole.source)
+    return whole
+
+
+def _read_one(arch: Arch, source: str, files: int | None) -> ClipCheckpoint:
+    """A file of weights; ``files``: of how many it is one, so that it may hold a part alone."""
+    path, quick_gelu = _locate(arch, source)
     raw, metadata = _read_entries(path)
-    found = read_layout(raw, str(source))
-    _check_kind(arch, tower_size(found.state), str(source))
-    check_weights(found.state, str(source))
+    found = without_other_image(model_config(arch), read_layout(raw, source))
+    if files is None:
+        _check_kind(arch, tower_size(found.state), source)
+    check_weights(found.state, source)
     entries = {**raw, **found.entries}
     if quick_gelu is None:
-        quick_gelu = find_quick_gelu(entries, metadata, str(source))
-    check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(str(source)))
-    readout = find_readout(entries, metadata, found.image_prefix, str(source))
-    return ClipCheckpoint(found.state, quick_gelu, str(source), readout, found.report)
+        quick_gelu = find_quick_gelu(entries, metadata, source)
+    check_activation(quick_gelu, has_quick_gelu(arch), arch, repr(source))
+    readout = find_readout(entries, metadata, found.image_prefix, source)
+    return ClipCheckpoint(found.state, quick_gelu, source, readout, found.report, found.unread)
 
 
 def fetch_weights(arch: Arch, source: str | Path) -> Path:
@@ -115,7 +122,7 @@ def fetch_weights(arch: Arch, source: str | Path) -> Path:
 
 
 def load_image_tower(
-    tower: nn.Module, arch: Arch, source: str | Path, readout: AnyReadout | None = None
+    tower: nn.Module, arch: Arch, source: Source, readout: AnyReadout | None = None
 ) -> None:
     """Load the ``visual.*`` weights of ``source`` into ``tower`` (its ``visual``), strictly.
 
@@ -134,7 +141,14 @@ def load_image_tower(
     checkpoint = read_clip_checkpoint(arch, source)
     check_readout(checkpoint.readout, readout, repr(checkpoint.source))
     part = {k: v for k, v in checkpoint.state_dict.items() if k.startswith("visual.")}
+    if not any(_is_trunk(key) for key in part):
+        what = "the head of an image tower without its trunk" if part else "no image tower"
+        raise ValueError(
+            f"{checkpoint.source!r} holds {what}; give the file of the image tower, too: "
+            "checkpoint=[FILE, FILE]"
+        )
     check_size(part, tower, arch, checkpoint.source)
+    part = fit_bias(part, tower.state_dict(), checkpoint.source)
     load_strictly(tower, part, f"image tower {_name(arch)}", checkpoint.source)
 
 
@@ -148,12 +162,16 @@ def check_size(state: Mapping[str, Tensor], tower: nn.Module, arch: Arch, source
     if size is not None and own is not None and size != own:
         raise ValueError(
             f"{source!r} does not fit the image tower {_name(arch)}: it holds {size}, but the "
-            f"tower is {own}; {_remedy(size)}"
+            f"tower is {own}; {remedy(size)}"
         )
 
 
+def _is_trunk(name: str) -> bool:
+    return not name.startswith("visual.head.")
+
+
 def load_text_transformer(
-    text: nn.Module, arch: Arch, source: str | Path
+    text: nn.Module, arch: Arch, source: Source
 ) -> tuple[float, float | None] | None:
     """Load the text weights of ``source`` into open_clip's ``TextTransformer``, strictly.
 
@@ -169,9 +187,15 @@ def load_text_transformer(
         for k, v in checkpoint.state_dict.items()
         if not k.startswith("visual.") and k not in ("logit_scale", "logit_bias")
     }
+    if not part:
+        what = f"{checkpoint.unread}, which is not read" if checkpoint.unread else "no text tower"
+        raise ValueError(
+            f"{checkpoint.source!r} holds {what}; give the file of the text tower, or embeddings "
+            "of the classes that were made with it (embeddings=FILE)"
+        )
     size = tower_size(checkpoint.state_dict)
-    remedy = None if size is None else _remedy(size)
-    load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source, remedy)
+    advice = None if size is None else remedy(size)
+    load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source, advice)
     return scale_and_bias(checkpoint.state_dict)
 
 
@@ -255,21 +279,14 @@ def _check_kind(arch: Arch, size: TowerSize | None, source: str) -> None:
     Their text towers have the same names and shapes (those of EVA02-B-16, RN101 and ViT-B-16), so
     one would load where it is of another space, or into blocks with another activation.
     """
-    wanted = "EVA-CLIP" if "timm_model_name" in model_config(arch)["vision_cfg"] else "OpenAI-style"
-    wanted = "ResNet" if is_resnet(arch) else wanted
-    if size is not None and size.kind != wanted:
-        raise ValueError(
-            f"{source!r} holds {size}, but {_name(arch)} has an image tower of the {wanted} kind; "
-            f"{_remedy(size)}"
-        )
-
-
-def _remedy(size: TowerSize) -> str:
-    """What to do with a file that holds a tower of ``size``."""
-    own = f"arch={size.arch!r}" if size.arch else "the arch that it was trained with"
-    if size.kind == "OpenAI-style" and size.arch:
-        own += f" ({size.arch.removesuffix('-quickgelu')!r} for weights of LAION)"
-    return f"choose {own}, or a file of this arch"
+    wanted = kind_of_arch(model_config(arch))
+    if size is None or size.kind == wanted:
+        return
+    advice = _PARTS.get((size.kind, wanted)) or remedy(size)
+    raise ValueError(
+        f"{source!r} holds {size}, but {_name(arch)} has an image tower of the {wanted} kind; "
+        f"{advice}"
+    )
 
 
 def _name(arch: Arch) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from mmclipdis.clip.weights.dino_layout import dinov3_to_timm, fit_bias, hf_dinov3_to_timm
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.loading import load_strictly
 from mmclipdis.clip.weights.tags import PACKAGED
@@ -122,11 +123,19 @@ VFMS = {
 }
 
 
-def load_vfm(model: Any, source: str | Path, name: str) -> None:
+#: Name of a weight -> what renames the DINOv3 that has it.
+_DINOV3 = {
+    "storage_tokens": dinov3_to_timm,
+    "embeddings.register_tokens": hf_dinov3_to_timm,
+}
+
+
+def load_vfm(model: Any, source: str | Path | Sequence[str], name: str) -> None:
     """Load an official checkpoint, or one in timm's layout, into a timm model, strictly.
 
     timm's converter does the renaming. It would also stretch patches and positions of another
-    size to fit; such a file is of another model and is refused.
+    size to fit; such a file is of another model and is refused. A DINOv3 is renamed here, the
+    official one and Hugging Face's: timm would drop the biases of q and v without a word.
 
     Args:
         model: The timm model, without classifier.
@@ -137,6 +146,8 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
         FileNotFoundError: if there is no such file; the message says where to get it.
         ValueError: if it is no checkpoint, that of another model, or not finite.
     """
+    if not isinstance(source, (str, Path)):
+        raise ValueError(f"checkpoint={list(source)!r} of {name!r}: a vision model has one file")
     path = PACKAGED.get((name, str(source))) or Path(source).expanduser()
     url = (model.pretrained_cfg or {}).get("url")
     official = (
@@ -156,15 +167,22 @@ def load_vfm(model: Any, source: str | Path, name: str) -> None:
     try:
         _check_sizes(tensors, model, str(source))
         check_weights(tensors, str(source))
-        converted = _without_classifier(_converter(model)(dict(tensors), model), model)
+        converted = _without_classifier(_converter(model, tensors)(dict(tensors), model), model)
+        converted = fit_bias(converted, model.state_dict(), str(source))
         load_strictly(model, converted, f"vision model {name!r}", str(source))
     except (ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{error}{official}") from error
 
 
-def _converter(model: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]:
-    """timm's conversion of official files, which stands beside each model's class."""
+def _converter(
+    model: nn.Module, tensors: Mapping[str, Tensor]
+) -> Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]:
+    """timm's conversion of official files, which stands beside each model's class, or ours."""
     module = importlib.import_module(type(model).__module__)
+    if module.__name__ == "timm.models.eva":
+        for sign, convert in _DINOV3.items():
+            if sign in tensors:
+                return lambda state, _: convert(state)[0]
     return getattr(module, "checkpoint_filter_fn", lambda state, _: state)
 
 

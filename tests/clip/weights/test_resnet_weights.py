@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from mmclipdis.clip.text.encoder import build_text_tower
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
 from mmclipdis.clip.towers.resnet import build_resnet_tower
-from mmclipdis.clip.weights.layouts import tower_size
 from mmclipdis.clip.weights.loading import (
     load_image_tower,
     load_text_transformer,
     model_config,
     read_clip_checkpoint,
 )
+from mmclipdis.clip.weights.tower_size import tower_size
 from tests.clip.towers.test_resnet import randomised
 from tests.clip.weights.test_loading import LAYOUTS, _Archive, contiguous
 from tests.tiny import tiny_arch, tiny_eva_arch, tiny_resnet_arch

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.layouts import read_layout, tower_size
+from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.tower_size import tower_size
 from mmclipdis.models.detection.released import ENCODER
 
 Namer = str | Callable[[re.Match[str]], str]
