@@ -220,7 +220,7 @@ def test_second_way_feeds_upernet(block: Any) -> None:
     config.neck.update(in_channels=[64] * 4, out_channels=16)
     config.decode_head.update(in_channels=[16] * 4, channels=16, num_classes=5, norm_cfg=BATCH_NORM)
     config.auxiliary_head.update(in_channels=16, channels=16, num_classes=5, norm_cfg=BATCH_NORM)
-    config.data_preprocessor.update(size=(64, 96))
+    config.data_preprocessor.update(block.model.data_preprocessor, size=(64, 96))
     loss, _ = one_step(MODELS.build(config), seg_batch())
     assert np.isfinite(loss)
 

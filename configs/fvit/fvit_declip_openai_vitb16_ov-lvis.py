@@ -13,6 +13,8 @@ model = dict(
         encoder=dict(
             type="DeCLIPViT",
             arch=arch,
+            mean=None,
+            std=None,
             readout=dict(attention=("qq", "kk"), scale="sqrt"),
             init_cfg=dict(checkpoint="work_dirs/distill_vitb16_openai_dinov2_coco/iter_44358.pth"),
         )

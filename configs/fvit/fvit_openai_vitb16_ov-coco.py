@@ -8,6 +8,6 @@ _base_ = [
 clip = dict(arch="ViT-B-16-quickgelu", init_cfg=dict(type="Pretrained", checkpoint="openai"))
 model = dict(
     data_preprocessor=dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323]),
-    backbone=dict(encoder=dict(**clip)),
+    backbone=dict(encoder=dict(mean=None, std=None, **clip)),
     roi_head=dict(bbox_head=dict(text_encoder=dict(**clip))),
 )

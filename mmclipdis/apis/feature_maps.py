@@ -20,6 +20,7 @@ from mmclipdis.models.vfm import TimmVFM
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.figures import check_picture_name
 from mmclipdis.utils.pictures import TooManyPixelsError, open_picture, to_rgb
+from mmclipdis.utils.statistics import IMAGENET, Statistics
 from mmclipdis.utils.whole_files import refuse_existing
 from mmclipdis.visualization.feature_figure import draw_feature_maps
 from mmclipdis.visualization.feature_maps import (
@@ -32,9 +33,6 @@ from mmclipdis.visualization.feature_maps import (
     vfm_maps,
 )
 
-#: Mean and standard deviation, RGB in 0-255, that each kind of encoder wants taken off.
-CLIP_STATISTICS = ((122.771, 116.746, 104.094), (68.501, 66.632, 70.323))
-IMAGENET_STATISTICS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: Where models keep their CLIP image encoder.
 _ENCODER_KEYS = ("backbone", "image_encoder", "student")
 
@@ -122,7 +120,9 @@ def figure(
         own = getattr(encoder, "fixed_grid", None) or _whole(grid, encoder)
         patches = [anchor_patch(anchor, photo.shape[:2], own) for anchor in anchors]
         is_clip = isinstance(encoder, CLIPViT)
-        image = _input(photo, own, encoder.patch_size, is_clip).to(place)
+        # a TimmVFM turns ImageNet's statistics into its own
+        wanted = encoder.statistics if is_clip else IMAGENET
+        image = _input(photo, own, encoder.patch_size, wanted).to(place)
         if is_clip:
             if encoder.needs_masks and "features" in groups:
                 raise ValueError(
@@ -261,12 +261,12 @@ def _whole(grid: tuple[int, int], encoder: Any) -> tuple[int, int]:
 
 
 def _input(
-    photo: np.ndarray, grid: tuple[int, int], patch_size: tuple[int, int], is_clip: bool
+    photo: np.ndarray, grid: tuple[int, int], patch_size: tuple[int, int], statistics: Statistics
 ) -> Tensor:
     """The photo as a model takes it, ``(1, 3, H, W)``, resized to exactly ``grid`` patches."""
     height, width = grid[0] * patch_size[0], grid[1] * patch_size[1]
     resized = Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC)
-    mean, std = CLIP_STATISTICS if is_clip else IMAGENET_STATISTICS
+    mean, std = statistics.of_bytes
     values = (np.asarray(resized, dtype=np.float32) - mean) / std
     return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
 

@@ -227,10 +227,10 @@ def _zero_shot(model: Any, size: Size | None) -> Exportable:
 
     def reference(images: Tensor) -> tuple[Tensor, ...]:
         logits = model.logits(images)
-        return logits.softmax(dim=1), logits
+        return model.probabilities(logits), logits
 
     step = (1, 1) if model.image_size is not None else tuple(model.encoder.patch_size)
-    facts = {"activation": "softmax"}
+    facts = {"activation": model.score}
     program = WholeCosines(model)
     return Exportable("tag", program, reference, ("scores", "logits"), step, facts=facts)
 
@@ -323,7 +323,7 @@ def _probabilities(
 def _facts(rule: Any) -> dict[str, Any]:
     """What turns probabilities into labels: see docs/export.md."""
     return {
-        "activation": "softmax" if rule.activation is None else "sigmoid",
+        "activation": "softmax" if rule.activation is None and rule.bias is None else "sigmoid",
         "background": rule.background_index,
         "threshold": rule.prob_thd,
         "area_threshold": rule.area_thd,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead, scaled_cosines
-from mmclipdis.models.segmentation.prediction import LabelRule, best_of_each
+from mmclipdis.models.segmentation.prediction import LabelRule, best_of_each, sigmoid_of
 from mmclipdis.models.segmentation.resampling import axis_matrix
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 from mmclipdis.models.segmentation.windows import Size, Windows
@@ -70,10 +70,12 @@ class Classes(nn.Module):
         self.register_buffer("query_to_class", rule.query_to_class.clone())
         self.classes = rule.num_classes
         self.one_name_each = rule.one_name_each
+        self.bias = rule.bias
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Softmax over the queries, then the best synonym of each class."""
-        probabilities = scores.softmax(dim=1)
+        """Softmax over the queries or sigmoid of each, then the best synonym of each class."""
+        bias = self.bias
+        probabilities = scores.softmax(dim=1) if bias is None else sigmoid_of(scores, bias)
         if self.one_name_each:
             return probabilities
         return best_of_each(probabilities, self.query_to_class, self.classes, empty=0.0)

@@ -54,6 +54,7 @@ class WholeCosines(nn.Module):
         super().__init__()
         self.tower = model.encoder.tower
         self.image_size, self.scale = model.image_size, model.logit_scale
+        self.bias = model.logit_bias
         text = F.normalize(model.text.embeddings(), dim=1)
         self.register_buffer("table", text.detach().clone())
 
@@ -63,4 +64,6 @@ class WholeCosines(nn.Module):
             image = by_products(image, self.image_size, "antialias")
         unit = F.normalize(self.tower.encode_image(image), dim=1)
         logits = self.scale * unit @ self.table.T
+        if self.bias is not None:
+            return (logits + self.bias).sigmoid(), logits
         return logits.softmax(dim=1), logits

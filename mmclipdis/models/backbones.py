@@ -19,21 +19,31 @@ from mmclipdis.clip.towers.readout import AnyReadout, get_readout
 from mmclipdis.clip.weights.activation_mark import remember_activation
 from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_image_tower
 from mmclipdis.clip.weights.readout_mark import remember_readout
+from mmclipdis.clip.weights.statistics import possible_statistics
 from mmclipdis.clip.weights.trainable import freeze_unread, set_trainable
+from mmclipdis.engine.pixel_statistics import watch_statistics
 from mmclipdis.engine.random_weights import NO_SOURCE, watch_weights
 from mmclipdis.models.guided import Guided
+from mmclipdis.utils.statistics import Statistics
 
 
 class CLIPBackbone(BaseModule):
     """What every backbone of CLIP has: its arch, its readout, and weights that are marked with it.
 
     Args:
-        arch, readout, any_readout, normalize, init_cfg: As in :class:`CLIPViT`.
+        arch, readout, any_readout, normalize, init_cfg, mean, std: As in :class:`CLIPViT`.
         tower: Image tower of ``arch``.
+
+    Attributes:
+        statistics: Mean and std, RGB from 0 to 1, of the pixels it takes.
+        possible_statistics: All that its weights may have been trained with, as far as arch and
+            ``init_cfg`` tell; a model's ``data_preprocessor`` must have one of them.
     """
 
     _is_init: bool  # mmengine's mark that init_weights() has run
     tower: Any
+    statistics: Statistics
+    possible_statistics: tuple[Statistics, ...]
 
     def __init__(
         self,
@@ -43,6 +53,8 @@ class CLIPBackbone(BaseModule):
         any_readout: bool,
         normalize: bool,
         init_cfg: Mapping[str, Any] | None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         self.tower = tower
@@ -54,11 +66,24 @@ class CLIPBackbone(BaseModule):
         remember_activation(self)
         self.normalize = normalize
         self._taken_away = init_cfg is None
+        self._set_statistics(mean, std)
 
     def _watch_weights(self) -> None:
         """At the end of the constructor, when the parameters have their names."""
         stem = self.tower.stem
         watch_weights(self, "tower.visual", entries=[stem], taken_away=self._taken_away)
+
+    def _set_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        source = self.init_cfg.get("checkpoint") if isinstance(self.init_cfg, Mapping) else None
+        known = possible_statistics(self.arch, source)
+        self.possible_statistics = tuple(
+            dict.fromkeys(
+                Statistics(own.mean if mean is None else mean, own.std if std is None else std)
+                for own in known
+            )
+        )
+        self.statistics = self.possible_statistics[0]
+        watch_statistics()
 
     @property
     def embed_dim(self) -> int:
@@ -126,9 +151,13 @@ class CLIPViT(Guided, CLIPBackbone):
             :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`. Read by
             ``init_weights()`` or before the first forward pass, never by the constructor. Left out:
             random weights, with a warning. None: weights must come by a checkpoint or a training.
+        mean, std: Of the pixels that the weights were trained with, RGB from 0 to 1. None is that
+            of the tag or of the arch
+            (:func:`~mmclipdis.clip.weights.statistics.possible_statistics`).
 
-    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
-    taken off (``data_preprocessor``: mean 122.771, 116.746, 104.094, std 68.501, 66.632, 70.323).
+    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with :attr:`statistics` taken
+    off (for CLIP's own weights ``data_preprocessor`` has mean 122.771, 116.746, 104.094, std
+    68.501, 66.632, 70.323). A model whose ``data_preprocessor`` has others is refused.
 
     Raises:
         ValueError: for an unknown arch, readout, position rule, trainable part or output; for a
@@ -147,9 +176,12 @@ class CLIPViT(Guided, CLIPBackbone):
         any_readout: bool = False,
         vfm: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = NO_SOURCE,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         tower = build_image_tower(arch, positions)
-        super().__init__(tower, arch, readout, any_readout, normalize, init_cfg)
+        super().__init__(tower, arch, readout, any_readout, normalize, init_cfg, mean, std)
         self.tower.check_readout(self.readout)
         self.tower.grad_checkpointing = grad_checkpointing
         self.out_indices = self._check_out_indices(out_indices)

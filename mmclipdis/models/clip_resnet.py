@@ -45,9 +45,10 @@ class CLIPResNet(StageBackbone):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, see
             :func:`~mmclipdis.clip.weights.loading.read_clip_checkpoint`, None or nothing, as in
             :class:`~mmclipdis.models.backbones.CLIPViT`.
+        mean, std: Of the pixels that the weights were trained with, as there.
 
-    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with CLIP's mean and std
-    taken off, both sides 32 px or more.
+    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with :attr:`statistics` taken
+    off, both sides 32 px or more.
 
     Raises:
         ValueError: for an unknown arch, readout, position rule, trainable part or output.
@@ -65,10 +66,13 @@ class CLIPResNet(StageBackbone):
         norm_eval: bool = True,
         any_readout: bool = False,
         init_cfg: Mapping[str, Any] | None = NO_SOURCE,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         read = check_pool_readout(get_readout(readout))
         tower = build_resnet_tower(arch, positions, norm_eval)
-        super().__init__(tower, arch, read, any_readout, normalize, init_cfg)
+        super().__init__(tower, arch, read, any_readout, normalize, init_cfg, mean, std)
         self.mean_token = mean_token
         self._finish(out_indices, trainable)
 

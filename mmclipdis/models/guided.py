@@ -25,6 +25,7 @@ from mmclipdis.clip.towers.stitched import (
 )
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
+from mmclipdis.utils.statistics import Statistics
 
 
 class Guided(SharesUnsaved):
@@ -38,6 +39,7 @@ class Guided(SharesUnsaved):
     tower: Any
     readout: Any
     normalize: bool
+    statistics: Statistics
 
     def take_guide(self, vfm: Mapping[str, Any] | None) -> None:
         """Build the ``vfm``, frozen and outside checkpoints, if the readout wants one.
@@ -105,7 +107,7 @@ class Guided(SharesUnsaved):
 
     def guide_tokens(self, images: Tensor) -> Tensor:
         """Tokens ``(B, C, gh, gw)`` of the ``vfm`` for images ``(B, 3, H, W)`` of CLIP."""
-        tokens: Tensor = self.vfm(self.vfm.from_clip(images))
+        tokens: Tensor = self.vfm(self.vfm.from_clip(images, self.statistics))
         return tokens
 
     @property
@@ -120,7 +122,7 @@ class Guided(SharesUnsaved):
         """What windows ``(B, 3, H, W)`` give to :meth:`stitched_guide`, ``(B, K, gh, gw)``."""
         if not self.stitches_last_block:
             return self.guide_tokens(images)
-        parts = self.vfm.last_block_parts(self.vfm.from_clip(images))
+        parts = self.vfm.last_block_parts(self.vfm.from_clip(images, self.statistics))
         return torch.cat([parts.input, parts.q, parts.k, parts.v], dim=1)
 
     def stitched_guide(self, parts: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ from mmclipdis.clip.text.names import is_class_file, is_list_of_names, read_name
 from mmclipdis.clip.text.templates import Templates, TemplateSet
 from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
 from mmclipdis.clip.weights.activation_mark import remember_activation
-from mmclipdis.clip.weights.loading import Arch, has_quick_gelu, load_text_transformer
+from mmclipdis.clip.weights.loading import (
+    Arch,
+    has_quick_gelu,
+    load_text_transformer,
+    read_clip_checkpoint,
+    scale_and_bias,
+)
+from mmclipdis.clip.weights.scale_mark import remember_scale
 from mmclipdis.clip.weights.trainable import set_trainable
 from mmclipdis.engine.random_weights import NO_SOURCE, before_use, watch_weights
 from mmclipdis.models.backbones import pretrained_source
@@ -53,6 +60,10 @@ class OpenCLIPTextEncoder(BaseModule):
     """
 
     _is_init: bool  # mmengine's mark that init_weights() has run
+    #: Whether checkpoints hold scale and bias, too: asked for by a model that computes with them.
+    keeps_scale = False
+    #: Scale and bias of the weights, if a file or a checkpoint has told them.
+    known_scale: tuple[float, float | None] | None = None
 
     def __init__(
         self,
@@ -67,6 +78,7 @@ class OpenCLIPTextEncoder(BaseModule):
         self.arch = arch
         self.quick_gelu = has_quick_gelu(arch)
         remember_activation(self)
+        remember_scale(self)
         self.tower = build_text_tower(arch)
         self.batch_size = batch_size
         self.cache_dir = cache_dir
@@ -95,8 +107,30 @@ class OpenCLIPTextEncoder(BaseModule):
         if self.init_cfg is None or self._is_init:
             return
         checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
-        load_text_transformer(self.tower.text, self.arch, checkpoint)
+        self.known_scale = load_text_transformer(self.tower.text, self.arch, checkpoint)
         self._is_init = True
+
+    def scale_and_bias(self) -> tuple[float, float | None]:
+        """Factor of cosines, ``exp(logit_scale)``, and ``logit_bias`` (None if there is none).
+
+        Those of the checkpoint of a run that used them, or of the file of ``init_cfg``.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such file, or it holds no scale.
+        """
+        before_use(self)
+        if self.known_scale is None and self.init_cfg is not None:
+            checkpoint = pretrained_source(self.init_cfg, type(self).__name__)
+            self.known_scale = scale_and_bias(
+                read_clip_checkpoint(self.arch, checkpoint).state_dict
+            )
+        if self.known_scale is None:
+            source = "its init_cfg names no file" if self.init_cfg is None else "its file has none"
+            raise ValueError(
+                f"logit_scale='file', but the text encoder knows no scale: {source}; give "
+                "logit_scale as a number (CLIP's is 100, SigLIP's about 110)"
+            )
+        return self.known_scale
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids ``(N, L)``, cut at the longest; see :mod:`mmclipdis.clip.text.encoder`."""

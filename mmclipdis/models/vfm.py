@@ -86,9 +86,8 @@ class TimmVFM(BaseModule):
 
     Input of :meth:`forward`: ``(B, 3, H, W)`` RGB with the mean and std of ImageNet taken off,
     whichever model it is; where the model's own differ, the pixels are converted. For pixels with
-    the mean and std of CLIP there is :meth:`from_clip`. Nothing can tell what was taken off pixels:
-    a ``data_preprocessor`` with other numbers than ImageNet's (or CLIP's before :meth:`from_clip`)
-    gives wrong features.
+    the mean and std of a CLIP there is :meth:`from_clip`. Nothing can tell what was taken off
+    pixels: others than ImageNet's (or those told to :meth:`from_clip`) give wrong features.
 
     Raises:
         ValueError: for an unknown model, position rule, precision or feature, for arguments that
@@ -173,9 +172,9 @@ class TimmVFM(BaseModule):
         self._is_init = True
 
     @staticmethod
-    def from_clip(images: Tensor) -> Tensor:
-        """Images with CLIP's mean and std taken off, as :meth:`forward` takes them."""
-        return convert(images, CLIP, IMAGENET)
+    def from_clip(images: Tensor, given: Statistics = CLIP) -> Tensor:
+        """Images of a CLIP, with the statistics ``given``, as :meth:`forward` takes them."""
+        return convert(images, given, IMAGENET)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -30,6 +30,12 @@ class Statistics:
         if not all(0 < value <= 1 for value in self.std):
             raise ValueError(_off_scale("std", self.std, "above 0, up to 1"))
 
+    @property
+    def of_bytes(self) -> tuple[list[float], list[float]]:
+        """Mean and std of pixels from 0 to 255, as the preprocessors of mm take them."""
+        mean, std = ([round(255 * value, 8) for value in own] for own in (self.mean, self.std))
+        return mean, std
+
 
 def convert(images: Tensor, given: Statistics, wanted: Statistics) -> Tensor:
     """Images ``(..., 3, H, W)`` normalised with ``given``, normalised with ``wanted`` instead.

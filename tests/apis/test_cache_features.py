@@ -19,7 +19,7 @@ from mmclipdis.apis.run import train
 from mmclipdis.datasets.recognition.token_store import TokenStore
 from mmclipdis.engine import NonFiniteLossError
 from mmclipdis.models.recognition.dclip import DCLIP
-from mmclipdis.models.recognition.preprocessor import CLIP_MEAN, CLIP_STD
+from mmclipdis.utils.statistics import CLIP
 from tests.datasets.recognition.token_task import write_task
 from tests.models.recognition.test_dclip_configs import shrunk
 from tests.ranks import launch
@@ -141,7 +141,7 @@ CHANGES = {
     "weights": "randomness.seed=1",  # the tower's are random
     "pipeline": "train_dataloader.dataset.pipeline.1.interpolation=nearest",
     "image size": "train_dataloader.dataset.pipeline.1.scale=(80,80)",
-    "normalisation": "model.data_preprocessor.std=[60.0,60.0,60.0]",
+    "normalisation": "model.data_preprocessor.std=[68.2,66.4,70.5]",
     "channels": "model.data_preprocessor.bgr_to_rgb=False",
     "packing": "train_dataloader.dataset.pipeline.2.type=PackOtherwise",
     "readout": "model.encoder.readout=clearclip",
@@ -322,7 +322,7 @@ def test_features_that_are_no_numbers_are_not_kept(config, capsys, monkeypatch, 
         return found
 
     bgr = cv2.resize(cv2.imread(str(config.parent / "images" / name)), (64, 64))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in CLIP.of_bytes)
     wanted = (torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1) - mean) / std
     monkeypatch.setattr(DCLIP, "tokens", overflowing)
     line = one_line(config, capsys)
@@ -386,7 +386,7 @@ def test_a_model_without_tokens_is_refused(config, capsys):
 
 
 def test_a_preprocessor_for_images_only_is_refused_before_anything_is_computed(config, capsys):
-    kind = "dict(type='ImgDataPreprocessor', mean=[127.5] * 3, std=[70.0] * 3)"
+    kind = "dict(type='ImgDataPreprocessor', mean=[123.0, 117.0, 104.0], std=[68.5, 66.5, 70.5])"
     config.write_text(config.read_text() + f"model['data_preprocessor'] = {kind}")
     assert "ImgDataPreprocessor takes images only" in one_line(config, capsys)
     assert not caches(config)

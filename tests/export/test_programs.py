@@ -77,16 +77,22 @@ def test_a_readout_of_several_blocks_or_of_places_is_in_the_program(name: str) -
                None)  # fmt: skip
 
 
-@pytest.mark.parametrize("head", [{"score_norm": "minmax"}, {"background": "threshold"}])
+SIGMOID: dict[str, Any] = dict(score="sigmoid", logit_scale=10.0, logit_bias=-3.0)
+
+
+@pytest.mark.parametrize("head", [{"score_norm": "minmax"}, {"background": "threshold"}, SIGMOID])
 @pytest.mark.parametrize(("size", "mode"), [(None, "slide"), ((37, 50), "slide"), (None, "whole")])
 def test_options_of_the_head_are_in_the_program(head: dict[str, Any], size: Any, mode: str) -> None:
     model = segmentor(mode=mode, crop_size=(36, 36), stride=(20, 20))  # padded to 48 x 48
     part = model.decode_head
     part.score_norm = head.get("score_norm")
+    if "score" in head:
+        part.take_scale(10.0, "sigmoid", -3.0, None)
     if "background" in head:
         part.ask_background, part.prob_thd, part.background = False, 0.4, "threshold"
     found = exportable(named(model, ["background", *WORDS]), size)
     assert found.facts["background"] == 0 and found.facts["threshold"] == part.prob_thd
+    assert found.facts["activation"] == head.get("score", "softmax")
     assert bool(found.notes) == (size is None and mode == "slide")
     same(found, *([size] if size else [(32, 32), (64, 48)]))
 
@@ -99,6 +105,7 @@ def test_options_of_the_head_are_in_the_program(head: dict[str, Any], size: Any,
         (dclip, NAMES, [(32, 32), (64, 48)]),
         (zero_shot, NAMES, [(32, 32), (64, 48)]),
         (lambda: zero_shot(image_size=32), NAMES, [SIZE, (20, 90)]),
+        (lambda: zero_shot(**SIGMOID), NAMES, [(32, 32)]),
     ],
 )
 def test_other_segmentors_and_taggers(build: Callable[[], Any], words: Any, sizes: Any) -> None:

@@ -45,12 +45,14 @@ def segmentor(backbone: str = "ClearCLIPViT", layers: int = 2, **test_cfg: Any) 
     """A training-free segmentor; it slides windows unless ``test_cfg`` says otherwise."""
     head = dict(type="CosineSegHead", text_encoder=text_encoder(layers), templates="single")
     sliding = dict(mode="slide", crop_size=(32, 32), stride=(16, 16))
-    colours = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], bgr_to_rgb=True)
+    mean, std = [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]
+    own = dict(mean=[value / 255 for value in mean], std=[value / 255 for value in std])
+    colours = dict(mean=mean, std=std, bgr_to_rgb=True)
     return build(
         dict(
             type="OpenVocabSegmentor",
             data_preprocessor=dict(type="SegDataPreProcessor", **colours),
-            backbone=dict(type=backbone, arch=arch(layers)),
+            backbone=dict(type=backbone, arch=arch(layers), **own),
             decode_head=head,
             test_cfg=test_cfg or sliding,
         )

@@ -99,7 +99,7 @@ def test_a_value_of_a_training_config(
     [
         ("model.test_cfg.crop_size=wide", r"crop_size.*'wide'"),
         ("model.test_cfg.mode=slid", r"mode must be one of .* got 'slid'"),
-        ("model.decode_head.logit_scale=True", r"logit_scale must be a number, got True"),
+        ("model.decode_head.logit_scale=True", r"logit_scale must be a number or a text, got True"),
         ("model.decode_head.logit_scale=hot", r"logit_scale.*'hot'"),
         ("model.backbone.readout.attention=zz", r"got \('zz',\)"),
         ("model.backbone.arch=3", r"arch=3"),

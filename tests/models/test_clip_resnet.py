@@ -20,6 +20,7 @@ from mmseg.structures import SegDataSample
 import mmclipdis  # noqa: F401  (registers the modules)
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.models.segmentation import OpenVocabSegmentor
+from mmclipdis.utils.statistics import CLIP
 from tests.tiny import tiny_arch, tiny_resnet_arch
 
 STAGES = (0, 1, 2, 3)
@@ -247,7 +248,8 @@ def test_stock_upernet_of_mmseg_trains_on_the_stages():
     )
     cfg.decode_head.update(in_channels=widths, channels=8, num_classes=3, norm_cfg=norm)
     cfg.auxiliary_head.update(in_channels=widths[2], channels=8, num_classes=3, norm_cfg=norm)
-    cfg.data_preprocessor.update(size=(64, 96))
+    mean, std = CLIP.of_bytes
+    cfg.data_preprocessor.update(size=(64, 96), mean=mean, std=std)
     model = MODELS.build(cfg).train()
     sample = SegDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96)))
     label = np.random.default_rng(0).integers(0, 3, (1, 64, 96))

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS as SEGMENTATION
 
 from mmclipdis.engine.random_weights import take_as_meant
+from mmclipdis.utils.statistics import CLIP
 from tests.faults.tiny import masks
 from tests.models.stock import BATCH_NORM, CLASSES, place, step, stock_batch, stock_config
 from tests.paths import ROOT
@@ -51,6 +52,9 @@ def prepare(module: str, where: str, library: str, config: Any) -> None:
         "NovelMaskedCrossEntropyLoss": dict(classes=names, novel_classes=names[1:2]),
     }
     text = dict(type="OpenCLIPTextEncoder", arch=text_arch(), cache_dir=False, progress=False)
+    if where == "backbone" or (where.startswith("decode_head") and "loss" not in where):
+        mean, std = CLIP.of_bytes
+        config.data_preprocessor.update(mean=mean, std=std)
     if where.startswith("decode_head") and "loss" not in where:
         config.backbone = {**vit, "out_indices": ("map",)}
         config.auxiliary_head = None

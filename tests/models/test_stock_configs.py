@@ -14,10 +14,12 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import mmclipdis  # noqa: F401  (registers the modules)
+from mmclipdis.utils.statistics import CLIP
 from tests.tiny import tiny_arch, tiny_eva_arch
 
 MMSEG_CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 MMDET_CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
+MEAN, STD = CLIP.of_bytes
 BATCH_NORM = dict(type="BN", requires_grad=True)
 
 
@@ -67,7 +69,7 @@ def test_stock_upernet_with_feature2pyramid_trains_on_our_backbone(scope):
         in_channels=[64] * 4, channels=16, num_classes=5, norm_cfg=BATCH_NORM
     )
     model_cfg.auxiliary_head.update(in_channels=64, channels=16, num_classes=5, norm_cfg=BATCH_NORM)
-    model_cfg.data_preprocessor.update(size=(64, 96))
+    model_cfg.data_preprocessor.update(size=(64, 96), mean=MEAN, std=STD)
     model = MODELS.build(model_cfg)
     loss, no_gradient = one_step(model, seg_batch())
     assert np.isfinite(loss)
@@ -86,6 +88,7 @@ def faster_rcnn(backbone, neck=(), in_channels=64):
     cfg = Config.fromfile(MMDET_CONFIGS / "faster_rcnn" / "faster-rcnn_r50_fpn_1x_coco.py")
     model_cfg = cfg.model
     model_cfg.backbone = backbone
+    model_cfg.data_preprocessor.update(mean=MEAN, std=STD)
     fpn = dict(type="FPN", in_channels=[in_channels] * 4, out_channels=16, num_outs=5)
     model_cfg.neck = [*neck, fpn]
     model_cfg.rpn_head.update(in_channels=16, feat_channels=16)

@@ -19,6 +19,7 @@ from mmclipdis.apis.run import test as run_test
 from mmclipdis.apis.run import train as run_train
 from mmclipdis.engine.label_check import look_at_labels
 from mmclipdis.shapes.coco import Settings, write_dataset
+from mmclipdis.utils.statistics import CLIP
 from tests.paths import REAL_DATA, ROOT
 from tests.tools.own_data import (
     GROUNDS,
@@ -109,7 +110,8 @@ def test_boxes_of_base_and_novel_classes_tested_and_trained(shapes: Path, tmp_pa
 
 def preprocessor() -> dict[str, Any]:
     own = dict(Config.fromfile(TEMPLATES / "detect.py").model.data_preprocessor)
-    return {**own, "pad_size_divisor": 160}
+    mean, std = CLIP.of_bytes  # the small model's
+    return {**own, "mean": mean, "std": std, "pad_size_divisor": 160}
 
 
 def test_lists_of_labels_zero_shot_and_trained(shapes: Path, tmp_path: Path) -> None:

@@ -27,7 +27,12 @@ model = dict(
     ),
     backbone=dict(
         type="OVDQUOViTBackbone",
-        encoder=dict(type="MaskCLIPViT", **clip),
+        encoder=dict(
+            type="MaskCLIPViT",
+            mean=[0.485, 0.456, 0.406],  # the weights' own are CLIP's; None takes these
+            std=[0.229, 0.224, 0.225],
+            **clip,
+        ),
         out_indices=(5, 7, 11),
     ),
     neck=dict(

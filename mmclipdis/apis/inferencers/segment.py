@@ -109,8 +109,9 @@ class OpenVocabSegInferencer(OpenVocabInferencer):
 
     def _check_asked(self, asked: Asked) -> None:
         threshold = asked.backdrop.threshold
-        if asked.vocabulary.num_classes > 1 or not hasattr(self._part.decode_head, "logit_scale"):
-            return  # CAT-Seg's probabilities are of each word alone
+        alone = getattr(self._part.decode_head, "score", "sigmoid") == "sigmoid"
+        if asked.vocabulary.num_classes > 1 or alone:
+            return  # its probabilities are of each word alone, as CAT-Seg's
         if threshold:
             raise ValueError(
                 f"threshold {threshold} with one word: there is nothing that {asked.names[0]!r} is "

@@ -169,7 +169,8 @@ class OpenVocabTagger(OpenVocabInferencer):
     def _result(self, ready: Ready, sample: Any) -> Tags:
         asked, loaded = ready.asked, ready.loaded
         logits = _of_classes(sample.pred_logit.float(), asked)
-        scores = logits.sigmoid() if isinstance(self.model, DCLIP) else logits.softmax(0)
+        is_dclip = isinstance(self.model, DCLIP)
+        scores = logits.sigmoid() if is_dclip else self.model.probabilities(logits)
         return Tags(
             scores=scores[: len(asked.names)].cpu().numpy().astype(np.float32),
             names=asked.names,

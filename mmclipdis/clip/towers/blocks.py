@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from timm.layers import apply_rot_embed_cat
 from timm.models.eva import EvaBlock
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 
@@ -162,7 +163,8 @@ def view_of(block: nn.Module, rope: Tensor | None = None) -> BlockView:
 
 def blocks_in(module: nn.Module) -> list[nn.Module]:
     """The transformer blocks inside an image or text tower, first to last."""
-    return [m for m in module.modules() if isinstance(m, (ResidualAttentionBlock, EvaBlock))]
+    kinds = (ResidualAttentionBlock, EvaBlock, Block)
+    return [m for m in module.modules() if isinstance(m, kinds)]
 
 
 def has_plain_attention(blocks: Iterable[nn.Module]) -> bool:

@@ -147,7 +147,7 @@ def check_trunk(visual: Any) -> None:
         f"global_pool={trunk.global_pool!r}": trunk.global_pool != "token",
         "other prefix tokens than CLS": trunk.num_prefix_tokens != 1 or trunk.cls_token is None,
         "no position table for CLS and patches": trunk.pos_embed is None or trunk.no_embed_class,
-        "another kind of rotary positions": not plain or rope.rotate_half or rope.grid_offset != 0,
+        "another kind of rotary positions": not plain or not _is_plain(rope),
         "no final norm before pooling": isinstance(trunk.norm, nn.Identity),
         "a norm after pooling": not isinstance(trunk.fc_norm, nn.Identity),
         "a head outside the trunk": trunk.num_classes == 0 or len(getattr(visual, "head", ())) > 0,
@@ -161,6 +161,11 @@ def check_trunk(visual: Any) -> None:
             f"dense readouts are not defined for an EVA tower with {', '.join(found)}; take one "
             "like 'EVA02-B-16'"
         )
+
+
+def _is_plain(rope: Any) -> bool:
+    """Whether positions count from 0, rows first, and turn neighbouring channels."""
+    return not rope.rotate_half and rope.grid_offset == 0 and rope.grid_indexing == "ij"
 
 
 def _is_readable(block: nn.Module) -> bool:

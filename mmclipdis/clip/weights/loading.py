@@ -6,6 +6,7 @@ as data, without running code from them: safetensors, ``weights_only=True``, Tor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,8 +152,13 @@ def check_size(state: Mapping[str, Tensor], tower: nn.Module, arch: Arch, source
         )
 
 
-def load_text_transformer(text: nn.Module, arch: Arch, source: str | Path) -> None:
+def load_text_transformer(
+    text: nn.Module, arch: Arch, source: str | Path
+) -> tuple[float, float | None] | None:
     """Load the text weights of ``source`` into open_clip's ``TextTransformer``, strictly.
+
+    Returns:
+        The scale and bias that it holds, as :func:`scale_and_bias`.
 
     Raises:
         As :func:`load_image_tower`.
@@ -166,6 +172,19 @@ def load_text_transformer(text: nn.Module, arch: Arch, source: str | Path) -> No
     size = tower_size(checkpoint.state_dict)
     remedy = None if size is None else _remedy(size)
     load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source, remedy)
+    return scale_and_bias(checkpoint.state_dict)
+
+
+def scale_and_bias(state: Mapping[str, Tensor]) -> tuple[float, float | None] | None:
+    """What cosines are multiplied with, ``exp(logit_scale)``, and ``logit_bias``, if it is there.
+
+    Args:
+        state: open_clip names to tensors, of shape () or (1,). None without a scale.
+    """
+    if "logit_scale" not in state:
+        return None
+    bias = state.get("logit_bias")
+    return math.exp(state["logit_scale"].item()), None if bias is None else float(bias.item())
 
 
 def load_strictly(

@@ -2,15 +2,17 @@
 
 CAT-Seg trains only the q and v *matrices* of every block. CLIP stores q, k and v in one fused
 tensor, and masking a gradient is not enough (weight decay would still move k), so the fused tensor
-is split into three parameters; ``nn.MultiheadAttention`` supports that layout natively. (EVA stores
-them apart anyway.)
+is split into three parameters; ``nn.MultiheadAttention`` supports that layout natively, and blocks
+of timm get a module in place of their fused one. (EVA stores them apart anyway.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.blocks import blocks_in, view_of
@@ -20,11 +22,49 @@ from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 TRAINABLE_PARTS = ("q", "k", "v", "all", "blocks")
 
 
-def split_qkv(module: nn.Module) -> nn.Module:
-    """Split the fused ``in_proj_weight`` of every ``nn.MultiheadAttention`` inside, in place.
+class SplitQKV(nn.Module):
+    """A fused projection to q, k and v in three parts, in the place of timm's ``attn.qkv``.
 
-    The outputs stay the same; the parameters become ``q_proj_weight``, ``k_proj_weight`` and
-    ``v_proj_weight`` (the names of the official CAT-Seg checkpoints); biases stay fused.
+    The outputs stay the same to the bit: :attr:`weight` and :attr:`bias` are the fused ones, for
+    whoever reads them instead of calling the module.
+
+    Args:
+        fused: Linear of width ``D`` to ``3 D'``, q first.
+    """
+
+    def __init__(self, fused: nn.Linear) -> None:
+        super().__init__()
+        biases = (None,) * 3 if fused.bias is None else fused.bias.detach().chunk(3)
+        for name, weight, bias in zip("qkv", fused.weight.detach().chunk(3), biases, strict=True):
+            part = nn.Linear(1, 1, bias=bias is not None, device="meta")
+            part.out_features, part.in_features = weight.shape
+            part.weight = nn.Parameter(weight.clone())
+            if bias is not None:
+                part.bias = nn.Parameter(bias.clone())
+            self.add_module(f"{name}_proj", part)
+
+    @property
+    def weight(self) -> Tensor:
+        """``(3 D', D)``."""
+        return torch.cat([part.weight for part in self.children()])  # type: ignore[misc]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``(3 D',)``, if there is one."""
+        found: list[Any] = [part.bias for part in self.children()]
+        return None if found[0] is None else torch.cat(found)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to ``(..., 3 D')``."""
+        return F.linear(x, self.weight, self.bias)
+
+
+def split_qkv(module: nn.Module) -> nn.Module:
+    """Split the fused projections of every attention inside, in place; the outputs stay the same.
+
+    The ``in_proj_weight`` of an ``nn.MultiheadAttention`` becomes ``q_proj_weight``,
+    ``k_proj_weight`` and ``v_proj_weight`` (the names of the official CAT-Seg checkpoints), its
+    biases stay fused. The ``attn.qkv`` of a block of timm becomes a :class:`SplitQKV`.
     """
     for attention in module.modules():
         if isinstance(attention, nn.MultiheadAttention) and attention.in_proj_weight is not None:
@@ -33,25 +73,35 @@ def split_qkv(module: nn.Module) -> nn.Module:
                 attention.register_parameter(f"{name}_proj_weight", nn.Parameter(weight.clone()))
             attention.register_parameter("in_proj_weight", None)
             attention._qkv_same_embed_dim = False
+    for block in blocks_in(module):
+        attn: Any = getattr(block, "attn", None)
+        if isinstance(getattr(attn, "qkv", None), nn.Linear):
+            attn.qkv = SplitQKV(attn.qkv)
     return module
+
+
+#: Endings of the fused entries, and of each of its three parts (``{}`` is ``q``, ``k`` or ``v``).
+_LAYOUTS = (
+    (".in_proj_weight", ".{}_proj_weight"),
+    (".qkv.weight", ".qkv.{}_proj.weight"),
+    (".qkv.bias", ".qkv.{}_proj.bias"),
+)
 
 
 def match_qkv_layout(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Rewrite fused or split q/k/v weights of ``state_dict`` into the layout ``module`` has."""
     names = {name for name, _ in module.named_parameters()}
-    out: dict[str, Tensor] = {}
-    for key, value in state_dict.items():
-        stem, _, leaf = key.rpartition(".")
-        if leaf == "in_proj_weight" and f"{stem}.q_proj_weight" in names:
-            for name, weight in zip("qkv", value.chunk(3), strict=True):
-                out[f"{stem}.{name}_proj_weight"] = weight
-        elif leaf in ("k_proj_weight", "v_proj_weight") and f"{stem}.in_proj_weight" in names:
-            continue  # consumed with q
-        elif leaf == "q_proj_weight" and f"{stem}.in_proj_weight" in names:
-            parts = [state_dict[f"{stem}.{name}_proj_weight"] for name in "qkv"]
-            out[f"{stem}.in_proj_weight"] = torch.cat(parts)
-        else:
-            out[key] = value
+    out = dict(state_dict)
+    for key in state_dict:
+        for fused, part in _LAYOUTS:
+            one = part.format("q")
+            if key.endswith(fused):
+                parts = [key.removesuffix(fused) + part.format(name) for name in "qkv"]
+                if parts[0] in names:
+                    out.update(zip(parts, out.pop(key).chunk(3), strict=True))
+            elif key.endswith(one) and (whole := key.removesuffix(one) + fused) in names:
+                stem = key.removesuffix(one)
+                out[whole] = torch.cat([out.pop(stem + part.format(name)) for name in "qkv"])
     return out
 
 
@@ -86,14 +136,15 @@ def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
             (DeCLIP; 0 trains nothing).
 
     Raises:
-        ValueError: for an unknown part or more blocks than there are.
+        ValueError: for an unknown part, more blocks than there are, or a part that the tower lacks.
     """
     blocks = _trained_blocks(parts, blocks_in(module))
     matrices = [part for part in parts if part in ("q", "k", "v")]
     if matrices:
         split_qkv(module)
-    # open_clip's q_proj_weight, split above, or EVA's q_proj.weight
+    # open_clip's q_proj_weight and timm's qkv.q_proj.weight, split above, or EVA's q_proj.weight
     endings = tuple(f"{part}_proj{dot}weight" for part in matrices for dot in "_.")
+    _check_there_is_one(module, parts, matrices)
     accept_any_qkv_layout(module)
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
     names = []
@@ -103,6 +154,31 @@ def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
         if trained:
             names.append(name)
     return names
+
+
+def _check_there_is_one(
+    module: nn.Module, parts: Sequence[str | int], matrices: Sequence[str]
+) -> None:
+    """Refuse parts that are nowhere in the tower: they would train nothing, without a word.
+
+    Raises:
+        ValueError: naming what it has.
+    """
+    names, count = [name for name, _ in module.named_parameters()], len(blocks_in(module))
+    has = {
+        part: any(name.endswith((f"{part}_proj_weight", f"{part}_proj.weight")) for name in names)
+        for part in "qkv"
+    }
+    asked = [part for part in matrices if not has[part]]
+    if asked or ("blocks" in parts and not count):
+        owned = [part for part in has if has[part]]
+        there = "('all',)" + (", ('blocks',)" if count else "")
+        there += f" and some of {tuple(owned)}" if owned else ""
+        raise ValueError(
+            f"trainable={tuple(parts)} matches nothing in this tower, which has {count} "
+            f"transformer blocks and {len(names)} parameters such as {names[0]!r}: choose (), "
+            f"{there}"
+        )
 
 
 def _trained_blocks(parts: Sequence[str | int], blocks: Sequence[nn.Module]) -> list[nn.Module]:
@@ -146,7 +222,8 @@ def freeze_unread(block: nn.Module, readout: AnyReadout, depth: int | None = Non
     """
     parts, ffn = _read_of_last(readout, {-1} if depth is None else {-1, depth - 1})
     view = view_of(block)
-    unread = tuple(view.projection_prefix.format(part) for part in "qkv" if part not in parts)
+    prefixes = (view.projection_prefix, "attn.qkv.{}_proj.")  # the latter where it was split
+    unread = tuple(p.format(part) for part in "qkv" if part not in parts for p in prefixes)
     if not ffn:
         unread += view.ffn_prefixes
     frozen = []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.engine import random_weights
+from mmclipdis.engine.pixel_statistics import check_statistics
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
 from mmclipdis.models.guided import check_has_blocks
@@ -89,6 +90,7 @@ class DeCLIP(SharesUnsaved, BaseModel):
             text = region_classifier.get("text_encoder")
             _check_same_clip(self.student, text)
             self.regions = MODELS.build({"type": "RegionClassifier", **region_classifier})
+            check_statistics(self.regions.data_preprocessor, self.student, "student")
         leave_out_of_checkpoints(self, ("teacher", "vfms", "regions"))
 
     def forward(

@@ -10,15 +10,12 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor
 
-# RGB in 0-255: 255 times CLIP's and ImageNet's constants.
-CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
-CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
+from mmclipdis.engine.pixel_statistics import FollowsTower
+from mmclipdis.utils.statistics import IMAGENET
 
 
 @MODELS.register_module()
-class DistillDataPreprocessor(BaseDataPreprocessor):
+class DistillDataPreprocessor(FollowsTower, BaseDataPreprocessor):
     """Batch the samples of :class:`PackDistillInputs` (lists, as ``pseudo_collate`` leaves them).
 
     Pixels go to the device as bytes and are normalised there. ``inputs`` becomes
@@ -31,8 +28,10 @@ class DistillDataPreprocessor(BaseDataPreprocessor):
     ``data_samples`` stay a list.
 
     Args:
-        mean, std: Of the channels R, G, B in 0-255, for student and CLIP teacher.
-        proxy_mean, proxy_std: The same for the other teachers (ImageNet's for all of DeCLIP's).
+        mean, std: Of the channels R, G, B in 0-255, for student and CLIP teacher. None is that of
+            the student.
+        proxy_mean, proxy_std: The same for the other teachers. ImageNet's, which every ``TimmVFM``
+            takes and turns into its own.
         non_blocking: Copy to the device without waiting; of use with pinned memory only.
 
     Raises:
@@ -42,18 +41,21 @@ class DistillDataPreprocessor(BaseDataPreprocessor):
 
     def __init__(
         self,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
-        proxy_mean: Sequence[float] = IMAGENET_MEAN,
-        proxy_std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        proxy_mean: Sequence[float] = IMAGENET.of_bytes[0],
+        proxy_std: Sequence[float] = IMAGENET.of_bytes[1],
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking)
-        constants = {"mean": mean, "std": std, "proxy_mean": proxy_mean, "proxy_std": proxy_std}
+        own_mean, own_std = self.or_clip(mean, std)
+        proxies = {"proxy_mean": proxy_mean, "proxy_std": proxy_std}
+        constants = {"mean": own_mean, "std": own_std, **proxies}
         for name, values in constants.items():
             if len(values) != 3 or ("std" in name and min(values) <= 0):
                 raise ValueError(f"{name} needs three values, of std > 0, got {values}.")
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.may_follow(mean, std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Batch and normalise; ``training`` changes nothing."""

@@ -17,9 +17,9 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from mmclipdis.engine.pixel_statistics import FollowsTower
 from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText
-from mmclipdis.models.distillation.preprocessor import CLIP_MEAN, CLIP_STD
 from mmclipdis.utils.finite import check_scores
 from mmclipdis.utils.precision import at_least_fp32
 
@@ -161,21 +161,28 @@ def _embed_crops(encoder: Any, crops: Tensor, channels: int) -> Tensor:
 
 
 @MODELS.register_module()
-class RegionDataPreprocessor(BaseDataPreprocessor):
+class RegionDataPreprocessor(FollowsTower, BaseDataPreprocessor):
     """Batch what ``PackRegions`` packs.
 
-    Gives ``image`` (B, 3, S, S) and ``crops`` (M, 3, R, R), if any, float32 with CLIP's mean and
-    std taken off, and ``boxes`` (M, 5): image index, x0, y0, x1, y1 in units of S. The M regions
-    come image by image.
+    Gives ``image`` (B, 3, S, S) and ``crops`` (M, 3, R, R), if any, float32 with mean and std taken
+    off, and ``boxes`` (M, 5): image index, x0, y0, x1, y1 in units of S. The M regions come image
+    by image.
+
+    Args:
+        non_blocking: Copy to the device without waiting; of use with pinned memory only.
+        mean, std: Of RGB in 0..255. None is that of the model's encoder.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, non_blocking: bool = False) -> None:
+    def __init__(
+        self,
+        non_blocking: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
         super().__init__(non_blocking=non_blocking)
-        for name, values in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
+        for name, values in zip(("mean", "std"), self.or_clip(mean, std), strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.may_follow(mean, std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch on the model's device; ``training`` changes nothing."""

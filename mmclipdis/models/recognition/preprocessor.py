@@ -9,32 +9,32 @@ import torch
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS
 
-#: CLIP's, of RGB in 0..255.
-CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
-CLIP_STD = (68.5005327, 66.6321375, 70.32316305)
+from mmclipdis.engine.pixel_statistics import FollowsTower
 
 
 @MODELS.register_module()
-class DCLIPDataPreprocessor(ImgDataPreprocessor):
-    """mmengine's ``ImgDataPreprocessor`` with CLIP's mean and std, for images of one size.
+class DCLIPDataPreprocessor(FollowsTower, ImgDataPreprocessor):
+    """mmengine's ``ImgDataPreprocessor`` with the encoder's mean and std, for images of one size.
 
     Images of a sample are (3, H, W), 0..255, BGR as mmcv loads them, and become (B, 3, H, W).
     Tokens of a sample are (L, D) and become (B, L, D), not changed.
 
     Args:
-        mean, std: Of RGB in 0..255.
+        mean, std: Of RGB in 0..255. None is that of the model's encoder.
         bgr_to_rgb: Whether the images are BGR.
         non_blocking: Whether to copy to the GPU without waiting.
     """
 
     def __init__(
         self,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         bgr_to_rgb: bool = True,
         non_blocking: bool = False,
     ) -> None:
-        super().__init__(mean=mean, std=std, bgr_to_rgb=bgr_to_rgb, non_blocking=non_blocking)
+        own_mean, own_std = self.or_clip(mean, std)
+        super().__init__(own_mean, own_std, bgr_to_rgb=bgr_to_rgb, non_blocking=non_blocking)
+        self.may_follow(mean, std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch on the model's device; ``training`` changes nothing.

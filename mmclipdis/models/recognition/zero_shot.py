@@ -16,13 +16,14 @@ from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.recognition.samples import attach
 from mmclipdis.models.recognition.segments import DCLIPSegments, resize, side_lengths
+from mmclipdis.models.score_scale import ScoreScale
 
 #: Crops that the encoder sees at a time.
 CROPS_AT_ONCE = 64
 
 
 @MODELS.register_module()
-class ZeroShotRecognizer(WithClassText, BaseModel):
+class ZeroShotRecognizer(ScoreScale, WithClassText, BaseModel):
     r"""Cosine of CLIP's image embedding with the names of the classes; nothing is learned.
 
     .. math:: \ell_c = s \max\bigl(\cos(e(I), t_c), \max_k \cos(e(I_k), t_c)\bigr)
@@ -38,16 +39,21 @@ class ZeroShotRecognizer(WithClassText, BaseModel):
         templates: Prompts of the classes.
         image_size: Side, or (height, width), in pixels at which CLIP looks at the whole image; None
             as it comes.
-        logit_scale: :math:`s`; CLIP's learned one is 100.
+        logit_scale: :math:`s`; CLIP's learned one is 100, ``'file'`` that of the text encoder's
+            weights.
         segments: Options of :class:`~mmclipdis.models.recognition.segments.DCLIPSegments`, at least
             ``projector``; None for the whole image only. Crops are cut out of the image as it
             comes.
         data_preprocessor: By default a
             :class:`~mmclipdis.models.recognition.preprocessor.DCLIPDataPreprocessor`.
         init_cfg: As in mmengine.
+        score: ``'softmax'`` over the classes, or ``'sigmoid'`` of each alone, as SigLIP was
+            trained.
+        logit_bias: Added before the sigmoid: a number, or ``'file'`` with the file's scale.
 
     Raises:
-        ValueError: parts of different CLIPs, or as ``DCLIPSegments``.
+        ValueError: parts of different CLIPs, options that contradict each other, or as
+            ``DCLIPSegments``.
 
     Source: CLIP (ICML 2021); DCLIP (arXiv 2502.02977), Table 5.
     """
@@ -59,10 +65,12 @@ class ZeroShotRecognizer(WithClassText, BaseModel):
         vocabulary: Any = "dataset",
         templates: Templates = "single",
         image_size: int | Sequence[int] | None = None,
-        logit_scale: float = 100.0,
+        logit_scale: float | str = 100.0,
         segments: Mapping[str, Any] | None = None,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        score: str = "softmax",
+        logit_bias: float | str | None = None,
     ) -> None:
         super().__init__(
             data_preprocessor=data_preprocessor or {"type": "DCLIPDataPreprocessor"},
@@ -79,7 +87,7 @@ class ZeroShotRecognizer(WithClassText, BaseModel):
         self.text = ClassText(text_encoder, vocabulary, embed_dim=width, prompt_sets=prompts)
         check_same_clip(arch, self.text.encoder)
         self.image_size = side_lengths("image_size", image_size)
-        self.logit_scale = logit_scale
+        self.take_scale(logit_scale, score, logit_bias, self.text.encoder)
 
     def forward(
         self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = "tensor"
@@ -88,7 +96,8 @@ class ZeroShotRecognizer(WithClassText, BaseModel):
 
         ``pred_logit`` (N,) is the logit, which ranks images and classes; ``pred_score`` its softmax
         over the classes, as CLIP classifies. The scores of an image sum to 1, so that at most one
-        is above 0.5: to decide, take the best few (``MultiLabelMetric(topk=3)``).
+        is above 0.5: to decide, take the best few (``MultiLabelMetric(topk=3)``). With
+        ``score='sigmoid'`` it is the sigmoid of logit and bias.
 
         Args:
             inputs: Normalised images (B, 3, H, W).
@@ -105,7 +114,12 @@ class ZeroShotRecognizer(WithClassText, BaseModel):
             raise ValueError(f"ZeroShotRecognizer learns nothing, it only predicts; got {mode!r}")
         check_weights(self)
         logits = self.logits(inputs)
-        return attach(data_samples, logits, logits.softmax(dim=1))
+        return attach(data_samples, logits, self.probabilities(logits))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits (..., N): their softmax, or the sigmoid of each with the bias."""
+        bias = self.logit_bias
+        return logits.softmax(dim=-1) if bias is None else (logits + bias).sigmoid()
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

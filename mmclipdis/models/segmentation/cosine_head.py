@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.projectors import Projectors
+from mmclipdis.models.score_scale import ScoreScale
 from mmclipdis.models.segmentation.class_queries import build_projector, check_background
 from mmclipdis.models.segmentation.labels import check_labels, joint_count
 from mmclipdis.models.segmentation.prediction import (
@@ -38,7 +39,7 @@ from mmclipdis.utils.finite import check_scores
 
 
 @MODELS.register_module()
-class CosineSegHead(QueryText):
+class CosineSegHead(ScoreScale, QueryText):
     r"""Scores of the patches: :math:`\ell_{qp} = s \cdot \cos(f_p, t_q)` for query q and patch p.
 
     Used by :class:`OpenVocabSegmentor`, which applies the published order of operations, and as
@@ -52,7 +53,9 @@ class CosineSegHead(QueryText):
     Args:
         text_encoder, vocabulary, templates, embeddings: see
             :class:`~mmclipdis.models.segmentation.query_text.QueryText`.
-        logit_scale: :math:`s`, the inverse softmax temperature. CLIP's learned scale is not used.
+        logit_scale: :math:`s`, the inverse softmax temperature; ``'file'`` is the learned one of
+            the text encoder's weights. (Cosines of SigLIP are much smaller than CLIP's: take the
+            file's there before a ``prob_thd``.)
         projector: DCLIP's projectors, a checkpoint of one of its runs or the module: the map and
             the class embeddings are projected before they are compared.
         any_arch: take projectors of any CLIP of the right width.
@@ -81,6 +84,12 @@ class CosineSegHead(QueryText):
         in_index: which of the backbone's outputs is the dense map in the joint space.
         ignore_index: label without loss.
         loss_decode: config of the loss on class scores when a trainable backbone is fine-tuned.
+        redundant: see ``score_norm``.
+        score: ``'softmax'`` over all queries, or ``'sigmoid'``, :math:`\sigma(\ell_{qp} + b)` of
+            each query alone, as SigLIP was trained: then the background (``prob_thd``) is where no
+            class is that probable. Labels without a threshold are the same. Nobody has published
+            it for segmentation.
+        logit_bias: :math:`b` of the sigmoid: a number, or ``'file'`` with the file's scale.
 
     Raises:
         ValueError: as ``QueryText``, or thresholds and options that contradict each other.
@@ -97,7 +106,7 @@ class CosineSegHead(QueryText):
         vocabulary: Any = FOLLOW_DATASET,
         templates: Any = "imagenet80",
         embeddings: Tensor | str | Path | None = None,
-        logit_scale: float = 50.0,
+        logit_scale: float | str = 50.0,
         projector: str | Path | Projectors | None = None,
         any_arch: bool = False,
         score_norm: str | None = None,
@@ -111,6 +120,8 @@ class CosineSegHead(QueryText):
         loss_decode: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         redundant: str | None = None,
+        score: str = "softmax",
+        logit_bias: float | str | None = None,
     ) -> None:
         super().__init__(
             text_encoder,
@@ -122,15 +133,16 @@ class CosineSegHead(QueryText):
             num_classes=num_classes,
             init_cfg=init_cfg,
         )
-        self.logit_scale = _in_range("logit_scale", logit_scale, 0.0, float("inf"))
-        if self.logit_scale in (0.0, float("inf")):
-            raise ValueError(
-                f"logit_scale={logit_scale!r} makes all classes alike; CLIP's own is 100"
-            )
+        self.take_scale(logit_scale, score, logit_bias, self.text_encoder)
         self.prob_thd = _in_range("prob_thd", prob_thd, 0.0, 1.0)
         self.background = background
         if score_norm not in (None, "minmax", "surgery"):
             raise ValueError(f"score_norm must be None, 'minmax' or 'surgery', got {score_norm!r}")
+        if score_norm is not None and score != "softmax":
+            raise ValueError(
+                f"score={score!r} is of cosines as they are, and score_norm={score_norm!r} changes "
+                "them: leave one of the two out"
+            )
         check_redundant(redundant, score_norm, self.text_encoder)
         self.score_norm = score_norm
         self.redundant = redundant
@@ -175,6 +187,7 @@ class CosineSegHead(QueryText):
             background_index=self.background_class,
             # There is no foreground to have a share of without a background.
             area_thd=None if self.background_class is None else self.area_thd,
+            bias=self.logit_bias,
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -287,11 +300,12 @@ class CosineSegHead(QueryText):
 
         Raises:
             ValueError: nothing of the features can learn, a label is no class, or the head has
-                ``score_norm`` or ``background='threshold'``.
+                ``score_norm``, ``score='sigmoid'`` or ``background='threshold'``.
         """
-        if self.score_norm is not None or self.background == "threshold":
+        if self.score_norm or self.score == "sigmoid" or self.background == "threshold":
             raise ValueError(
-                "score_norm and background='threshold' only predict: leave them out in training"
+                "score_norm, score='sigmoid' and background='threshold' only predict: leave them "
+                "out in training"
             )
         if not inputs[self.in_index].requires_grad:
             raise ValueError(

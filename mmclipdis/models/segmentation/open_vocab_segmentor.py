@@ -46,7 +46,7 @@ class OpenVocabSegmentor(SharesUnsaved, WindowSegmentor):
     Args:
         backbone: config of a backbone whose last output is the dense map, e.g. ``ClearCLIPViT``.
         decode_head: config of a :class:`CosineSegHead`.
-        data_preprocessor: as in mmseg; CLIP wants RGB with CLIP's mean and std.
+        data_preprocessor: as in mmseg; RGB, with the backbone's mean and std.
         train_cfg: kept for mmseg's tools; passed on to the head.
         test_cfg: see :class:`~mmclipdis.models.segmentation.settings.OpenVocabTestSettings`.
         init_cfg: as in mmseg.

@@ -73,6 +73,8 @@ class LabelRule:
         activation: makes the probability of a query from its logit, in every window and before the
             mean over windows (CAT-Seg: sigmoid). None: the softmax over all queries does, at the
             size of the photo.
+        bias: the sigmoid of logit and bias is the probability of a query, whatever the others are,
+            and not the softmax; also at the size of the photo. None: the softmax is.
     """
 
     query_to_class: Tensor
@@ -81,6 +83,7 @@ class LabelRule:
     background_index: int | None = None
     area_thd: float | None = None
     activation: Activation | None = None
+    bias: float | None = None
 
     @cached_property
     def one_name_each(self) -> bool:
@@ -208,11 +211,13 @@ def predict_labels(
     """Label map int64 (H, W) from logits, in chunks of queries.
 
     Probabilities by ``rule.activation`` or softmax, maximum over the synonyms of a class, argmax
-    over classes, then ``rule.doubtful`` wherever that maximum is strictly below ``rule.prob_thd``.
-    The class of the best query is the best class, and its probability under the softmax is
-    ``exp(score - logsumexp)``. ``refine`` treats every query on its own.
+    over classes, then ``rule.doubtful`` wherever that maximum is strictly below ``rule.prob_thd``
+    (with ``rule.bias``: where no query is that probable by itself). The class of the best query is
+    the best class, and its probability under the softmax is ``exp(score - logsumexp)``. ``refine``
+    treats every query on its own.
     """
-    activation, with_lse = rule.activation, rule.prob_thd > 0 and rule.activation is None
+    activation = rule.activation
+    with_lse = rule.prob_thd > 0 and activation is None and rule.bias is None
 
     def best_of(some: WindowScores, lse: bool = False) -> RunningArgmax:
         return stream_argmax(
@@ -235,7 +240,10 @@ def predict_labels(
             remaining = best_of(scores.select(kept))
             labels, score = rule.query_to_class[kept[remaining.index]], remaining.score
     if rule.prob_thd > 0:
-        probability = best.probability_of(score) if with_lse else score
+        probability = score
+        if activation is None:
+            independent = None if rule.bias is None else sigmoid_of(score, rule.bias)
+            probability = best.probability_of(score) if independent is None else independent
         labels = labels.masked_fill(probability < rule.prob_thd, rule.doubtful)
     return labels
 
@@ -254,12 +262,20 @@ def small_classes(labels: Tensor, rule: LabelRule) -> Tensor:
 def class_probabilities(scores: Tensor, rule: LabelRule) -> Tensor:
     """Class probabilities (C, H, W) from query scores (Q, H, W), see :func:`full_size_scores`.
 
-    ``P_c = max over the queries q of class c of p_q``, where ``p`` is the softmax of the scores, or
-    the scores themselves if ``rule.activation`` has been applied; with synonyms the classes sum to
-    less than 1.
+    ``P_c = max over the queries q of class c of p_q``, where ``p`` is the softmax of the scores,
+    the sigmoid of each with ``rule.bias``, or the scores themselves if ``rule.activation`` has been
+    applied; with synonyms the classes of a softmax sum to less than 1.
     """
-    probabilities = scores.softmax(dim=0) if rule.activation is None else scores
+    probabilities = scores
+    if rule.activation is None:
+        bias = rule.bias
+        probabilities = scores.softmax(dim=0) if bias is None else sigmoid_of(scores, bias)
     return best_synonyms(probabilities, rule, empty=0.0)
+
+
+def sigmoid_of(logits: Tensor, bias: float) -> Tensor:
+    """The probability of each query alone, of its logit without the bias."""
+    return (logits + bias).sigmoid()
 
 
 def best_synonyms(scores: Tensor, rule: LabelRule, empty: float = -torch.inf) -> Tensor:

@@ -23,8 +23,10 @@ from mmclipdis.clip.towers.regions import OUTSIDE, resize_nearest
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.stitching import Canvases, check_whole_patches
 from mmclipdis.models.segmentation.windows import Padding, Size, Windows, cut
+from mmclipdis.utils.statistics import CLIP, convert
 
-#: ``(pixels (1, 3, H, W), tokens (1, D, h, w)) -> tokens (1, D, gh, gw)``.
+#: ``(pixels (1, 3, H, W), tokens (1, D, h, w)) -> tokens (1, D, gh, gw)``; CLIP's mean and std are
+#: taken off the pixels, whichever CLIP the tokens are of.
 TokenMixer = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -93,7 +95,8 @@ def token_maps(
             on_grid.add(0, number, mixed)
         stitched = on_grid.pop(0)
         if mixer is not None:
-            stitched = mixer(F.pad(image[None], padding), stitched)
+            seen = convert(image[None], backbone.statistics, CLIP)  # as mixers take pixels
+            stitched = mixer(F.pad(seen, padding), stitched)
         maps.append(backbone.joint_map(stitched))
     return maps
 

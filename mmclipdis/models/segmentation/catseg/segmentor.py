@@ -59,7 +59,7 @@ class CATSeg(WindowSegmentor):
         templates: Prompt templates; several are averaged.
         clip_size: Size (height, width) in pixels that every view is resized to.
         guidance_indices: Blocks (0-based) whose outputs guide the decoder, shallowest first.
-        data_preprocessor: As in mmseg; CLIP wants RGB with CLIP's mean and std.
+        data_preprocessor: As in mmseg; RGB, with the encoder's mean and std.
         train_cfg: None or empty; CAT-Seg has no such settings.
         test_cfg: See :class:`~mmclipdis.models.segmentation.catseg.views.CATSegTestSettings`.
         init_cfg: As in mmseg; a ``Pretrained`` one must hold every parameter.
