@@ -40,10 +40,11 @@ class CLIPConvNet(StageBackbone):
         norm_eval: BatchNorms of a trained tower keep CLIP's statistics, too; those of a frozen one
             always do.
         any_readout: As in :class:`~mmclipdis.models.backbones.CLIPViT`.
-        init_cfg: As in :class:`~mmclipdis.models.backbones.CLIPViT`.
+        init_cfg, mean, std: As in :class:`~mmclipdis.models.backbones.CLIPViT`.
 
-    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with the tower's mean and std
-    taken off (those of MobileCLIP S0 to S2 are 0 and 255), both sides at least one location.
+    Input of :meth:`forward` and :meth:`dense`: ``(B, 3, H, W)`` RGB with :attr:`statistics` taken
+    off (0 and 1 for MobileCLIP S0 to S2, CLIP's for S3, S4 and ConvNeXt), both sides at least one
+    location.
 
     Raises:
         ValueError: for an unknown arch, readout, trainable part or output, or a rule for positions.
@@ -62,6 +63,9 @@ class CLIPConvNet(StageBackbone):
         norm_eval: bool = True,
         any_readout: bool = False,
         init_cfg: Mapping[str, Any] | None = NO_SOURCE,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         read = get_readout(readout)
         check_stage_readout(read)
@@ -71,7 +75,7 @@ class CLIPConvNet(StageBackbone):
                 "positions and fits every image size as it is; leave positions out"
             )
         tower = build_stage_tower(arch, norm_eval)
-        super().__init__(tower, arch, read, any_readout, normalize, init_cfg)
+        super().__init__(tower, arch, read, any_readout, normalize, init_cfg, mean, std)
         self._finish(out_indices, trainable)
 
     def dense(
