@@ -1,4 +1,4 @@
-"""The survey of encoders: what it says of an arch is so. Takes two seconds, the slow test a minute."""
+"""The survey of encoders: what it says of an arch is so. Takes five seconds, the slow test 30."""
 
 from __future__ import annotations
 
