@@ -268,6 +268,10 @@ def test_a_stock_segmentor_of_mmseg_trains_and_predicts(arch: str) -> None:
     config.backbone["out_indices"] = (2, 3)
     config.decode_head.update(in_channels=64, in_index=1, channels=8)
     config.auxiliary_head.update(in_channels=32, in_index=0, channels=8)
+    statistics = build(arch).statistics
+    for name in ("mean", "std"):
+        of_pixels = [255 * value for value in getattr(statistics, name)]
+        config.data_preprocessor[name] = of_pixels
     model = SEGMENTATION.build(config)
     losses = step(model, "mmseg")
     assert losses and all(value.isfinite() for value in losses.values())
