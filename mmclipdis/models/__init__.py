@@ -14,6 +14,7 @@ from mmclipdis.models.backbones import (
     MaskCLIPViT,
     SCLIPViT,
 )
+from mmclipdis.models.clip_convnet import CLIPConvNet
 from mmclipdis.models.clip_resnet import CLIPResNet
 from mmclipdis.models.detection import (
     FViTBackbone,
@@ -47,6 +48,7 @@ __all__ = [
     "AsymmetricLoss",
     "CATSeg",
     "CATSegHead",
+    "CLIPConvNet",
     "CLIPResNet",
     "CLIPSurgeryViT",
     "CLIPViT",

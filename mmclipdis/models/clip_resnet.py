@@ -8,18 +8,18 @@ from typing import Any
 
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
-from mmclipdis.clip.towers.readout import AnyReadout, Readout, get_readout
+from mmclipdis.clip.towers.readout import AnyReadout, get_readout
 from mmclipdis.clip.towers.resnet import build_resnet_tower, check_pool_readout
 from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.engine.random_weights import NO_SOURCE
-from mmclipdis.models.backbones import CLIPBackbone
+from mmclipdis.models.stage_backbone import StageBackbone
 
 
 @MODELS.register_module()
-class CLIPResNet(CLIPBackbone):
+class CLIPResNet(StageBackbone):
     """CLIP's ResNet with a choice of readout for its attention pool.
 
     As a backbone it returns a tuple of maps: those of the four stages have stride 4, 8, 16 and 32
@@ -74,22 +74,7 @@ class CLIPResNet(CLIPBackbone):
         tower = build_resnet_tower(arch, positions, norm_eval)
         super().__init__(tower, arch, read, any_readout, normalize, init_cfg, mean, std)
         self.mean_token = mean_token
-        self.out_indices = _checked_out_indices(out_indices)
-        self.trainable = tuple(trainable)
-        if self.trainable not in ((), ("all",)):
-            raise ValueError(
-                f"CLIPResNet.trainable={self.trainable}: choose () or ('all',); a ResNet has no "
-                "transformer blocks whose parts could be trained"
-            )
-        self.requires_grad_(bool(self.trainable))
-        self._freeze_unread(read)
-        self.train(self.training)  # BatchNorms follow what is frozen
-        self._watch_weights()
-
-    @property
-    def stage_widths(self) -> tuple[int, ...]:
-        """Channels of the four stages."""
-        return self.tower.stage_widths  # type: ignore[no-any-return]
+        self._finish(out_indices, trainable)
 
     def dense(
         self, images: Tensor, *, intermediates: Sequence[int] = (), with_cls: bool = False
@@ -111,33 +96,9 @@ class CLIPResNet(CLIPBackbone):
             mean_token=None if mean is None else F.normalize(mean, dim=1),
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps named by ``out_indices``, in their order."""
-        stages = [index for index in self.out_indices if isinstance(index, int)]
-        if "map" not in self.out_indices:
-            return self.tower.forward_stages(images, stages)  # type: ignore[no-any-return]
-        features = self.dense(images, intermediates=stages)
-        maps = iter(features.intermediates)
-        return tuple(next(maps) if isinstance(i, int) else features.map for i in self.out_indices)
+    def _joint_modules(self) -> Sequence[nn.Module]:
+        return (self.tower.visual.attnpool,)
 
-    def _freeze_unread(self, readout: Readout) -> None:
-        """Freeze what :meth:`forward` never reads."""
-        pool = self.tower.visual.attnpool
-        unread = [getattr(pool, f"{part}_proj") for part in "qkv" if part not in readout.parts]
-        if "map" not in self.out_indices:
-            last = max(index % 4 for index in self.out_indices if isinstance(index, int))
-            unread = [pool, *self.tower.stages[last + 1 :]]
-        for module in unread:
-            module.requires_grad_(False)
-
-
-def _checked_out_indices(out_indices: Sequence[int | str]) -> tuple[int | str, ...]:
-    for index in out_indices:
-        if index != "map" and not (isinstance(index, int) and -4 <= index <= 3):
-            raise ValueError(
-                f"out_indices={tuple(out_indices)}: {index!r} is neither 'map' nor a stage of a "
-                "CLIP ResNet, 0 to 3"
-            )
-    if not out_indices:
-        raise ValueError("out_indices is empty: name stages or 'map'")
-    return tuple(out_indices)
+    def _unread_of_the_map(self) -> Sequence[nn.Module]:
+        pool, parts = self.tower.visual.attnpool, check_pool_readout(self.readout).parts
+        return [getattr(pool, f"{part}_proj") for part in "qkv" if part not in parts]

@@ -191,3 +191,20 @@ def check_map_on_patches(encoder: Any, given: str) -> None:
             f"here both need one: choose a vision model with patches of {height} x {width} px and "
             "no input_size, or a readout without affinity"
         )
+
+
+def check_has_blocks(encoder: Any, given: str) -> None:
+    """Refuse an encoder of stages, such as a ``CLIPResNet`` or a ``CLIPConvNet``.
+
+    Args:
+        encoder: Any backbone of CLIP.
+        given: How the config names it, for the message.
+
+    Raises:
+        ValueError: naming what fits.
+    """
+    if not hasattr(encoder, "num_blocks"):
+        raise ValueError(
+            f"{given} is a {type(encoder).__name__}, which has no transformer blocks; take a "
+            "CLIPViT or one of its presets such as DeCLIPViT"
+        )

@@ -19,6 +19,7 @@ from tests.faults.tiny import masks
 from tests.models.stock import BATCH_NORM, CLASSES, place, step, stock_batch, stock_config
 from tests.paths import ROOT
 from tests.tiny import tiny_arch, tiny_eva_arch, tiny_resnet_arch
+from tests.tiny_stages import tiny_convnext_arch
 
 PAGE = (ROOT / "docs/modules.md").read_text()
 ROWS = re.findall(r"(?m)^\| `(\w+)` \| `([\w.]+)` \| (mmseg|mmdet) `(\S+)` \|$", PAGE)
@@ -40,6 +41,7 @@ def prepare(module: str, where: str, library: str, config: Any) -> None:
     options: dict[str, dict[str, Any]] = {
         "CLIPViT": {**vit, **BLOCKS},
         "CLIPResNet": dict(arch=tiny_resnet_arch(), trainable=("all",), **BLOCKS),
+        "CLIPConvNet": dict(arch=tiny_convnext_arch(), trainable=("all",), **BLOCKS),
         "FViTBackbone": dict(
             encoder=dict(type="CLIPViT", arch=tiny_eva_arch(img_size=64, patch_size=16, depth=4)),
             norm_cfg=BATCH_NORM,
@@ -70,6 +72,7 @@ def prepare(module: str, where: str, library: str, config: Any) -> None:
     widths = {
         "CLIPViT": [64] * 4,
         "CLIPResNet": [32, 64, 128, 256],
+        "CLIPConvNet": [8, 16, 32, 64],
         "FViTBackbone": [32] * 4,
     }.get(module)
     if where != "backbone":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.blocks import has_plain_attention
 from mmclipdis.clip.towers.eva import EvaViT, build_timm_visual
 from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.towers.stage_trunks import has_stages
 from mmclipdis.clip.towers.timm_vit import TimmViT
 from mmclipdis.clip.weights.loading import Arch, is_resnet, model_config
 
@@ -113,14 +114,20 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
             OpenAI-style ViTs and ``size`` for EVA-02.
 
     Raises:
-        ValueError: for an unknown name, a tower without dense readouts, or a ResNet, which
-            :func:`mmclipdis.clip.towers.resnet.build_resnet_tower` builds.
+        ValueError: for an unknown name, a tower without dense readouts, a ResNet, which
+            :func:`mmclipdis.clip.towers.resnet.build_resnet_tower` builds, or a FastViT or
+            ConvNeXt: :func:`mmclipdis.clip.towers.stages.build_stage_tower`.
     """
     config = model_config(arch)
     if is_resnet(config):
         raise ValueError(
             f"arch {arch!r} has a ResNet of CLIP: use the backbone CLIPResNet for it, or an arch "
             "such as 'ViT-B-16-quickgelu'"
+        )
+    if has_stages(config):
+        raise ValueError(
+            f"arch {arch!r} has stages, not blocks ({config['vision_cfg']['timm_model_name']}): "
+            "use the backbone CLIPConvNet for it, or an arch such as 'ViT-B-16-quickgelu'"
         )
     if config["vision_cfg"].get("timm_model_name"):
         visual, family = build_timm_visual(config)

@@ -25,6 +25,7 @@ from mmclipdis.clip.towers.attention import attend, logit_factor, split_heads
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
 from mmclipdis.clip.towers.readout import AnyReadout, Readout
+from mmclipdis.clip.towers.stage_trunks import has_stages
 from mmclipdis.clip.weights.loading import Arch, is_resnet, model_config
 from mmclipdis.clip.weights.readout_mark import describe_readout
 
@@ -244,8 +245,9 @@ def build_resnet_tower(
     """
     config = model_config(arch)
     if not is_resnet(config):
+        other = "CLIPConvNet" if has_stages(config) else "CLIPViT"
         raise ValueError(
-            f"arch {arch!r} has no ResNet of CLIP; use the backbone CLIPViT for it, or an arch "
+            f"arch {arch!r} has no ResNet of CLIP; use the backbone {other} for it, or an arch "
             "such as 'RN50-quickgelu'"
         )
     vision = CLIPVisionCfg(**config["vision_cfg"])

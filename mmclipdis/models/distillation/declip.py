@@ -16,6 +16,7 @@ from mmclipdis.engine import random_weights
 from mmclipdis.engine.pixel_statistics import check_statistics
 from mmclipdis.losses.context_correlation import check_weights
 from mmclipdis.models.distillation.regions import roi_features
+from mmclipdis.models.guided import check_has_blocks
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 CONTEXT_FROM = ("attention", "map")
@@ -74,6 +75,7 @@ class DeCLIP(SharesUnsaved, BaseModel):
             raise ValueError(f"context_from must be one of {CONTEXT_FROM}, got {context_from!r}")
         _check_parts(content_loss, context_loss, context_from, vfms, teacher)
         self.student = MODELS.build(student)
+        check_has_blocks(self.student, "DeCLIP.student")
         self.context_from = context_from
         self.content_loss = None if content_loss is None else MODELS.build(content_loss)
         self.context_loss = None if context_loss is None else MODELS.build(context_loss)

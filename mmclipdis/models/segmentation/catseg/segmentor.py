@@ -18,7 +18,7 @@ from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.clip.towers.regions import resize_nearest
 from mmclipdis.engine.foreign_checkpoint_guard import check_pretrained
 from mmclipdis.engine.random_weights import check_weights, redraw, training_begins
-from mmclipdis.models.guided import check_map_on_patches
+from mmclipdis.models.guided import check_has_blocks, check_map_on_patches
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings, views_of
 from mmclipdis.models.segmentation.encoding import encode_windows
 from mmclipdis.models.segmentation.labels import check_labels
@@ -100,6 +100,7 @@ class CATSeg(WindowSegmentor):
         refuse_pretrained(pretrained, type(self).__name__, "image_encoder")
         super().__init__(data_preprocessor, init_cfg, refiners, masks)
         self.image_encoder = MODELS.build(image_encoder)
+        check_has_blocks(self.image_encoder, f"{type(self).__name__}.image_encoder")
         check_map_on_patches(self.image_encoder, f"{type(self).__name__}.image_encoder")
         self.text_encoder = MODELS.build(text_encoder)
         if self.image_encoder.embed_dim != self.text_encoder.embed_dim:
