@@ -47,9 +47,19 @@ class OpenCLIPTextEncoder(BaseModule):
         progress: Show a progress bar while prompts are encoded.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, None
             or nothing, as in :class:`~mmclipdis.models.backbones.CLIPViT`.
+        tokenizer: The ``tokenizer.json`` (or sentencepiece's ``.model``) that came with the
+            weights, or the folder that holds it, for an arch that has another tokenizer than
+            CLIP's: SigLIP, MetaCLIP 2, CLIPA, TIPS. Needs ``pip install 'mmclipdis[text]'``. Never
+            downloaded, and no part of a checkpoint.
+        clean: How texts are cleaned first: ``'lower'``, ``'canonicalize'`` (lower case without
+            punctuation: "fire-hydrant" becomes "firehydrant") or ``'whitespace'``; None for the
+            arch's way.
 
     Raises:
-        ValueError: for an unknown arch or trainable part, or a tower that is not causal.
+        FileNotFoundError: there is no such tokenizer.
+        ImportError: the package that reads it is missing.
+        ValueError: for an unknown arch or trainable part, a tower that is not supported, or a
+            tokenizer that is missing, of another family, or given to an arch with CLIP's.
     """
 
     _is_init: bool  # mmengine's mark that init_weights() has run
@@ -62,12 +72,14 @@ class OpenCLIPTextEncoder(BaseModule):
         cache_dir: CacheDir = None,
         progress: bool = True,
         init_cfg: Mapping[str, Any] | None = NO_SOURCE,
+        tokenizer: str | Path | None = None,
+        clean: str | None = None,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         self.arch = arch
         self.quick_gelu = has_quick_gelu(arch)
         remember_activation(self)
-        self.tower = build_text_tower(arch)
+        self.tower = build_text_tower(arch, tokenizer, clean)
         self.batch_size = batch_size
         self.cache_dir = cache_dir
         self.progress = progress
@@ -80,6 +92,11 @@ class OpenCLIPTextEncoder(BaseModule):
     def embed_dim(self) -> int:
         """Channels of the joint image-text space."""
         return self.tower.embed_dim
+
+    @property
+    def dense_dim(self) -> int:
+        """Channels of embeddings for dense maps: all, but for dino.txt's, which are the half."""
+        return self.tower.dense_dim
 
     @property
     def context_length(self) -> int:
@@ -99,7 +116,7 @@ class OpenCLIPTextEncoder(BaseModule):
         self._is_init = True
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids ``(N, L)``, cut at the longest; see :mod:`mmclipdis.clip.text.encoder`."""
+        """Token ids ``(N, L)``, cut at the longest; see :mod:`mmclipdis.clip.text.tower`."""
         return self.tower.tokenize(texts)
 
     def encode(self, tokens: Tensor) -> Tensor:
@@ -110,8 +127,13 @@ class OpenCLIPTextEncoder(BaseModule):
         """Same as :meth:`encode`."""
         return self.tower.encode(tokens)
 
-    def embed(self, vocabulary: Vocabulary) -> Tensor:
-        """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient."""
+    def embed(self, vocabulary: Vocabulary, dense: bool = False) -> Tensor:
+        """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient.
+
+        Args:
+            vocabulary: Classes with ``Q`` queries.
+            dense: For a dense map: ``(Q, dense_dim)``.
+        """
         before_use(self)  # the caches ask for the weights before any text is encoded
         with untraced():  # a constant of the network whose FLOPs are counted
             return embed_vocabulary(
@@ -120,13 +142,14 @@ class OpenCLIPTextEncoder(BaseModule):
                 batch_size=self.batch_size,
                 progress=self.progress,
                 cache_dir=self.cache_dir,
+                dense=dense,
             )
 
-    def embed_empty(self, templates: TemplateSet) -> Tensor:
+    def embed_empty(self, templates: TemplateSet, dense: bool = False) -> Tensor:
         """Unit embedding ``(E,)`` of ``templates`` without a name, cached, without gradient."""
         before_use(self)
         with untraced():
-            return embed_empty(self.tower, templates)
+            return embed_empty(self.tower, templates, dense)
 
 
 def build_vocabulary(
