@@ -101,7 +101,8 @@ def test_mm_packages_come_with_extras_alone(installed: Path) -> None:
     assert {"mmsegmentation", "mmengine", "ftfy", "regex"} <= extras["seg"]
     assert {"mmdet", "mmengine", "lvis"} <= extras["det"]
     assert {"mmcv-lite", "mmengine"} <= extras["lite"]
-    assert extras["all"] == extras["seg"] | extras["det"] | extras["lite"]
+    assert extras["all"] == extras["seg"] | extras["det"] | extras["lite"] | extras["text"]
+    assert {"tokenizers", "sentencepiece"} == extras["text"] <= extras["dev"]
     assert extras["web"] == {"gradio"} and {"onnx", "onnxruntime"} <= extras["export"]
     # nothing at all asks for a full mmcv, which pip would compile for minutes
     assert "mmcv" not in plain.union(*extras.values())

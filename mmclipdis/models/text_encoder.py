@@ -152,6 +152,15 @@ class OpenCLIPTextEncoder(BaseModule):
             return embed_empty(self.tower, templates, dense)
 
 
+def dense_option(encoder: Any) -> dict[str, bool]:
+    """What ``embed`` and ``embed_empty`` of a text encoder are told for a dense map.
+
+    Nothing, unless it has fewer channels for one (dino.txt).
+    """
+    width = getattr(encoder, "embed_dim", None)
+    return {} if getattr(encoder, "dense_dim", width) == width else {"dense": True}
+
+
 def build_vocabulary(
     cfg: Any, templates: Templates = "imagenet80", **defaults: Any
 ) -> Vocabulary | None:
