@@ -12,7 +12,12 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.text.embedding_cache import CacheDir
-from mmclipdis.clip.text.encoder import build_text_tower, embed_empty, embed_vocabulary
+from mmclipdis.clip.text.encoder import (
+    build_text_tower,
+    embed_empty,
+    embed_vocabulary,
+    ensemble,
+)
 from mmclipdis.clip.text.names import is_class_file, is_list_of_names, read_names
 from mmclipdis.clip.text.templates import Templates, TemplateSet
 from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
@@ -122,6 +127,15 @@ class OpenCLIPTextEncoder(BaseModule):
     def encode(self, tokens: Tensor) -> Tensor:
         """Text embeddings ``(N, E)`` of token ids, not normalised, differentiable."""
         return self.tower.encode(tokens)
+
+    def ensemble(self, tokens: Tensor, classes: int) -> Tensor:
+        """Unit embeddings ``(C, E)`` as those of :meth:`embed`, with gradient and no cache.
+
+        Args:
+            tokens: Ids ``(C * T, L)`` of as many sentences of each class, class by class.
+            classes: ``C``.
+        """
+        return ensemble(self.tower, tokens, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Same as :meth:`encode`."""

@@ -32,7 +32,7 @@ from mmclipdis.clip.text.tower import TextTower, build_text_tower
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.utils.precision import at_least_fp32
 
-__all__ = ["TextTower", "build_text_tower", "embed_empty", "embed_vocabulary"]
+__all__ = ["TextTower", "build_text_tower", "embed_empty", "embed_vocabulary", "ensemble"]
 
 
 def embed_vocabulary(
@@ -94,6 +94,26 @@ def embed_empty(tower: TextTower, templates: TemplateSet, dense: bool = False) -
         return _from_means(tower, sentences.mean(0)[None])[0]
 
     return _remembered(tower, content, computed)
+
+
+def ensemble(tower: TextTower, tokens: Tensor, names: int) -> Tensor:
+    """Unit embeddings ``(Q, E)`` of the token ids of as many sentences of each name, with gradient.
+
+    Args:
+        tower: Text tower.
+        tokens: ``(Q * T, L)``, name by name.
+        names: ``Q``.
+    """
+    if tower.averages_raw:
+        means = _by_name(tower.sentences(tokens), names)
+        return F.normalize(tower.after_mean(means), dim=-1)
+    sentences = F.normalize(tower.encode(tokens), dim=-1)
+    return F.normalize(_by_name(sentences, names), dim=-1)
+
+
+def _by_name(sentences: Tensor, names: int) -> Tensor:
+    """Means ``(Q, E)`` over the sentences ``(Q * T, E)`` of each name."""
+    return sentences.view(names, -1, sentences.shape[-1]).mean(dim=1)
 
 
 def _key(asked: list[Any], tower: TextTower, channels: int) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmclipdis.clip.text.encoder import embed_empty, embed_vocabulary
+from mmclipdis.clip.text.encoder import embed_empty, embed_vocabulary, ensemble
 from mmclipdis.clip.text.house_text import Talk2DinoText, TipsText, sinusoids
 from mmclipdis.clip.text.tokenizers import Tokenizer
 from mmclipdis.clip.text.tower import TextTower, build_text_tower
@@ -349,6 +349,8 @@ def test_prompts_are_averaged_as_they_are_before_psi() -> None:
     torch.testing.assert_close(found, F.normalize(torch.stack(naive), dim=1), atol=1e-12, rtol=0)
     assert float((found - F.normalize(torch.stack(other), dim=1)).abs().max()) > 1e-3
     assert found.shape == (2, 32) and tower.embed_dim == 32
+    tokens = tower.tokenize([p for prompts in names.prompts() for p in prompts])
+    torch.testing.assert_close(ensemble(tower, tokens, 2), found, atol=1e-12, rtol=0)
     empty = embed_empty(tower, names.templates)
     assert empty.shape == (32,)
     torch.testing.assert_close(
