@@ -90,7 +90,7 @@ def test_the_wheel_holds_what_mm_looks_for_and_no_tests(installed: Path) -> None
 def test_mm_packages_come_with_extras_alone(installed: Path) -> None:
     (path,) = installed.glob("*.dist-info/METADATA")
     metadata = email.message_from_string(path.read_text("utf-8"))
-    offered = {"seg", "det", "lite", "all", "dev", "docs", "export", "web"}
+    offered = {"seg", "det", "lite", "all", "dev", "docs", "export", "text", "web"}
     assert offered == set(metadata.get_all("Provides-Extra"))
     plain, extras = set(), {}
     for line in metadata.get_all("Requires-Dist"):

@@ -1,4 +1,7 @@
-"""Text towers of every family: equal to open_clip's own, and padded, cut and pooled as trained."""
+"""Text towers of every family: equal to open_clip's own, and padded, cut and pooled as trained.
+
+Takes three seconds.
+"""
 
 from __future__ import annotations
 
