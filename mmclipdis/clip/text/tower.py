@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
+from mmclipdis.clip.text.blocks import masked_mean, projected, run_block, run_block_at
 from mmclipdis.clip.text.embedding_cache import (
     MemoryCache,
     weights_fingerprint,
@@ -27,8 +27,7 @@ from mmclipdis.clip.text.embedding_cache import (
 from mmclipdis.clip.text.house_text import Talk2DinoText, TipsText
 from mmclipdis.clip.text.tokenizer_files import build_tokenizer
 from mmclipdis.clip.text.tokenizers import ClipTokenizer, Tokenizer, clip_tokenizer
-from mmclipdis.clip.towers.attention import finish_block, split_heads
-from mmclipdis.clip.towers.blocks import has_plain_attention, project
+from mmclipdis.clip.towers.blocks import has_plain_attention
 from mmclipdis.clip.towers.build import build_text_transformer
 from mmclipdis.clip.weights.loading import Arch, model_config
 
@@ -160,13 +159,13 @@ class TextTower(nn.Module):
         seen = valid if self.masked else None
         one = text.pool_type != "mean"
         for block in self.blocks[:-1] if one else self.blocks:
-            x = _run_block(block, x, self.causal, seen)
+            x = run_block(block, x, self.causal, seen)
         if one:
             end = self._pooled_place(tokens)
-            pooled = text.ln_final(_run_block_at(self.blocks[-1], x, end, self.causal, seen))
+            pooled = text.ln_final(run_block_at(self.blocks[-1], x, end, self.causal, seen))
         else:
-            pooled = _mean(text.ln_final(x), valid)
-        return _projected(text, pooled)
+            pooled = masked_mean(text.ln_final(x), valid)
+        return projected(text, pooled)
 
     def after_mean(self, sentences: Tensor) -> Tensor:
         """What remains to be done with the mean over the prompts of a name: ``(N, E)``."""
@@ -240,56 +239,6 @@ def _out_channels(text: Any) -> int:
     if isinstance(projection, nn.Linear):
         return projection.out_features
     return int(text.width if projection is None else projection.shape[1])
-
-
-def _projected(text: Any, pooled: Tensor) -> Tensor:
-    """``pooled`` ``(N, D)`` behind the projection, a matrix, a layer with bias or none."""
-    projection = text.text_projection
-    if projection is None:
-        return pooled
-    if isinstance(projection, nn.Linear):
-        return projection(pooled)  # type: ignore[no-any-return]
-    return pooled @ projection  # type: ignore[no-any-return]
-
-
-def _mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of ``x`` ``(N, L, D)`` over the places that are ``valid`` ``(N, L)``: ``(N, D)``."""
-    weights = valid.to(x.dtype)[..., None]
-    return (x * weights).sum(1) / (weights.sum(1) + 1e-8)
-
-
-def _run_block(
-    block: ResidualAttentionBlock, x: Tensor, causal: bool, valid: Tensor | None
-) -> Tensor:
-    """One block: ``(N, L, D)`` to ``(N, L, D)``; keys that are not ``valid`` ``(N, L)`` are unseen.
-
-    A tower is causal or has such keys, never both.
-    """
-    heads = block.attn.num_heads
-    parts = project(block.attn, block.ln_1(x), "qkv")
-    q, k, v = (split_heads(parts[name], heads) for name in "qkv")
-    mask = None if valid is None else valid[:, None, None]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-    out = block.ls_1(block.attn.out_proj(out.transpose(1, 2).flatten(2)))
-    return finish_block(block, x, out, residual="token", ffn=True)
-
-
-def _run_block_at(
-    block: ResidualAttentionBlock, x: Tensor, end: Tensor, causal: bool, valid: Tensor | None
-) -> Tensor:
-    """Row ``end`` of a block: ``(N, L, D)`` and ``(N,)`` to ``(N, D)``."""
-    heads = block.attn.num_heads
-    rows = torch.arange(len(x), device=x.device)
-    normed = block.ln_1(x)
-    parts = project(block.attn, normed, "kv")
-    parts |= project(block.attn, normed[rows, end][:, None], "q")
-    q, k, v = (split_heads(parts[name], heads) for name in "qkv")
-    if causal:
-        valid = torch.arange(x.shape[1], device=x.device) <= end[:, None]  # (N, L)
-    mask = None if valid is None else valid[:, None, None]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    out = block.ls_1(block.attn.out_proj(out.transpose(1, 2).flatten(2)))
-    return finish_block(block, x[rows, end][:, None], out, residual="token", ffn=True)[:, 0]
 
 
 def build_text_tower(
