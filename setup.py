@@ -105,18 +105,22 @@ DOCS = [
     "mkdocs-material>=9.7,<10",
     "mkdocstrings[python]>=1,<2",
 ]
+#: Tokenizers of other encoders than CLIP's: tokenizer.json, and the .model of sentencepiece.
+TEXT = ["sentencepiece>=0.2", "tokenizers>=0.20"]
 LITE = [*ENGINE, "mmcv-lite>=2.0.0,<2.2.0"]
 EXTRAS = {
     "seg": SEGMENTATION,
     "det": DETECTION,
     "lite": LITE,
     "export": EXPORT,
-    "all": sorted({*SEGMENTATION, *DETECTION, *LITE}),
+    "text": TEXT,
+    "all": sorted({*SEGMENTATION, *DETECTION, *LITE, *TEXT}),
     "web": ["gradio>=6,<7"],
     "docs": DOCS,
     "dev": [
         *DOCS,
         *EXPORT,
+        *TEXT,
         "hypothesis",
         "mypy",
         "pytest",

@@ -90,7 +90,7 @@ def test_the_wheel_holds_what_mm_looks_for_and_no_tests(installed: Path) -> None
 def test_mm_packages_come_with_extras_alone(installed: Path) -> None:
     (path,) = installed.glob("*.dist-info/METADATA")
     metadata = email.message_from_string(path.read_text("utf-8"))
-    offered = {"seg", "det", "lite", "all", "dev", "docs", "export", "web"}
+    offered = {"seg", "det", "lite", "all", "dev", "docs", "export", "text", "web"}
     assert offered == set(metadata.get_all("Provides-Extra"))
     plain, extras = set(), {}
     for line in metadata.get_all("Requires-Dist"):
@@ -101,7 +101,8 @@ def test_mm_packages_come_with_extras_alone(installed: Path) -> None:
     assert {"mmsegmentation", "mmengine", "ftfy", "regex"} <= extras["seg"]
     assert {"mmdet", "mmengine", "lvis"} <= extras["det"]
     assert {"mmcv-lite", "mmengine"} <= extras["lite"]
-    assert extras["all"] == extras["seg"] | extras["det"] | extras["lite"]
+    assert extras["all"] == extras["seg"] | extras["det"] | extras["lite"] | extras["text"]
+    assert {"tokenizers", "sentencepiece"} == extras["text"] <= extras["dev"]
     assert extras["web"] == {"gradio"} and {"onnx", "onnxruntime"} <= extras["export"]
     # nothing at all asks for a full mmcv, which pip would compile for minutes
     assert "mmcv" not in plain.union(*extras.values())

@@ -43,7 +43,8 @@ def class_similarity(arguments: Sequence[str] | None = None) -> Path:
     if args.top < 0:
         raise ValueError(f"--top {args.top}: expected 0 or more pairs")
     features = class_features(
-        vocabulary, templates[1], *_model(args.arch, args.checkpoint), args.projectors, args.device
+        *(vocabulary, templates[1], *_model(args.arch, args.checkpoint)),
+        *(args.projectors, args.device, args.tokenizer),
     )
     names = vocabulary.class_names
     matrices = {key: cosine_matrix(pos).cpu().numpy() for key, (pos, _) in features.items()}
@@ -97,6 +98,7 @@ def class_features(
     checkpoint: str,
     projectors: str | None,
     device: str | None,
+    tokenizer: str | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Text features of all classes, with those of their negative prompts.
 
@@ -107,6 +109,7 @@ def class_features(
         checkpoint: Its weights, a tag or a file.
         projectors: File of DCLIP's projectors; None for none.
         device: Where to compute, see :func:`mmclipdis.utils.device.usable_device`.
+        tokenizer: File of the tokenizer, for a CLIP that has one of its own.
 
     Returns:
         ``clip``: two tensors ``(N, E)``, positive and negative, and with projectors ``projected``:
@@ -117,7 +120,8 @@ def class_features(
             that is not there.
     """
     place = usable_device(device)
-    encoder = OpenCLIPTextEncoder(arch, init_cfg=dict(type="Pretrained", checkpoint=checkpoint))
+    init_cfg = dict(type="Pretrained", checkpoint=checkpoint)
+    encoder = OpenCLIPTextEncoder(arch, init_cfg=init_cfg, tokenizer=tokenizer)
     projection = None
     if projectors is not None:  # before the weights of CLIP are loaded: it may not fit
         projection = load_projectors(projectors, in_dim=encoder.embed_dim, arch=arch)
@@ -189,6 +193,7 @@ def _settings(
         "class_names": list(vocabulary.class_names),
         "arch": arch,
         "checkpoint": checkpoint,
+        **({"tokenizer": args.tokenizer} if args.tokenizer else {}),
         "templates": list(vocabulary.templates.formats),
         "negative_templates": list(get_templates(negative).formats),
         "projectors": args.projectors,
@@ -215,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "package (voc20), a text file, a COCO or LVIS json, or names with commas")  # fmt: skip
     add("--arch", help="open_clip name; default: the package's shapes-tiny")
     add("--checkpoint", help="its weights: a tag (openai) or a file")
+    add("--tokenizer", metavar="FILE", help="its tokenizer.json, if it has another than CLIP's")
     add("--templates", nargs="+", default=[POSITIVE], help="name of a template set "
         f"(imagenet80), or prompts with {{}}; default: {POSITIVE!r}")  # fmt: skip
     add("--negative-template", nargs="+", default=[NEGATIVE],

@@ -15,7 +15,7 @@ from mmclipdis.clip.text.embeddings_file import read_embeddings
 from mmclipdis.clip.text.templates import Templates, TemplateSet, get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.random_weights import before_use, watch_weights
-from mmclipdis.models.text_encoder import build_vocabulary
+from mmclipdis.models.text_encoder import build_vocabulary, dense_option
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 
@@ -102,7 +102,7 @@ class ClassText(SharesUnsaved, TextEmbeddings):
             watch_weights(self.encoder)
         if self.encoder is not None and any(p.requires_grad for p in self.encoder.parameters()):
             raise ValueError("class embeddings are constants: give the text_encoder trainable=()")
-        _check_channels(embed_dim, getattr(self.encoder, "embed_dim", None))
+        _check_channels(embed_dim, _own_channels(self.encoder, embed_dim))
         self.embed_dim = embed_dim
         self.prompt_sets = _read_prompt_sets(prompt_sets)
         if self.prompt_sets and text_embeddings is not None:
@@ -126,7 +126,7 @@ class ClassText(SharesUnsaved, TextEmbeddings):
         Raises:
             ValueError: the text has another D.
         """
-        found = getattr(self.encoder, "embed_dim", None)
+        found = _own_channels(self.encoder, embed_dim)
         if self._are_given and self._embeddings is not None:
             found = self._embeddings.shape[1]
         _check_channels(embed_dim, found)
@@ -185,11 +185,14 @@ class ClassText(SharesUnsaved, TextEmbeddings):
 
     def _embed(self, vocabulary: Vocabulary) -> Tensor:
         before_use(self.encoder)
+        # the dense half of dino.txt has another D than its whole
+        whole = self.embed_dim in (None, getattr(self.encoder, "embed_dim", None))
+        option = {} if whole else dense_option(self.encoder)
         if not self.prompt_sets:
-            embedded: Tensor = self.encoder.embed(vocabulary)
+            embedded: Tensor = self.encoder.embed(vocabulary, **option)
             return embedded
         worded = [replace(vocabulary, templates=prompts) for prompts in self.prompt_sets]
-        return torch.cat([self.encoder.embed(vocabulary) for vocabulary in worded])
+        return torch.cat([self.encoder.embed(vocabulary, **option) for vocabulary in worded])
 
 
 class WithClassText:
@@ -215,6 +218,13 @@ class WithClassText:
     def set_vocabulary(self, vocabulary: Any) -> None:
         """Change the classes of the live model; see ``ClassText.set_vocabulary``."""
         self.class_text.set_vocabulary(vocabulary)
+
+
+def _own_channels(encoder: Any, wanted: int | None) -> int | None:
+    """Channels of a text encoder: ``wanted`` if it has as many for dense maps, else all."""
+    whole: int | None = getattr(encoder, "embed_dim", None)
+    dense: int | None = getattr(encoder, "dense_dim", whole)
+    return dense if wanted is not None and wanted == dense else whole
 
 
 def _check_channels(image: int | None, text: int | None) -> None:

@@ -12,7 +12,12 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmclipdis.clip.text.embedding_cache import CacheDir
-from mmclipdis.clip.text.encoder import build_text_tower, embed_empty, embed_vocabulary
+from mmclipdis.clip.text.encoder import (
+    build_text_tower,
+    embed_empty,
+    embed_vocabulary,
+    ensemble,
+)
 from mmclipdis.clip.text.names import is_class_file, is_list_of_names, read_names
 from mmclipdis.clip.text.templates import Templates, TemplateSet
 from mmclipdis.clip.text.vocabulary import Vocabulary, bundled_names
@@ -54,9 +59,19 @@ class OpenCLIPTextEncoder(BaseModule):
         progress: Show a progress bar while prompts are encoded.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with an open_clip tag or a file, None
             or nothing, as in :class:`~mmclipdis.models.backbones.CLIPViT`.
+        tokenizer: The ``tokenizer.json`` (or sentencepiece's ``.model``) that came with the
+            weights, or the folder that holds it, for an arch that has another tokenizer than
+            CLIP's: SigLIP, MetaCLIP 2, CLIPA, TIPS. Needs ``pip install 'mmclipdis[text]'``. Never
+            downloaded, and no part of a checkpoint.
+        clean: How texts are cleaned first: ``'lower'``, ``'canonicalize'`` (lower case without
+            punctuation: "fire-hydrant" becomes "firehydrant") or ``'whitespace'``; None for the
+            arch's way.
 
     Raises:
-        ValueError: for an unknown arch or trainable part, or a tower that is not causal.
+        FileNotFoundError: there is no such tokenizer.
+        ImportError: the package that reads it is missing.
+        ValueError: for an unknown arch or trainable part, a tower that is not supported, or a
+            tokenizer that is missing, of another family, or given to an arch with CLIP's.
     """
 
     _is_init: bool  # mmengine's mark that init_weights() has run
@@ -73,13 +88,15 @@ class OpenCLIPTextEncoder(BaseModule):
         cache_dir: CacheDir = None,
         progress: bool = True,
         init_cfg: Mapping[str, Any] | None = NO_SOURCE,
+        tokenizer: str | Path | None = None,
+        clean: str | None = None,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
         self.arch = arch
         self.quick_gelu = has_quick_gelu(arch)
         remember_activation(self)
         remember_scale(self)
-        self.tower = build_text_tower(arch)
+        self.tower = build_text_tower(arch, tokenizer, clean)
         self.batch_size = batch_size
         self.cache_dir = cache_dir
         self.progress = progress
@@ -92,6 +109,11 @@ class OpenCLIPTextEncoder(BaseModule):
     def embed_dim(self) -> int:
         """Channels of the joint image-text space."""
         return self.tower.embed_dim
+
+    @property
+    def dense_dim(self) -> int:
+        """Channels of embeddings for dense maps: all, but for dino.txt's, which are the half."""
+        return self.tower.dense_dim
 
     @property
     def context_length(self) -> int:
@@ -133,19 +155,33 @@ class OpenCLIPTextEncoder(BaseModule):
         return self.known_scale
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids ``(N, L)``, cut at the longest; see :mod:`mmclipdis.clip.text.encoder`."""
+        """Token ids ``(N, L)``, cut at the longest; see :mod:`mmclipdis.clip.text.tower`."""
         return self.tower.tokenize(texts)
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Text embeddings ``(N, E)`` of token ids, not normalised, differentiable."""
         return self.tower.encode(tokens)
 
+    def ensemble(self, tokens: Tensor, classes: int) -> Tensor:
+        """Unit embeddings ``(C, E)`` as those of :meth:`embed`, with gradient and no cache.
+
+        Args:
+            tokens: Ids ``(C * T, L)`` of as many sentences of each class, class by class.
+            classes: ``C``.
+        """
+        return ensemble(self.tower, tokens, classes)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Same as :meth:`encode`."""
         return self.tower.encode(tokens)
 
-    def embed(self, vocabulary: Vocabulary) -> Tensor:
-        """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient."""
+    def embed(self, vocabulary: Vocabulary, dense: bool = False) -> Tensor:
+        """Ensembled unit embeddings ``(Q, E)`` of all queries, cached, without gradient.
+
+        Args:
+            vocabulary: Classes with ``Q`` queries.
+            dense: For a dense map: ``(Q, dense_dim)``.
+        """
         before_use(self)  # the caches ask for the weights before any text is encoded
         with untraced():  # a constant of the network whose FLOPs are counted
             return embed_vocabulary(
@@ -154,13 +190,23 @@ class OpenCLIPTextEncoder(BaseModule):
                 batch_size=self.batch_size,
                 progress=self.progress,
                 cache_dir=self.cache_dir,
+                dense=dense,
             )
 
-    def embed_empty(self, templates: TemplateSet) -> Tensor:
+    def embed_empty(self, templates: TemplateSet, dense: bool = False) -> Tensor:
         """Unit embedding ``(E,)`` of ``templates`` without a name, cached, without gradient."""
         before_use(self)
         with untraced():
-            return embed_empty(self.tower, templates)
+            return embed_empty(self.tower, templates, dense)
+
+
+def dense_option(encoder: Any) -> dict[str, bool]:
+    """What ``embed`` and ``embed_empty`` of a text encoder are told for a dense map.
+
+    Nothing, unless it has fewer channels for one (dino.txt).
+    """
+    width = getattr(encoder, "embed_dim", None)
+    return {} if getattr(encoder, "dense_dim", width) == width else {"dense": True}
 
 
 def build_vocabulary(

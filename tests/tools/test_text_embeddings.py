@@ -104,3 +104,12 @@ def test_clear_errors(tmp_path, classes):
     with pytest.raises(SystemExit, match="no file of text embeddings at .*x.npy"):
         main([str(tmp_path / "x.npy"), *CLIP, *classes, "--compare"])
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_tokenizers_and_dense_halves_are_options(tmp_path, classes, capsys):
+    with pytest.raises(SystemExit, match="arch 'ViT-B-16-SigLIP2' needs the tokenizer"):
+        main([str(tmp_path / "x.npy"), "--arch", "ViT-B-16-SigLIP2", *CLIP[2:], *classes])
+    with pytest.raises(SystemExit, match="has CLIP's own tokenizer"):
+        main([str(tmp_path / "x.npy"), *CLIP, *classes, "--tokenizer", "tokenizer.json"])
+    main([str(tmp_path / "x.npy"), *CLIP, *classes, "--dense"])
+    assert "3 x 64 embeddings" in capsys.readouterr().out  # of CLIP: all of them

@@ -101,6 +101,7 @@ def main() -> None:
     """Read the command line, measure, report."""
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--arch", default="ViT-B-16-quickgelu")
+    parser.add_argument("--tokenizer", help="file of the tokenizer, unless it is CLIP's")
     parser.add_argument("--classes", type=int, default=8, help="classes encoded cold")
     parser.add_argument("--batch-size", type=int, default=256, help="prompts a batch")
     parser.add_argument(
@@ -109,7 +110,7 @@ def main() -> None:
     args = parser.parse_args()
     clock = clock_of(args)
     torch.manual_seed(0)
-    tower = build_text_tower(args.arch).eval().requires_grad_(False)
+    tower = build_text_tower(args.arch, args.tokenizer).eval().requires_grad_(False)
     names = Vocabulary.bundled("ade20k")
     step = max(1, names.num_classes // args.classes)  # spread over the list
     few = replace(names, names=names.names[::step][: args.classes])

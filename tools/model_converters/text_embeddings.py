@@ -102,6 +102,8 @@ def run(
     only_compare: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
+    tokenizer: Path | None = None,
+    dense: bool = False,
 ) -> str:
     """Embed ``vocabulary`` and write it to, or compare it with, ``target``; returns what was done.
 
@@ -112,9 +114,9 @@ def run(
     if not only_compare:
         refuse_existing(target, overwrite)
     init_cfg = dict(type="Pretrained", checkpoint=checkpoint)
-    encoder = OpenCLIPTextEncoder(arch, init_cfg=init_cfg)
+    encoder = OpenCLIPTextEncoder(arch, init_cfg=init_cfg, tokenizer=tokenizer)
     encoder.init_weights()
-    embeddings = encoder.to(place).embed(vocabulary).float()
+    embeddings = encoder.to(place).embed(vocabulary, dense=dense).float()
     names, fingerprint = vocabulary.queries, encoder.tower.fingerprint()
     if only_compare:
         lowest = compare(target, embeddings, names, fingerprint)
@@ -132,6 +134,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("target", type=Path, help=".safetensors or .npy")
     parser.add_argument("--arch", required=True, help="such as EVA02-B-16")
     parser.add_argument("--checkpoint", required=True, help="tag of open_clip, or a file")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="tokenizer.json of an arch that has another than CLIP's"
+    )
+    parser.add_argument(
+        "--dense", action="store_true", help="for dense maps: the half of dino.txt's channels"
+    )
     parser.add_argument(
         "--vocabulary",
         required=True,
@@ -156,9 +164,11 @@ def main(argv: list[str] | None = None) -> None:
                 only_compare=args.compare,
                 overwrite=args.overwrite,
                 device=args.device,
+                tokenizer=args.tokenizer,
+                dense=args.dense,
             )
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise SystemExit(line_of(error)) from None
 
 

@@ -14,6 +14,7 @@ from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.engine.random_weights import before_use
 from mmclipdis.models.recognition.segments import resize
+from mmclipdis.models.text_encoder import dense_option
 from mmclipdis.utils.precision import without_autocast
 
 
@@ -32,7 +33,8 @@ def one_word(word: Any) -> str:
 def word_embedding(encoder: Any, word: str, templates: Any) -> Tensor:
     """CLIP's text embedding (1, E) of one word."""
     before_use(encoder)
-    embedding: Tensor = encoder.embed(Vocabulary(((one_word(word),),), templates))
+    asked = Vocabulary(((one_word(word),),), templates)
+    embedding: Tensor = encoder.embed(asked, **dense_option(encoder))
     return embedding
 
 

@@ -133,8 +133,7 @@ def check_lengths(model: nn.Module, vocabulary: Vocabulary) -> None:
     place = vocabulary.templates.render("x").index(longest)
     prompts = [vocabulary.templates.render(query)[place] for query in vocabulary.queries]
     room = 8 * tower.context_length
-    tokens = tower.tokenizer(prompts, context_length=room)
-    lengths = (tokens == tower.tokenizer.eot_token_id).int().argmax(1) + 1
+    lengths = tower.tokenizer.lengths(tower.tokenizer(prompts, room))
     worst = int(lengths.argmax())
     if int(lengths[worst]) > tower.context_length:
         word = vocabulary.queries[worst]

@@ -99,13 +99,22 @@ def _vild63() -> tuple[str, ...]:
     return (*scene, *plain, *looked, *taken, *made)
 
 
+#: TCL's nine, which TIPS segments with (encoders spec 3.5).
+_TCL9 = (
+    *("itap of a {}.", "a bad photo of a {}.", "a origami {}.", "a photo of the large {}."),
+    *("a {} in a video game.", "art of the {}.", "a photo of the small {}."),
+    *("a photo of many {}.", "a photo of {}s."),
+)
+
 #: ``imagenet80``: OpenAI's 80 ImageNet prompts (training-free methods). ``vild63``: DeCLIP's region
 #: classification. ``catseg``: CAT-Seg's only prompt. ``single``: CLIP's plain prompt.
+#: ``tcl9``: TIPS' segmentation.
 TEMPLATES: dict[str, TemplateSet] = {
     "imagenet80": TemplateSet("imagenet80", tuple(t("{}") for t in OPENAI_IMAGENET_TEMPLATES)),
     "vild63": TemplateSet("vild63", _vild63(), vild=True),
     "single": TemplateSet("single", ("a photo of a {}.",)),
     "catseg": TemplateSet("catseg", ("A photo of a {} in the scene",)),
+    "tcl9": TemplateSet("tcl9", _TCL9),
 }
 
 Templates = TemplateSet | str | Sequence[str] | Mapping[str, Any]

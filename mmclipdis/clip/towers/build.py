@@ -13,6 +13,7 @@ from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
+from mmclipdis.clip.text.house_text import HOUSE_KEYS, TipsText, build_house_text
 from mmclipdis.clip.towers.blocks import has_plain_attention
 from mmclipdis.clip.towers.eva import EvaViT, build_timm_visual
 from mmclipdis.clip.towers.image_tower import ImageTower
@@ -141,17 +142,24 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
     return OpenCLIPViT(visual, "legacy" if positions is None else positions)
 
 
-def build_text_transformer(arch: Arch) -> TextTransformer:
+def build_text_transformer(arch: Arch) -> TextTransformer | TipsText:
     """The text tower of ``arch`` with random weights; nothing is downloaded.
 
     Raises:
         ValueError: for an unknown name or a text tower from another library.
     """
     config = model_config(arch)
-    if config["text_cfg"].get("hf_model_name"):
-        raise ValueError(f"arch {arch!r} has a Hugging Face text tower, which is not supported")
+    text_cfg = config["text_cfg"]
+    if text_cfg.get("hf_model_name"):
+        raise ValueError(
+            f"arch {arch!r} has the Hugging Face text tower {text_cfg['hf_model_name']!r}, which "
+            "is not supported: compute its text embeddings elsewhere and give them as a file "
+            "(embeddings=FILE), or choose another arch"
+        )
+    if text_cfg.get("house_model"):
+        return build_house_text(config)
     return _build_text_tower(
         config["embed_dim"],
-        open_clip.CLIPTextCfg(**config["text_cfg"]),
+        open_clip.CLIPTextCfg(**{k: v for k, v in text_cfg.items() if k not in HOUSE_KEYS}),
         config.get("quick_gelu", False),
     )

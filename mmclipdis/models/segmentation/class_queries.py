@@ -63,6 +63,11 @@ def check_background(background: str, prob_thd: float) -> str:
     return background
 
 
+def _dense_dim(text_encoder: Any) -> int:
+    """Channels of its embeddings for a dense map."""
+    return int(getattr(text_encoder, "dense_dim", text_encoder.embed_dim))
+
+
 def build_projector(
     projector: str | Path | Projectors | None,
     text_encoder: Any,
@@ -84,7 +89,7 @@ def build_projector(
         return None
     if isinstance(projector, Mapping):
         raise ValueError("projector is a file that a DCLIP run wrote, or the Projectors themselves")
-    width = text_encoder.embed_dim if embeddings is None else embeddings.shape[1]
+    width = _dense_dim(text_encoder) if embeddings is None else embeddings.shape[1]
     arch = getattr(text_encoder, "arch", None)
     if not isinstance(projector, Projectors):
         return load_projectors(projector, width, arch, any_arch)

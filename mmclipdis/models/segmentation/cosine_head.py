@@ -35,6 +35,7 @@ from mmclipdis.models.segmentation.surgery import (
     feature_surgery,
     query_weights,
 )
+from mmclipdis.models.text_encoder import dense_option
 from mmclipdis.utils.finite import check_scores
 
 
@@ -246,7 +247,8 @@ class CosineSegHead(ScoreScale, QueryText):
 
     def _empty_text(self) -> Tensor:
         assert self._asked is not None  # there are embeddings
-        empty: Tensor = self.text_encoder.embed_empty(self._asked.templates)
+        option = dense_option(self.text_encoder)
+        empty: Tensor = self.text_encoder.embed_empty(self._asked.templates, **option)
         return empty
 
     def normalized(self, maps: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mmclipdis.engine.random_weights import before_use, watch_weights
 from mmclipdis.models.class_text import TextEmbeddings
 from mmclipdis.models.segmentation.class_queries import ClassQueries
 from mmclipdis.models.segmentation.ready_embeddings import load_ready_embeddings
-from mmclipdis.models.text_encoder import build_vocabulary
+from mmclipdis.models.text_encoder import build_vocabulary, dense_option
 
 FOLLOW_DATASET = "dataset"
 
@@ -174,7 +174,8 @@ class QueryText(TextEmbeddings):
             # An inference tensor could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 before_use(self.text_encoder)
-                embedded = self.text_encoder.embed(self._asked).clone()
+                option = dense_option(self.text_encoder)
+                embedded = self.text_encoder.embed(self._asked, **option).clone()
                 embedded = embedded.to(self.query_to_class.device)
             if torch.jit.is_tracing():  # which loads no weights
                 return embedded  # type: ignore[no-any-return]

@@ -22,6 +22,12 @@ def test_single_and_catseg_are_one_prompt_each() -> None:
     assert get_templates("catseg").render("dog") == ("A photo of a dog in the scene",)
 
 
+def test_tcl9_are_nine_that_name_the_class_once() -> None:
+    prompts = get_templates("tcl9").render("cat")
+    assert len(set(prompts)) == 9
+    assert (prompts[0], prompts[-1]) == ("itap of a cat.", "a photo of cats.")
+
+
 def test_vild63_renders_63_different_prompts() -> None:
     prompts = get_templates("vild63").render("dog")
     assert len(prompts) == len(set(prompts)) == 63

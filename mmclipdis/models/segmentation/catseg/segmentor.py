@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -180,9 +179,8 @@ class CATSeg(WindowSegmentor):
             embeddings: Tensor = self.text_encoder.embed(vocabulary)
             return embeddings
         tokens = self._tokens_of(vocabulary)
-        sentences = F.normalize(self.text_encoder.encode(tokens), dim=-1)
-        per_class = sentences.unflatten(0, (vocabulary.num_classes, -1))
-        return F.normalize(per_class.mean(dim=1), dim=-1)
+        found: Tensor = self.text_encoder.ensemble(tokens, vocabulary.num_classes)
+        return found
 
     def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> DenseFeatures:
         """Dense features of normalised images ``(B, 3, H, W)``, squeezed to ``clip_size``.
