@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmclipdis.clip.text.house_text import HOUSE_KEYS, TipsText, build_house_text
 from mmclipdis.clip.towers.blocks import has_plain_attention
+from mmclipdis.clip.towers.dinotxt import DinoTxtViT, build_dinotxt_visual
 from mmclipdis.clip.towers.eva import EvaViT, build_timm_visual
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.stage_trunks import has_stages
@@ -131,6 +132,9 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
             "use the backbone CLIPConvNet for it, or an arch such as 'ViT-B-16-quickgelu'"
         )
     if config["vision_cfg"].get("timm_model_name"):
+        if config["vision_cfg"].get("head"):
+            own = "antialias" if positions is None else positions
+            return DinoTxtViT(build_dinotxt_visual(config), own)
         visual, family = build_timm_visual(config)
         kind = EvaViT if family.name == "EVA-CLIP" else TimmViT
         return kind(visual, family.positions if positions is None else positions)

@@ -172,7 +172,7 @@ def _channels(visual: Any, trunk: Any) -> int:
     linear = [m for m in visual.head.modules() if isinstance(m, nn.Linear)]
     if linear:
         return int(linear[-1].out_features)
-    return int(trunk.num_classes or trunk.head_hidden_size)
+    return int(trunk.num_classes or trunk.embed_dim)
 
 
 def check_trunk(trunk: Any) -> None:
@@ -184,12 +184,12 @@ def check_trunk(trunk: Any) -> None:
     pool, attention_pool = trunk.global_pool, trunk.attn_pool
     mean = pool == "avg"
     wrong = {
-        f"global_pool={pool!r}": pool not in ("token", "map", "avg"),
+        f"global_pool={pool!r}": pool not in ("", "token", "map", "avg"),
         "another attention pool": attention_pool is not None and not _is_plain_pool(attention_pool),
         "a pool that leaves prefix tokens out": attention_pool is not None
         and bool(trunk.num_prefix_tokens)
         and not getattr(trunk, "pool_include_prefix", True),
-        "no CLS token": pool == "token" and trunk.cls_token is None,
+        "no CLS token": pool in ("", "token") and trunk.cls_token is None,
         "no final norm": isinstance(trunk.norm, nn.Identity) and not mean,
         "a norm before the mean": mean and not isinstance(trunk.norm, nn.Identity),
         "dropout": (
