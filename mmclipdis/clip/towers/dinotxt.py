@@ -21,7 +21,7 @@ from mmclipdis.clip.towers.pools import ClsMeanPool
 from mmclipdis.clip.towers.timm_vit import TimmViT
 
 
-class HeadBlock(EvaBlock):  # type: ignore[misc]
+class HeadBlock(EvaBlock):
     """A block of the head: SwiGLU of ``align(8/3 D)`` channels, qkv without bias, no positions."""
 
     takes_rope = False
@@ -117,7 +117,7 @@ def build_dinotxt_visual(config: Mapping[str, Any]) -> DinoTxtVisual:
         )
     changes = vision.get("timm_model_kwargs") or {}
     name, size = vision["timm_model_name"], vision["image_size"]
-    trunk = timm.create_model(
+    trunk: Any = timm.create_model(
         name, pretrained=False, num_classes=0, global_pool="token", img_size=size, **changes
     )
     return DinoTxtVisual(trunk, DinoTxtHead(trunk.embed_dim, **options))
