@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Mode = Literal["bilinear", "bicubic", "antialias"]
+Mode = Literal["bilinear", "bicubic", "antialias", "bilinear_antialias"]
 
 
 def antialiased(maps: Tensor, size: Sequence[int], mode: str = "bicubic") -> Tensor:
@@ -56,7 +56,8 @@ def by_products(maps: Tensor, size: Sequence[int], mode: Mode, more: float = 0.0
     Args:
         maps: Of float32 or wider.
         size: (height, width) of the result.
-        mode: ``bilinear``; ``bicubic`` (a = -0.75); ``antialias``, bicubic with it (a = -0.5).
+        mode: ``bilinear``; ``bicubic`` (a = -0.75); ``antialias``, bicubic with it (a = -0.5);
+            ``bilinear_antialias``.
         more: As with ``scale_factor = (size + more) / (h, w)``, unless the size stays as it is.
     """
     old = [_places(length, maps) for length in maps.shape[-2:]]
@@ -91,8 +92,9 @@ def _weights(new: Tensor, old: Tensor, factor: Tensor, mode: Mode) -> Tensor:
     if mode == "bilinear":
         inside = torch.minimum(centres.clamp(min=0), old[-1])
         return (1 - (inside[:, None] - old).abs()).clamp(min=0)
-    if mode == "antialias":
-        weights = _cubic((centres[:, None] - old) / factor.clamp(min=1), -0.5)
+    if mode in ("antialias", "bilinear_antialias"):
+        apart = (centres[:, None] - old) / factor.clamp(min=1)
+        weights = _cubic(apart, -0.5) if mode == "antialias" else (1 - apart.abs()).clamp(min=0)
         return weights / weights.sum(dim=1, keepdim=True)
     wider = torch.cat([old[:1] - 2, old[:1] - 1, old, old[-1:] + 1, old[-1:] + 2])
     return _cubic(centres[:, None] - wider, -0.75)

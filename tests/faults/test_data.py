@@ -236,6 +236,7 @@ def test_a_photo_listed_twice_is_counted(tmp_path: Path, said: list[str]) -> Non
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("train", [True, False])
+@pytest.mark.slow
 def test_labels_that_do_not_meet_the_classes(
     maps: list[Any], line: str, train: bool, tmp_path: Path
 ) -> None:

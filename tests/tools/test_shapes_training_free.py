@@ -43,6 +43,7 @@ def run(tmp_path, data, *more):
     training_free.main(["--data", str(data), "--work-dir", str(tmp_path / "work"), *more])
 
 
+@pytest.mark.slow
 def test_one_row_is_measured_and_drawn_and_nothing_is_written(sheets, tmp_path, data, capsys):
     run(tmp_path, data, "--rows", "plain affinity")
     printed = capsys.readouterr().out

@@ -29,8 +29,8 @@ from torch import Tensor
 from mmclipdis.apis.cli import run
 from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
-from mmclipdis.clip.towers.eva import rotary_table
 from mmclipdis.clip.towers.readout import AnyReadout, Readout, get_readout
+from mmclipdis.clip.towers.rotary import rotary_table
 from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.activation_mark import find_quick_gelu
 from mmclipdis.clip.weights.eva_layout import LayoutReport, open_clip_to_official

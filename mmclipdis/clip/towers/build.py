@@ -18,29 +18,32 @@ from mmclipdis.clip.towers.blocks import has_plain_attention
 from mmclipdis.clip.towers.dinotxt import DinoTxtViT, build_dinotxt_visual
 from mmclipdis.clip.towers.eva import EvaViT, build_timm_visual
 from mmclipdis.clip.towers.image_tower import ImageTower
+from mmclipdis.clip.towers.pools import CLS_POOL, MeanPool
 from mmclipdis.clip.towers.stage_trunks import has_stages
 from mmclipdis.clip.towers.timm_vit import TimmViT
 from mmclipdis.clip.weights.loading import Arch, is_resnet, model_config
 
 
 class OpenCLIPViT(ImageTower):
-    """An OpenAI, LAION or MetaCLIP ViT held by open_clip, at any size, square or not.
+    """An OpenAI, LAION, MetaCLIP or CLIPA ViT held by open_clip, at any size, square or not.
 
     Args:
-        visual: open_clip's vision transformer (CLS pooling, ``ln_pre``, ``ln_post``, ``proj``).
+        visual: open_clip's vision transformer (``ln_post``, ``proj``): pooled at CLS or, CLIPA, by
+            the mean of the patches with ``ln_post`` behind it.
         positions: Resampling rule of the position table, see
             :mod:`mmclipdis.clip.towers.positions`.
 
     Raises:
-        ValueError: for a tower of another kind (attention pooling, average pooling, no ``ln_pre``,
-            ``ln_post`` after pooling, normalised q and k): dense readouts are not defined for it.
+        ValueError: for a tower of another kind (attention pooling, an average behind ``ln_post``,
+            normalised q and k): dense readouts are not defined for it.
     """
 
     def __init__(self, visual: VisionTransformer, positions: str = "legacy") -> None:
         _check_readable(visual)
         embed_dim = int(visual.proj.shape[1])
         sizes = (visual.image_size, visual.patch_size, embed_dim, visual.proj.shape[0])
-        super().__init__(visual, positions, *sizes)
+        pool = MeanPool() if visual.pool_type == "avg" else CLS_POOL
+        super().__init__(visual, positions, *sizes, pool=pool)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -91,9 +94,8 @@ def _check_readable(visual: Any) -> None:
         )
     wrong = {
         "attention pooling": visual.attn_pool is not None,
-        f"pool_type={visual.pool_type!r}": visual.pool_type != "tok",
-        "final_ln_after_pool": visual.final_ln_after_pool,
-        "no_ln_pre": isinstance(visual.ln_pre, nn.Identity),
+        f"pool_type={visual.pool_type!r}": visual.pool_type not in ("tok", "avg"),
+        "a mean behind ln_post": visual.pool_type == "avg" and not visual.final_ln_after_pool,
         "no projection": visual.proj is None,
         "another kind of attention": not has_plain_attention(visual.transformer.resblocks),
     }

@@ -1,13 +1,16 @@
 """Resampling of learned position embeddings, every published rule by its name.
 
-==============  ==========================================================  ===================
-rule            how                                                         used by
-==============  ==========================================================  ===================
-``legacy``      bicubic, ``scale_factor = (size + 0.1) / native``           ClearCLIP, SCLIP, DINO
-``size``        bicubic to the size                                         MaskCLIP, CAT-Seg, EVA
-``antialias``   bicubic to the size with antialias (another cubic kernel)   GEM, open_clip (load)
-``bilinear``    bilinear to the size                                        CLIP-Surgery
-==============  ==========================================================  ===================
+======================  ==============================================  ======================
+rule                    how                                             used by
+======================  ==============================================  ======================
+``legacy``              bicubic, ``scale_factor = (size + 0.1) / own``  ClearCLIP, SCLIP, DINO
+``size``                bicubic to the size                             MaskCLIP, CAT-Seg, EVA,
+                                                                        SigLIP
+``antialias``           bicubic to the size with antialias (another     GEM, open_clip (load),
+                        cubic kernel)                                   TIPS, DINOv2
+``bilinear``            bilinear to the size                            CLIP-Surgery, PE
+``bilinear_antialias``  bilinear to the size with antialias             SigLIP 2 NaFlex
+======================  ==============================================  ======================
 
 The results differ measurably (about 2 % of the amplitude from 14 to 28), so a method's rule is
 part of its protocol.
@@ -44,11 +47,16 @@ def _bilinear(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.interpolate(table, size=grid, mode="bilinear", align_corners=False)
 
 
+def _bilinear_antialias(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    return antialiased(table, grid, mode="bilinear")
+
+
 POSITION_RULES: dict[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
     "legacy": _legacy,
     "size": _size,
     "antialias": _antialias,
     "bilinear": _bilinear,
+    "bilinear_antialias": _bilinear_antialias,
 }
 
 #: The same, as :func:`~mmclipdis.utils.interpolation.by_products` does it.
@@ -57,6 +65,7 @@ _PRODUCTS: dict[str, tuple[Mode, float]] = {
     "size": ("bicubic", 0.0),
     "antialias": ("antialias", 0.0),
     "bilinear": ("bilinear", 0.0),
+    "bilinear_antialias": ("bilinear_antialias", 0.0),
 }
 
 

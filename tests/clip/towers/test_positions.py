@@ -100,3 +100,13 @@ def test_one_column_of_patches_is_one_row_of_the_turned_table(rule, height):
     column = resample_positions(table, (5, 4), (height, 1), rule)
     row = resample_positions(turned, (4, 5), (1, height), rule)
     torch.testing.assert_close(column, row)
+
+
+def test_golden_bilinear_with_antialias():
+    """SigLIP 2 NaFlex; plain bilinear is 2.5, 4.5, 10.5, 12.5 (encoders spec 2.4)."""
+    table = torch.arange(16.0)[:, None]
+    found = resample_positions(table, (4, 4), (2, 2), "bilinear_antialias", prefix=0)
+    wanted = torch.tensor([3.571429, 5.142857, 9.857143, 11.428571])
+    torch.testing.assert_close(found[:, 0], wanted, rtol=0, atol=2e-6)
+    plain = resample_positions(table, (4, 4), (2, 2), "bilinear", prefix=0)
+    assert plain[:, 0].tolist() == [2.5, 4.5, 10.5, 12.5]

@@ -110,6 +110,7 @@ def photos(folder: Path) -> list[str]:
     return sorted(map(str, (folder / "data/images/val").glob("*.png")))
 
 
+@pytest.mark.slow
 def test_results_of_a_test_feed_the_analysis(
     folder: Path, tool: Tool, tmp_path: Path, drawn: list[str]
 ) -> None:
@@ -132,11 +133,13 @@ def test_results_of_a_test_feed_the_analysis(
     assert len(list((tmp_path / "best/good").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_views_are_merged(folder: Path, tool: Tool, tmp_path: Path) -> None:
     tool("test.py", folder / "fvit.pth", "--tta", "--out", "a.pkl", "--work-dir", tmp_path / "a")
     assert all(len(sample["pred_instances"]["labels"]) for sample in mmengine.load("a.pkl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["ExactCheckpointHook", "CheckpointHook"])
 def test_a_training_leaves_a_checkpoint_that_names_its_classes(
     hook: str, folder: Path, tool: Tool, tmp_path: Path
@@ -228,6 +231,7 @@ def test_a_detector_of_the_api(folder: Path) -> None:
     torch.testing.assert_close(first.pred_instances.scores, again.pred_instances.scores)
 
 
+@pytest.mark.slow
 def test_a_stock_data_set_is_tested_by_stock_tools(
     folder: Path, tool: Tool, tmp_path: Path
 ) -> None:

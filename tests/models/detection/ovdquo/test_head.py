@@ -276,7 +276,8 @@ def test_layers_share_the_objectness_and_have_a_box_each():
     moved = model(hidden, references)[1]
     assert [not torch.equal(a, b) for a, b in zip(moved, boxes)] == [False, True, False]
     last = model(hidden, references, last=True)
-    assert torch.equal(last[0], logits[-1:]) and torch.equal(last[1], moved[-1:])
+    # one layer instead of all: BLAS of some CPUs adds up in another order
+    torch.testing.assert_close(last, (logits[-1:], moved[-1:]), rtol=0, atol=1e-6)
 
 
 def naive_detections(boxes, scores, meta, cfg, rescale):

@@ -73,6 +73,7 @@ def photos(folder: Path) -> list[str]:
     return sorted(map(str, (folder / "data/images/val").glob("*.png")))
 
 
+@pytest.mark.slow
 def test_stock_test_names_what_it_finds(folder: Path, tool: Any, tmp_path: Path) -> None:
     shown = ("--out", "found.pkl", "--show-dir", "shown", "--work-dir", tmp_path / "work")
     tool("test.py", folder / "ovdquo.pth", *shown)
@@ -87,11 +88,13 @@ def test_stock_test_names_what_it_finds(folder: Path, tool: Any, tmp_path: Path)
     assert "coco/novel_ap50" in score
 
 
+@pytest.mark.slow
 def test_stock_views_are_merged(folder: Path, tool: Any, tmp_path: Path) -> None:
     tool("test.py", folder / "ovdquo.pth", "--tta", "--out", "a.pkl", "--work-dir", tmp_path / "a")
     assert all(len(sample["pred_instances"]["labels"]) for sample in mmengine.load("a.pkl"))
 
 
+@pytest.mark.slow
 def test_a_stock_training_leaves_a_checkpoint_that_names_its_classes(
     folder: Path, tool: Any, tmp_path: Path
 ) -> None:
@@ -156,6 +159,7 @@ def test_without_trained_weights_nothing_is_found(folder: Path) -> None:
     raises("random|no weights|checkpoint", inference_detector, model, photos(folder)[0])
 
 
+@pytest.mark.slow
 def test_a_stock_data_set_is_tested_with_the_flags_of_the_checkpoint(
     folder: Path, tool: Any, tmp_path: Path
 ) -> None:

@@ -55,7 +55,9 @@ def test_golden_values(case: str, dtype: torch.dtype) -> None:
     image, dilations, steps, masks, want = GOLDEN[case]
     refine = PAMR(steps, dilations).prepare(torch.tensor(image, dtype=dtype))
     found = refine(torch.tensor(masks, dtype=dtype))
-    torch.testing.assert_close(found, torch.tensor(want, dtype=dtype), rtol=0, atol=6e-7)
+    # the printed digits; in single precision CPUs differ by some units of the last place
+    atol = 6e-7 if dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(found, torch.tensor(want, dtype=dtype), rtol=0, atol=atol)
 
 
 def stacked(photo: Tensor, scores: Tensor, steps: int, dilations: tuple[int, ...]) -> Tensor:
