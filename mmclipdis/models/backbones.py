@@ -6,6 +6,7 @@ One class; the published methods are presets of its readout and of its position 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -75,7 +76,8 @@ class CLIPBackbone(BaseModule):
 
     def _set_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         source = self.init_cfg.get("checkpoint") if isinstance(self.init_cfg, Mapping) else None
-        known = possible_statistics(self.arch, source)
+        one = source if isinstance(source, (str, Path)) else None  # of several files none says it
+        known = possible_statistics(self.arch, one)
         self.possible_statistics = tuple(
             dict.fromkeys(
                 Statistics(own.mean if mean is None else mean, own.std if std is None else std)

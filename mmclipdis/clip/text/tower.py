@@ -9,7 +9,9 @@ all of it, as in training. Where one token is pooled, the last block runs for th
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class TextTower(nn.Module):
 
     Args:
         text: Text transformer; its parameters keep open_clip's names under ``text.``.
-        tokenizer: Its tokenizer; None for the one of CLIP.
+        tokenizer: Its tokenizer, or what makes it once texts come; None for the one of CLIP.
         dense_dim: Channels at the end of an embedding that belong to dense maps (dino.txt: the
             second half; the first belongs to CLS); None for all.
 
@@ -60,7 +62,7 @@ class TextTower(nn.Module):
     def __init__(
         self,
         text: TextTransformer | TipsText,
-        tokenizer: Tokenizer | SimpleTokenizer | None = None,
+        tokenizer: Tokenizer | SimpleTokenizer | Callable[[], Tokenizer] | None = None,
         dense_dim: int | None = None,
     ) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class TextTower(nn.Module):
         self.text = text
         if isinstance(tokenizer, SimpleTokenizer):
             tokenizer = ClipTokenizer(tokenizer)
-        self.tokenizer: Tokenizer = tokenizer or clip_tokenizer(int(text.context_length))
+        self._tokenizer: Any = tokenizer or clip_tokenizer(int(text.context_length))
         self.context_length = int(text.context_length)
         self.embed_dim = _out_channels(text)
         self.dense_dim = self.embed_dim if dense_dim is None else int(dense_dim)
@@ -84,6 +86,19 @@ class TextTower(nn.Module):
     def blocks(self) -> Sequence[ResidualAttentionBlock]:
         """The residual blocks, first to last."""
         return self.text.transformer.resblocks  # type: ignore[no-any-return]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: as :func:`build_text_tower`, if its file was
+                not there when the tower was built.
+        """
+        if isinstance(self._tokenizer, partial):
+            self._tokenizer = self._tokenizer()
+        found: Tokenizer = self._tokenizer
+        return found
 
     @property
     def averages_raw(self) -> bool:
@@ -254,7 +269,6 @@ def build_text_tower(
             the arch's way.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ImportError: the package that reads the file is missing.
         ValueError: for an unknown name, a tower that is not supported, or a tokenizer that is
             missing or of another family.
@@ -265,5 +279,8 @@ def build_text_tower(
         build_text_transformer(arch)  # refuses: its tokenizer would not help
     name = repr(arch) if isinstance(arch, str) else "given as a dict"
     length = int(text_cfg.get("context_length", 77))
-    words = build_tokenizer(text_cfg, length, name, tokenizer, clean)
+    late = partial(build_tokenizer, text_cfg, length, name, tokenizer, clean)
+    words: Any = late  # a file that is not there is asked for once texts come, as weights are
+    with suppress(FileNotFoundError):
+        words = late()
     return TextTower(build_text_transformer(arch), words, text_cfg.get("dense_channels"))

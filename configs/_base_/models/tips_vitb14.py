@@ -1,0 +1,41 @@
+# TIPSv2 ViT-B/14 compared with class names, nothing trained, by the protocol of its notebook:
+# windows of 448 px every 336, nine prompts, softmax of the cosines as they are.
+# Two files of image and text, and its tokenizer.model, from the page of its authors:
+# https://github.com/google-deepmind/tips
+clip = dict(
+    arch="TIPSv2-B-14",
+    init_cfg=dict(
+        type="Pretrained",
+        checkpoint=[
+            "checkpoints/tips_v2_oss_b14_vision.npz",
+            "checkpoints/tips_v2_oss_b14_text.npz",
+        ],
+    ),
+)
+model = dict(
+    type="OpenVocabSegmentor",
+    data_preprocessor=dict(
+        type="MixedSizeSegDataPreProcessor",
+        mean=[0.0, 0.0, 0.0],
+        std=[255.0, 255.0, 255.0],
+        bgr_to_rgb=True,
+    ),
+    backbone=dict(type="CLIPViT", readout="maskclip", **clip),
+    decode_head=dict(
+        type="CosineSegHead",
+        text_encoder=dict(
+            type="OpenCLIPTextEncoder",
+            tokenizer="checkpoints/tips/tokenizer.model",
+            **clip,
+        ),
+        templates="tcl9",
+        logit_scale=1.0,
+    ),
+    test_cfg=dict(
+        mode="slide",
+        crop_size=(448, 448),
+        stride=(336, 336),
+        window_padding="symmetric",
+        window_batch_size=16,
+    ),
+)

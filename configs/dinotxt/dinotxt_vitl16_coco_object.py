@@ -1,0 +1,8 @@
+# dino.txt on DINOv3 ViT-L/16, COCO-Object (80 things and background). Not run here.
+# No threshold of the background is published: 0, tune it on training photos.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_object_dinotxt.py",
+    "../_base_/models/dinotxt_vitl16.py",
+]
+model = dict(decode_head=dict(vocabulary="coco_object", prob_thd=0.0))

@@ -1,0 +1,7 @@
+# MetaCLIP 2 ViT-H/14, ADE20K (150 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/models/metaclip2_vith14.py",
+]
+model = dict(decode_head=dict(vocabulary="ade20k"))

@@ -1,0 +1,7 @@
+# MetaCLIP 2 ViT-H/14, Cityscapes (19 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/cityscapes.py",
+    "../_base_/models/metaclip2_vith14.py",
+]
+model = dict(decode_head=dict(vocabulary="cityscapes"))

@@ -1,0 +1,7 @@
+# MetaCLIP 2 ViT-H/14, PASCAL Context without background (59 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context59.py",
+    "../_base_/models/metaclip2_vith14.py",
+]
+model = dict(decode_head=dict(vocabulary="context59"))

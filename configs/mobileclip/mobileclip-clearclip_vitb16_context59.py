@@ -1,0 +1,8 @@
+# MobileCLIP-B with ClearCLIP's readout,
+# PASCAL Context without background (59 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context59.py",
+    "../_base_/models/mobileclip_clearclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="context59"))

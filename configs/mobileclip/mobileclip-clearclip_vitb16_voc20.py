@@ -1,0 +1,8 @@
+# MobileCLIP-B with ClearCLIP's readout,
+# PASCAL VOC 2012 without background (20 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc20.py",
+    "../_base_/models/mobileclip_clearclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="voc20"))

@@ -1,0 +1,7 @@
+# MobileCLIP-B, PASCAL Context without background (59 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context59.py",
+    "../_base_/models/mobileclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="context59"))

@@ -1,0 +1,9 @@
+# CAT-Seg on PE-Core ViT-B/16 with the hyper-parameters of CLIP's. Not run here.
+# The values of its last block go through the attention pool, each alone.
+_base_ = ["../catseg/catseg_vitb16_coco-stuff.py"]
+clip = dict(arch="PE-Core-B-16", init_cfg=dict(type="Pretrained", checkpoint="meta"))
+model = dict(
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+    image_encoder=dict(readout="maskclip", positions=None, **clip),
+    text_encoder=dict(**clip),
+)

@@ -1,0 +1,7 @@
+# Perception Encoder ViT-B/16 with MaskCLIP's readout, Cityscapes (19 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/cityscapes.py",
+    "../_base_/models/pe_maskclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="cityscapes"))

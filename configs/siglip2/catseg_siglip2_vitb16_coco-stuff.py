@@ -1,0 +1,9 @@
+# CAT-Seg on SigLIP 2 ViT-B/16 with the hyper-parameters of CLIP's. Not run here.
+# The values of its last block go through the attention pool, each alone.
+_base_ = ["../catseg/catseg_vitb16_coco-stuff.py"]
+clip = dict(arch="ViT-B-16-SigLIP2-384", init_cfg=dict(type="Pretrained", checkpoint="webli"))
+model = dict(
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+    image_encoder=dict(readout="maskclip", positions=None, **clip),
+    text_encoder=dict(**clip, tokenizer="checkpoints/siglip2/tokenizer.json"),
+)

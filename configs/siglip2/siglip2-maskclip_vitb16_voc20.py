@@ -1,0 +1,8 @@
+# SigLIP 2 ViT-B/16 at 512 px with MaskCLIP's readout,
+# PASCAL VOC 2012 without background (20 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc20.py",
+    "../_base_/models/siglip2_maskclip_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="voc20"))

@@ -1,0 +1,7 @@
+# SigLIP 2 ViT-B/16 at 512 px, ADE20K (150 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/models/siglip2_vitb16.py",
+]
+model = dict(decode_head=dict(vocabulary="ade20k"))

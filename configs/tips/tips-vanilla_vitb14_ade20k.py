@@ -1,0 +1,7 @@
+# TIPSv2 ViT-B/14 without a change of its last block, ADE20K (150 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/models/tips_vanilla_vitb14.py",
+]
+model = dict(decode_head=dict(vocabulary="ade20k"))

@@ -1,0 +1,7 @@
+# TIPSv2 ViT-B/14 without a change of its last block, COCO-Stuff 164k (171 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_stuff164k.py",
+    "../_base_/models/tips_vanilla_vitb14.py",
+]
+model = dict(decode_head=dict(vocabulary="coco_stuff164k"))

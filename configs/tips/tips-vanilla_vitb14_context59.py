@@ -1,0 +1,8 @@
+# TIPSv2 ViT-B/14 without a change of its last block,
+# PASCAL Context without background (59 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context59.py",
+    "../_base_/models/tips_vanilla_vitb14.py",
+]
+model = dict(decode_head=dict(vocabulary="context59"))

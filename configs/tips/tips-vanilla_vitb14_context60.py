@@ -1,0 +1,9 @@
+# TIPSv2 ViT-B/14 without a change of its last block,
+# PASCAL Context with background (60 classes). Not run here.
+# No threshold of the background is published: 0, tune it on training photos.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/context60.py",
+    "../_base_/models/tips_vanilla_vitb14.py",
+]
+model = dict(decode_head=dict(vocabulary="context60", prob_thd=0.0))

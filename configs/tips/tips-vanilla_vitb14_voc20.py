@@ -1,0 +1,8 @@
+# TIPSv2 ViT-B/14 without a change of its last block,
+# PASCAL VOC 2012 without background (20 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/voc20.py",
+    "../_base_/models/tips_vanilla_vitb14.py",
+]
+model = dict(decode_head=dict(vocabulary="voc20"))

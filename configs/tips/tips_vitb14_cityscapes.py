@@ -1,0 +1,7 @@
+# TIPSv2 ViT-B/14, Cityscapes (19 classes). Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/cityscapes.py",
+    "../_base_/models/tips_vitb14.py",
+]
+model = dict(decode_head=dict(vocabulary="cityscapes"))
