@@ -255,7 +255,10 @@ class CLIPViT(Guided, CLIPBackbone):
             behind = [p for block in blocks[last + 1 :] for p in block.parameters()]
             for parameter in (*behind, *self.tower.joint_parameters()):
                 parameter.requires_grad_(False)
-        elif last < len(blocks) - 1:
+            return
+        for parameter in self.tower.pool.read_by_embedding_alone(self.tower):
+            parameter.requires_grad_(False)
+        if last < len(blocks) - 1:
             freeze_unread(blocks[-1], self.readout, len(blocks))
 
     def _check_out_indices(self, out_indices: Sequence[int | str]) -> tuple[int | str, ...]:

@@ -162,14 +162,15 @@ class OpenCLIPTextEncoder(BaseModule):
         """Text embeddings ``(N, E)`` of token ids, not normalised, differentiable."""
         return self.tower.encode(tokens)
 
-    def ensemble(self, tokens: Tensor, classes: int) -> Tensor:
+    def ensemble(self, tokens: Tensor, classes: int, dense: bool = False) -> Tensor:
         """Unit embeddings ``(C, E)`` as those of :meth:`embed`, with gradient and no cache.
 
         Args:
             tokens: Ids ``(C * T, L)`` of as many sentences of each class, class by class.
             classes: ``C``.
+            dense: As in :meth:`embed`.
         """
-        return ensemble(self.tower, tokens, classes)
+        return ensemble(self.tower, tokens, classes, dense)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Same as :meth:`encode`."""

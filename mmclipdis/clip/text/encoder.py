@@ -96,18 +96,20 @@ def embed_empty(tower: TextTower, templates: TemplateSet, dense: bool = False) -
     return _remembered(tower, content, computed)
 
 
-def ensemble(tower: TextTower, tokens: Tensor, names: int) -> Tensor:
+def ensemble(tower: TextTower, tokens: Tensor, names: int, dense: bool = False) -> Tensor:
     """Unit embeddings ``(Q, E)`` of the token ids of as many sentences of each name, with gradient.
 
     Args:
         tower: Text tower.
         tokens: ``(Q * T, L)``, name by name.
         names: ``Q``.
+        dense: For a dense map: ``(Q, tower.dense_dim)``.
     """
+    channels = tower.dense_dim if dense else tower.embed_dim
     if tower.averages_raw:
         means = _by_name(tower.sentences(tokens), names)
-        return F.normalize(tower.after_mean(means), dim=-1)
-    sentences = F.normalize(tower.encode(tokens), dim=-1)
+        return F.normalize(tower.after_mean(means)[:, -channels:], dim=-1)
+    sentences = F.normalize(tower.encode(tokens)[:, -channels:], dim=-1)
     return F.normalize(_by_name(sentences, names), dim=-1)
 
 

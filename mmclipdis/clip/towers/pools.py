@@ -22,7 +22,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmclipdis.clip.towers.attention import attend, split_heads
 
@@ -56,6 +56,10 @@ class Pool:
     def pooled(self, tower: Any, tokens: Tensor) -> Tensor:
         """The image embedding ``(B, E)`` of the last block's output ``(B, p + N, D)``."""
         raise NotImplementedError
+
+    def read_by_embedding_alone(self, tower: Any) -> list[nn.Parameter]:
+        """Parameters that only :meth:`pooled` reads: maps give them no gradient."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class MapPool(Pool):
     def pooled(self, tower: Any, tokens: Tensor) -> Tensor:
         """See :class:`Pool`."""
         return cast(Tensor, tower.head(tower.attn_pool(tower.norm_post(tokens))))
+
+    def read_by_embedding_alone(self, tower: Any) -> list[nn.Parameter]:
+        """The learned query and its projection."""
+        pool = tower.attn_pool
+        return [pool.latent, *pool.q.parameters(), *pool.q_norm.parameters()]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores, resize
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 from mmclipdis.models.segmentation.windows import Size, pair
-from mmclipdis.models.text_encoder import build_vocabulary
+from mmclipdis.models.text_encoder import build_vocabulary, dense_option
 
 FOLLOW_DATASET = "dataset"
 
@@ -102,10 +102,11 @@ class CATSeg(WindowSegmentor):
         check_has_blocks(self.image_encoder, f"{type(self).__name__}.image_encoder")
         check_map_on_patches(self.image_encoder, f"{type(self).__name__}.image_encoder")
         self.text_encoder = MODELS.build(text_encoder)
-        if self.image_encoder.embed_dim != self.text_encoder.embed_dim:
+        width = getattr(self.text_encoder, "dense_dim", self.text_encoder.embed_dim)
+        if self.image_encoder.embed_dim != width:
             raise ValueError(
                 f"Image embeddings have {self.image_encoder.embed_dim} channels, text embeddings "
-                f"{self.text_encoder.embed_dim}: give both encoders the same arch."
+                f"{width}: give both encoders the same arch."
             )
         self.decode_head = MODELS.build(_head_for(self.image_encoder, decode_head))
         self.clip_size = _checked_size(clip_size, self.image_encoder.patch_size)
@@ -174,12 +175,13 @@ class CATSeg(WindowSegmentor):
             ValueError: No vocabulary has been set.
         """
         vocabulary = self._known_vocabulary()
+        dense = dense_option(self.text_encoder)
         trains = any(p.requires_grad for p in self.text_encoder.parameters())
         if not (self.training and trains and torch.is_grad_enabled()):
-            embeddings: Tensor = self.text_encoder.embed(vocabulary)
+            embeddings: Tensor = self.text_encoder.embed(vocabulary, **dense)
             return embeddings
         tokens = self._tokens_of(vocabulary)
-        found: Tensor = self.text_encoder.ensemble(tokens, vocabulary.num_classes)
+        found: Tensor = self.text_encoder.ensemble(tokens, vocabulary.num_classes, **dense)
         return found
 
     def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> DenseFeatures:

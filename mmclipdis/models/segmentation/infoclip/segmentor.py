@@ -30,6 +30,7 @@ from mmclipdis.models.segmentation.infoclip.parts import (
 from mmclipdis.models.segmentation.infoclip.wrapped_segmentor import WrappedSegmentor
 from mmclipdis.models.segmentation.prediction import resize
 from mmclipdis.models.segmentation.window_segmentor import refuse_pretrained
+from mmclipdis.models.text_encoder import dense_option
 
 
 @MODELS.register_module()
@@ -212,7 +213,8 @@ class InfoCLIP(WrappedSegmentor):
         if vocabulary is None:  # as the segmentor says
             raise ValueError("InfoCLIP does not know its classes yet: call set_vocabulary(names)")
         # Computed once a vocabulary, and again after the teacher's weights have changed.
-        return dense.map.flatten(2).mT, teacher["text_encoder"].embed(vocabulary)
+        text = teacher["text_encoder"]
+        return dense.map.flatten(2).mT, text.embed(vocabulary, **dense_option(text))
 
     def _measures_now(self) -> bool:
         if not (self.grad_norm_interval and self.training and torch.is_grad_enabled()):
