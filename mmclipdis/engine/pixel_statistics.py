@@ -113,10 +113,15 @@ def _on_registration(model: nn.Module, name: str, part: nn.Module | None) -> Non
         return
     if name == "data_preprocessor":
         for path, child in model.named_children():
-            if path != name:
+            if path != name and not _prepares_alone(child):
                 check_statistics(part, child, path)
-    elif model._modules.get("data_preprocessor") is not None:
+    elif model._modules.get("data_preprocessor") is not None and not _prepares_alone(part):
         check_statistics(model._modules["data_preprocessor"], part, name)
+
+
+def _prepares_alone(part: nn.Module) -> bool:
+    """Whether a part is a model that takes off values by itself, as in test-time augmentation."""
+    return given_statistics(getattr(part, "data_preprocessor", None)) is not None
 
 
 def _compare(preprocessor: Any, tower: Any, name: str) -> None:

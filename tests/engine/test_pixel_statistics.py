@@ -10,7 +10,7 @@ import mmdet
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ImgDataPreprocessor
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules import module
@@ -190,3 +190,15 @@ def test_torch_is_asked_once() -> None:
         MODELS.build(encoder())
     hooks = module._global_module_registration_hooks.values()
     assert sum(hook is pixel_statistics._on_registration for hook in hooks) == 1
+
+
+def test_a_model_in_a_wrapper_has_its_own_preprocessor() -> None:
+    """mmengine hands that of the whole config to test-time augmentation, which never uses it."""
+    inner, wrapper = nn.Module(), nn.Module()
+    inner.data_preprocessor = ImgDataPreprocessor(**pixels(CLIP))
+    inner.backbone = MODELS.build(encoder())
+    for own in (wrapper, nn.Module()):
+        own.data_preprocessor = ImgDataPreprocessor(**pixels(HALF))
+    wrapper.module = inner
+    with pytest.raises(ValueError, match="data_preprocessor has mean"):
+        own.backbone = MODELS.build(encoder())
