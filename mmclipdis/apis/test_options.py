@@ -113,7 +113,10 @@ def use_tta(config: Config) -> None:
         raise UserInputError("--tta needs tta_pipeline in the config, or the test data's pipeline.")
     dataset["pipeline"] = pipeline or with_mirror_image(dataset["pipeline"])
     tta_model = config.get("tta_model") or {"type": "OpenVocabTTAModel"}
-    config.model = {**tta_model, "module": config.model}
+    # mmengine would put the preprocessor of the whole config in place of the model's own
+    own = config.model.get("data_preprocessor")
+    kept = {} if own is None else {"data_preprocessor": own}
+    config.model = {**kept, **tta_model, "module": config.model}
 
 
 def with_mirror_image(pipeline: Sequence[Any]) -> list[Any]:
