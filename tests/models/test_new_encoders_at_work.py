@@ -13,11 +13,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import BaseDataElement, InstanceData
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models import CLIPViT
+from mmclipdis.models.distillation.regions import predict_regions
 from mmclipdis.models.segmentation import OpenVocabSegmentor
 from mmclipdis.visualization.feature_maps import clip_maps
 from tests import layout_files as hf
@@ -162,6 +164,20 @@ def test_a_crop_of_dinotxt_is_the_mean_of_its_map() -> None:
     half = model.tower.encode_image(images)[:, -model.embed_dim :]
     torch.testing.assert_close(half, mean)
     assert (model.embed_dim, model.image_dim) == (48, 96)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "dinotxt"])
+def test_regions_are_named_by_box_and_by_crop(kind: str) -> None:
+    model = built(dict(type="CLIPViT", arch=arch_of(kind)))
+    sample = BaseDataElement(gt_regions=InstanceData(labels=torch.tensor([0])))
+    inputs = dict(
+        image=torch.randn(1, 3, 64, 64),
+        crops=torch.randn(1, 3, 64, 64),
+        boxes=torch.tensor([[0, 0, 0, 1.0, 1.0]]),
+    )
+    text = F.normalize(torch.randn(6, model.embed_dim), dim=1)
+    (found,) = predict_regions(model, inputs, [sample], text, ("rois", "crops"))
+    assert found.pred_regions.rois.shape == found.pred_regions.crops.shape == (1, 5)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "pe-no-cls", "tips", "dinotxt"])

@@ -45,7 +45,9 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (61, 93, 3), np.uint8)
 @pytest.mark.parametrize("kind", ["siglip", "tips", "dinotxt"])
 @pytest.mark.parametrize("score_norm", [None, "surgery"])
 def test_a_photo_of_no_whole_patches_is_segmented(
-    kind: str, score_norm: Any, tokenizer: str
+    kind: str,
+    score_norm: Any,
+    tokenizer: str,  # noqa: F811
 ) -> None:
     config = make_config()
     config.model = segmentor(kind, tokenizer, **({"score_norm": score_norm} if score_norm else {}))
