@@ -34,10 +34,11 @@ def check_file(run: Run, found: Exportable, size: Size | None, format: str) -> N
                 given = run(images)
             except Exception as error:  # of whatever runs the file
                 reason = " ".join(str(error).split())[:200]
+                other = "" if format == "torch" else ", or use format='torch' (--format torch)"
                 raise RuntimeError(
                     f"the file does not run on {batch} x 3 x {one[0]} x {one[1]}: "
-                    f"{type(error).__name__}: {reason}; fix the size of images (--image-size), or "
-                    "use format='torch' (--format torch); nothing was written"
+                    f"{type(error).__name__}: {reason}; fix the size of images (--image-size)"
+                    f"{other}; nothing was written"
                 ) from error
             for name, mine, theirs in zip(found.outputs, given, wanted, strict=True):
                 theirs = theirs.to(mine.device)

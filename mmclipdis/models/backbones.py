@@ -89,8 +89,13 @@ class CLIPBackbone(BaseModule):
 
     @property
     def embed_dim(self) -> int:
-        """Channels of the joint image-text space."""
+        """Channels of the joint image-text space, which dense maps have."""
         return self.tower.embed_dim  # type: ignore[no-any-return]
+
+    @property
+    def image_dim(self) -> int:
+        """Channels of the image embedding: dino.txt's has more than its dense map."""
+        return int(getattr(self.tower, "image_dim", self.tower.embed_dim))
 
     @property
     def width(self) -> int:

@@ -21,6 +21,7 @@ from mmclipdis.apis.results.heatmap import HeatMap
 from mmclipdis.apis.results.tags import Tags
 from mmclipdis.clip.text.templates import get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.towers.pools import like_map
 from mmclipdis.models.recognition.dclip import DCLIP
 from mmclipdis.models.recognition.segments import resize
 from mmclipdis.models.text_encoder import build_vocabulary
@@ -158,6 +159,7 @@ class OpenVocabTagger(OpenVocabInferencer):
         inputs = self.model.data_preprocessor(batch, False)["inputs"]
         count = asked.vocabulary.num_classes
         text = self.model.text.embeddings()[self._positive * count :][:count]
+        text = like_map(text, self.model.encoder.embed_dim)
         with torch.no_grad(), self._cast():
             best = self._cosines(inputs, text).amax((2, 3))
         local = [_of_classes(row, asked).cpu().numpy() for row in best]

@@ -79,6 +79,11 @@ class ImageTower(nn.Module, ABC):
         self.grad_checkpointing = False
 
     @property
+    def image_dim(self) -> int:
+        """Channels of the image embedding: ``E``, twice that for dino.txt."""
+        return self.pool.parts * self.embed_dim
+
+    @property
     @abstractmethod
     def blocks(self) -> Any:
         """The residual blocks, first to last."""
@@ -174,7 +179,7 @@ class ImageTower(nn.Module, ABC):
         return self.norm_pre(torch.cat([prefix, x + table.to(x.dtype)], dim=1))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """The image embedding ``(B, E)``, not normalised, at any image size."""
+        """The image embedding ``(B, image_dim)``, not normalised, at any image size."""
         rope = self.rope(images)
         x, _ = self._run(self.blocks[:-1], self.embed(images), (), rope)
         return self._image_embedding(self._read(self.blocks[-1], x, rope))

@@ -33,9 +33,11 @@ class Pool:
 
     Attributes:
         reads_cls_alone: Whether the image embedding is :meth:`project` of CLS.
+        parts: Vectors of the joint space side by side in the image embedding, ``E`` channels each.
     """
 
     reads_cls_alone: ClassVar[bool] = False
+    parts: ClassVar[int] = 1
 
     def check(self, terms: str) -> None:
         """Refuse attention inside a pool that has none.
@@ -119,6 +121,8 @@ class MeanPool(Pool):
 class ClsMeanPool(Pool):
     """The embedding is CLS beside the mean of the patches: twice the channels of the map."""
 
+    parts: ClassVar[int] = 2
+
     def pooled(self, tower: Any, tokens: Tensor) -> Tensor:
         """See :class:`Pool`; ``(B, 2 E)``."""
         joint = tower.to_joint(tokens)
@@ -126,3 +130,11 @@ class ClsMeanPool(Pool):
 
 
 CLS_POOL = ClsPool()
+
+
+def like_map(embeddings: Tensor, channels: int) -> Tensor:
+    """What of embeddings ``(..., C)`` is compared with dense maps, ``(..., channels)``.
+
+    All of them, but of dino.txt's (an image's, and a text's) the last half: that of the patches.
+    """
+    return embeddings[..., -channels:]

@@ -27,8 +27,8 @@ _SIGNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("MobileCLIP", (_TRUNK + "patch_embed.backbone.0.conv.weight",), ()),
     ("MobileCLIP", (_TRUNK + "final_conv.",), ()),
     ("ConvNeXt", (_TRUNK + "stages.0.blocks.0.conv_dw.weight",), ()),
-    ("timm CLIP", (_TRUNK + "norm_pre.weight", _TRUNK + "blocks.0.attn.qkv.weight"), ()),
-    ("timm", (_TRUNK + "blocks.0.attn.qkv.weight",), ()),
+    ("timm CLIP", (_TRUNK + "norm_pre.weight", _TRUNK + "blocks.0.attn.qkv."), ()),
+    ("timm", (_TRUNK + "blocks.0.attn.qkv.",), ()),
     ("EVA-CLIP", (_TRUNK + "patch_embed.proj.weight",), ()),
 )
 #: A tower with registers is TIPS with one of them, and DINOv2 with four.

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
+from mmclipdis.clip.towers.pools import like_map
 from mmclipdis.clip.weights.readout_mark import describe_readout
 from mmclipdis.engine import random_weights
 from mmclipdis.engine.pixel_statistics import check_statistics
@@ -148,9 +149,9 @@ class DeCLIP(SharesUnsaved, BaseModel):
 
     @torch.no_grad()
     def crop_embeddings(self, crops: Tensor) -> Tensor:
-        """The frozen CLIP's image embeddings (M, D) of crops (M, 3, R, R)."""
+        """The frozen CLIP's image embeddings (M, D) of crops (M, 3, R, R), as maps have them."""
         embeddings: Tensor = self.teacher.tower.encode_image(crops)  # type: ignore[union-attr]
-        return embeddings
+        return like_map(embeddings, self.teacher.tower.embed_dim)  # type: ignore[union-attr]
 
     @torch.no_grad()
     def vfm_maps(self, proxies: Mapping[int, Tensor], grid: Sequence[int]) -> list[Tensor]:

@@ -17,6 +17,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from mmclipdis.clip.towers.pools import like_map
 from mmclipdis.engine.pixel_statistics import FollowsTower
 from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText
@@ -156,7 +157,8 @@ def predict_regions(
 def _embed_crops(encoder: Any, crops: Tensor, channels: int) -> Tensor:
     """CLIP's embeddings (M, D) of crops; M may be 0, which a tower does not take."""
     parts = [part for part in crops.split(CROPS_AT_ONCE) if len(part)]
-    embeddings = [encoder.tower.encode_image(part) for part in parts]
+    width = encoder.tower.embed_dim
+    embeddings = [like_map(encoder.tower.encode_image(part), width) for part in parts]
     return torch.cat(embeddings) if parts else crops.new_zeros(0, channels)
 
 

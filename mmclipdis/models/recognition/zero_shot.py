@@ -79,12 +79,19 @@ class ZeroShotRecognizer(ScoreScale, WithClassText, BaseModel):
         self.encoder: Any = MODELS.build(encoder) if isinstance(encoder, Mapping) else encoder
         width: Any = self.encoder.embed_dim
         arch = getattr(self.encoder, "arch", None)
+        whole = getattr(self.encoder, "image_dim", width)
         self.segments = None
         prompts = [templates]
         if segments is not None:
+            if whole != width:
+                raise ValueError(
+                    f"segments: the encoder embeds images in {whole} channels and its dense map "
+                    f"has {width}, as dino.txt's, and DCLIP's projectors were made for one text of "
+                    "both; leave segments out"
+                )
             self.segments = DCLIPSegments(**{"in_dim": width, "arch": arch, **segments})
             prompts.append(self.segments.templates)
-        self.text = ClassText(text_encoder, vocabulary, embed_dim=width, prompt_sets=prompts)
+        self.text = ClassText(text_encoder, vocabulary, embed_dim=whole, prompt_sets=prompts)
         check_same_clip(arch, self.text.encoder)
         self.image_size = side_lengths("image_size", image_size)
         self.take_scale(logit_scale, score, logit_bias, self.text.encoder)

@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmclipdis.clip.towers.pools import like_map
 from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.score_scale import ScoreScale
@@ -233,16 +234,16 @@ class CosineSegHead(ScoreScale, QueryText):
             cosines = scaled_cosines(features, text, self.logit_scale)
             if not self.needs_cls:
                 return cosines
-            return feature_surgery(cosines, self._query_weights(cls, text))
+            return feature_surgery(cosines, self._query_weights(cls, text, features.shape[1]))
 
-    def _query_weights(self, cls: Tensor | None, text: Tensor) -> Tensor:
+    def _query_weights(self, cls: Tensor | None, text: Tensor, channels: int) -> Tensor:
         if cls is None:
             raise ValueError(
                 "score_norm='surgery' needs the image embedding of every window: use "
                 "type='OpenVocabSegmentor' as the model, set redundant='empty', or leave it out"
             )
         check_several(self._asked.class_names if self._asked else ())
-        cls = cls.to(text)
+        cls = like_map(cls, channels).to(text)
         return query_weights(cls if self.projector is None else self.projector.image(cls), text)
 
     def _empty_text(self) -> Tensor:
