@@ -13,6 +13,8 @@ import torch
 from mmengine.config import Config
 from open_clip import list_pretrained_tags_by_model
 
+import mmclipdis.models  # noqa: F401  (registers the modules)
+from mmclipdis.apis.plain_values import check_plain_values
 from mmclipdis.clip.text.templates import get_templates
 from mmclipdis.clip.towers.build import build_image_tower
 from mmclipdis.clip.towers.readout import READOUTS
@@ -80,6 +82,14 @@ def test_each_family_has_the_eight_benchmarks() -> None:
     sets = {f"{name}_{benchmark}" for name in (*FAMILIES, *OTHERS) for benchmark in BENCHMARKS}
     assert found >= sets
     assert {name.split("/")[1].split("_")[0] for name in found - sets} == {"catseg", "distill"}
+
+
+def test_no_setting_has_a_wrong_type() -> None:
+    """Of every config, where tests/apis/test_plain_values.py reads one in twelve."""
+    paths = [path for folder in folders() for path in (CONFIGS / folder).glob("*.py")]
+    assert len(paths) == 8 * (len(FAMILIES) + len(OTHERS)) + 4
+    for path in paths:
+        check_plain_values(Config.fromfile(path))
 
 
 def test_configs_are_short_and_not_deep() -> None:
