@@ -1,5 +1,6 @@
 # CAT-Seg on SigLIP 2 ViT-B/16 with the hyper-parameters of CLIP's. Not run here.
-# The values of its last block go through the attention pool, each alone.
+# The values of its last block go through the attention pool, each alone. Of its sizes that of
+# CAT-Seg's photos, 384 px. tokenizer.json is of google/siglip2-base-patch16-384.
 _base_ = ["../catseg/catseg_vitb16_coco-stuff.py"]
 clip = dict(arch="ViT-B-16-SigLIP2-384", init_cfg=dict(type="Pretrained", checkpoint="webli"))
 model = dict(

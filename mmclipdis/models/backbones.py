@@ -138,7 +138,8 @@ class CLIPViT(Guided, CLIPBackbone):
             a dict of the same form.
         readout: Name or fields of a :class:`~mmclipdis.clip.towers.readout.Readout`.
         positions: Resampling rule of the position table: ``legacy``, ``size``, ``antialias`` or
-            ``bilinear``. None is the rule of the arch: ``legacy``, or ``size`` for EVA-02.
+            ``bilinear``. None is the rule of the arch: ``legacy`` for OpenAI-style ViTs, that of
+            its own code for other families (docs/encoders.md).
         out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
             the dense map in the joint space, ``(B, E, h, w)``.
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
@@ -304,7 +305,7 @@ class MaskCLIPViT(CLIPViT):
     """:class:`CLIPViT` as in MaskCLIP: values only, residual and FFN kept."""
 
     def __init__(
-        self, *, readout: Any = "maskclip", positions: str = "size", **kwargs: Any
+        self, *, readout: Any = "maskclip", positions: str | None = "size", **kwargs: Any
     ) -> None:
         super().__init__(readout=readout, positions=positions, **kwargs)
 
@@ -333,7 +334,7 @@ class DeCLIPViT(CLIPViT):
         self,
         *,
         readout: Any = "declip",
-        positions: str = "size",
+        positions: str | None = "size",
         normalize: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -348,7 +349,7 @@ class CLIPSurgeryViT(CLIPViT):
         self,
         *,
         readout: Any = "clip_surgery",
-        positions: str = "bilinear",
+        positions: str | None = "bilinear",
         **kwargs: Any,
     ) -> None:
         super().__init__(readout=readout, positions=positions, **kwargs)
@@ -359,6 +360,6 @@ class GEMViT(CLIPViT):
     """:class:`CLIPViT` as GEM in ClearCLIP's code: a second stream of grouped attention."""
 
     def __init__(
-        self, *, readout: Any = "gem", positions: str = "antialias", **kwargs: Any
+        self, *, readout: Any = "gem", positions: str | None = "antialias", **kwargs: Any
     ) -> None:
         super().__init__(readout=readout, positions=positions, **kwargs)

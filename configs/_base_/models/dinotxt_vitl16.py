@@ -1,5 +1,6 @@
 # dino.txt on DINOv3 ViT-L/16 compared with class names, by the protocol of its notebook:
-# windows of 384 px every 192, the 80 prompts, softmax of the cosines as they are.
+# windows of 384 px every 192, the 80 prompts, softmax of the cosines as they are. Here it comes
+# after the mean over windows, there before.
 # Two files of backbone and head; the weights are under the DINOv3 licence and asked for at
 # https://github.com/facebookresearch/dinov3
 clip = dict(

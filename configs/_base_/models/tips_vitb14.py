@@ -1,5 +1,6 @@
 # TIPSv2 ViT-B/14 compared with class names, nothing trained, by the protocol of its notebook:
-# windows of 448 px every 336, nine prompts, softmax of the cosines as they are.
+# windows of 448 px every 336, nine prompts, softmax of the cosines as they are. Here it comes
+# after the mean over windows, there before.
 # Two files of image and text, and its tokenizer.model, from the page of its authors:
 # https://github.com/google-deepmind/tips
 clip = dict(

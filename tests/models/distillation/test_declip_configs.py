@@ -22,6 +22,10 @@ from tests.tiny import tiny_arch, tiny_eva_arch
 CONFIGS = sorted((ROOT / "configs" / "declip").glob("distill_*.py"))
 CONFIGS += sorted((ROOT / "configs" / "declip" / "ablations").glob("*.py"))
 NAMES = [path.stem for path in CONFIGS]
+#: Of other encoders; tests/models/test_new_encoders.py runs such students at a tiny size.
+OTHERS = sorted(ROOT.glob("configs/*/distill_*_dinov3_coco.py"))
+#: timm's name of a file that its authors give away, too.
+OFFICIAL = {"dinov3-B": "dinov3_vitb16_pretrain_lvd1689m.pth"}
 GRID, PATCH = 5, 4
 
 
@@ -30,7 +34,7 @@ def transform(config, loader, kind):
     return found
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
+@pytest.mark.parametrize("path", sorted({*CONFIGS, *OTHERS}), ids=lambda path: path.stem)
 def test_the_grids_of_student_teachers_and_validation_match(path):
     config = Config.fromfile(path)
     with torch.device("meta"):
@@ -45,7 +49,8 @@ def test_the_grids_of_student_teachers_and_validation_match(path):
     regions = transform(config, "val_dataloader", "LetterboxRegions")
     assert (regions.size, regions.patch_size) == (views.size, tower.patch_size[0])
     files = {vfm.init_cfg.checkpoint for vfm in config.model.vfms}
-    assert files == {f"checkpoints/{VFMS[vfm.model].file}" for vfm in config.model.vfms}
+    names = (OFFICIAL.get(vfm.model, VFMS[vfm.model].file) for vfm in config.model.vfms)
+    assert files == {f"checkpoints/{name}" for name in names}
     assert config.model.region_classifier.text_encoder.arch == config.model.student.arch
 
 
@@ -55,7 +60,7 @@ def levels(path: Path) -> int:
     return 1 + max((levels(path.parent / base) for base in bases), default=-1)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
+@pytest.mark.parametrize("path", sorted({*CONFIGS, *OTHERS}), ids=lambda path: path.stem)
 def test_a_config_is_read_through_two_levels_of_bases_at_most(path):
     assert levels(path) in (1, 2)
 
@@ -98,6 +103,18 @@ def test_the_published_values_are_in_the_configs():
     assert by_name["table7_k"].student.readout.attention == ("kk",)
     assert by_name["table1_content_only"].context_loss is None
     assert by_name["table1_one_feature"].context_from == "map"
+
+
+def test_students_of_other_encoders_have_the_settings_of_openais():
+    base = Config.fromfile(CONFIGS[NAMES.index("distill_vitb16_openai_dinov2_coco")])
+    others = [Config.fromfile(path) for path in OTHERS if path.parent.name != "declip"]
+    assert [config.model.student.arch for config in others] == ["PE-Core-B-16", "ViT-B-16-SigLIP2"]
+    for config in others:
+        student = config.model.student
+        assert (student.type, student.readout) == ("DeCLIPViT", base.model.student.readout)
+        assert student.trainable == base.model.student.trainable
+        assert config.optim_wrapper == base.optim_wrapper
+        assert [vfm.model for vfm in config.model.vfms] == ["dinov3-B"]
 
 
 def write_coco(root: Path) -> None:
