@@ -37,7 +37,10 @@ PREFIX = dict(zip(KINDS, (0, 1, 0, 2, 5, 5, 1), strict=True))
 
 def tower_of(kind: str) -> TimmViT:
     """A random tower in double precision, norms and layer scales too."""
-    name, pool, head, channels, side, more = KINDS[kind]
+    return tower_from(*KINDS[kind])
+
+
+def tower_from(name: str, pool: str, head: Any, channels: int, side: int, more: Any) -> TimmViT:
     vision = dict(
         timm_model_name=name,
         timm_pool=pool,
@@ -195,6 +198,67 @@ def test_a_bias_of_keys_changes_kk_and_not_qk() -> None:
     assert (after[1] - before[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("is_rotary", [False, True])
+def test_where_keys_are_turned_qk_sees_their_bias(is_rotary: bool) -> None:
+    """A query times a turned bias depends on the place of the key; else softmax drops it."""
+    tower = tower_of("dinov3")
+    if not is_rotary:  # no angle: sine 0, cosine 1
+        still = torch.cat([torch.zeros(15, 16), torch.ones(15, 16)], dim=1)
+        tower.rope = lambda images: still  # type: ignore[method-assign]
+    images = photo(tower)
+    with torch.no_grad():
+        before = tower.forward_dense(images, READOUTS["qk"]).map
+        bias = torch.tensor([0.0, 1, 0], dtype=torch.float64).repeat_interleave(48)
+        tower.blocks[-1].attn.qkv.bias = nn.Parameter(bias)
+        change = (tower.forward_dense(images, READOUTS["qk"]).map - before).abs().max()
+    assert change > 1e-2 if is_rotary else change < 1e-12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_the_embedding_are_those_of_the_library(kind: str) -> None:
+    found = []
+    for is_library in (True, False):
+        tower = tower_of(kind)
+        images = photo(tower, *tower.native_grid)
+        if is_library:
+            embedding = tower.visual(images)
+        else:
+            embedding = tower.forward_dense(images, READOUTS["csa"], with_cls=True).cls
+        embedding.square().sum().backward()
+        found.append({n: p.grad for n, p in tower.named_parameters() if p.grad is not None})
+    theirs, ours = found
+    assert theirs.keys() == ours.keys()
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "pe"])
+@pytest.mark.parametrize("terms", ["kk", "vv"])
+def test_attention_in_the_pool_mixes_the_patches_alone(kind: str, terms: str) -> None:
+    tower, images = tower_of(kind), photo(tower_of(kind))
+    readout = get_readout(dict(attention="vv", residual="none", ffn=False, pool_attention=terms))
+    tower.check_readout(readout)
+    assert isinstance(readout, Readout)
+    pool = tower.trunk.attn_pool
+    with torch.no_grad():
+        found = tower.forward_dense(images, readout).map[0].flatten(1).T
+        x = tower.trunk.norm(naive_tokens(tower, images, readout))  # no CLS: (15, 48)
+        heads = pool.num_heads
+        k, v = (part.view(15, heads, -1).transpose(0, 1) for part in pool.kv(x).chunk(2, dim=-1))
+        like = k if terms == "kk" else v
+        mixed = (like @ like.mT / (48 // heads) ** 0.5).softmax(dim=-1) @ v
+        a = pool.proj(mixed.transpose(0, 1).flatten(1))
+        wanted = tower.trunk.head(a + pool.mlp(pool.norm(a)))
+    torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["tips", "dinov3", "mobileclip2-l"])
+def test_towers_of_a_cls_token_refuse_attention_in_a_pool(kind: str) -> None:
+    readout = get_readout(dict(attention="qk", residual="token", ffn=True, pool_attention="vv"))
+    with pytest.raises(ValueError, match="pool_attention='vv': the tower has no attention pool"):
+        tower_of(kind).check_readout(readout)
+
+
 def test_tips_is_maskclip_with_layer_scale() -> None:
     """The formula of its notebook: v, projection, scale, residual, FFN, final norm."""
     tower = tower_of("tips")
@@ -258,6 +322,17 @@ def test_the_sizes_of_mobileclip_b_are_those_of_its_stem() -> None:
     assert tower.table_prefix == 0
     assert found.shape == (1, 512, 14, 20)
     assert odd.shape == (1, 512, 15, 20)
+
+
+def test_mobileclip_b_is_that_of_the_library_through_its_convolutions() -> None:
+    """Its stem is of 768 channels; CLS has no position."""
+    one = dict(embed_dim=768, depth=1, num_heads=12)
+    tower = tower_from("vit_base_mci_224", "token", None, 32, 64, one)
+    images = photo(tower, 4, 4)
+    with torch.no_grad():
+        wanted, found = tower.visual(images), tower.encode_image(images)
+        assert tower.forward_dense(photo(tower), READOUTS["csa"]).map.shape == (1, 32, 3, 5)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
 
 
 def test_positions_of_siglip_are_bicubic_at_another_size() -> None:
