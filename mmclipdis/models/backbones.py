@@ -137,9 +137,9 @@ class CLIPViT(Guided, CLIPBackbone):
             ``-quickgelu`` names, LAION's the plain ones; ``'EVA02-B-16'``, ``'EVA02-L-14-336'``) or
             a dict of the same form.
         readout: Name or fields of a :class:`~mmclipdis.clip.towers.readout.Readout`.
-        positions: Resampling rule of the position table: ``legacy``, ``size``, ``antialias`` or
-            ``bilinear``. None is the rule of the arch: ``legacy`` for OpenAI-style ViTs, that of
-            its own code for other families (docs/encoders.md).
+        positions: Resampling rule of the position table, a name of
+            :mod:`mmclipdis.clip.towers.positions`. None is the rule of the arch: ``legacy`` for
+            OpenAI-style ViTs, that of its own code for other families (docs/encoders.md).
         out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
             the dense map in the joint space, ``(B, E, h, w)``.
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',

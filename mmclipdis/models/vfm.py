@@ -61,8 +61,8 @@ class TimmVFM(BaseModule):
         model: A name of :data:`~mmclipdis.clip.weights.vfm.VFMS` (``dinov2-B``,
             ``dino-B-8``, ``sam-B``, ...) or any name of timm with ``forward_intermediates``.
         model_kwargs: Arguments of the timm model, such as ``dict(img_size=80, depth=4)``.
-        positions: Rule by which the position table is resampled to another grid: ``legacy``,
-            ``size``, ``antialias`` or ``bilinear``. None is that of the official code for a name
+        positions: Rule by which the position table is resampled to another grid, a name of
+            :mod:`mmclipdis.clip.towers.positions`. None is that of the official code for a name
             of :data:`VFMS` and for timm's names of DINO, MAE, SAM and PE, and ``antialias``, timm's
             own, for others. Models other than timm's ViT, SAM and PE resample their positions
             themselves.
