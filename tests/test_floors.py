@@ -118,8 +118,8 @@ def test_every_package_has_a_floor():
 @pytest.mark.parametrize(
     ("module", "source", "message"),
     [
-        ("clip.towers.eva", "from mmclipdis.models import CLIPViT", "up or sideways from clip"),
-        ("clip.towers.eva", "import mmclipdis.losses.mfi", "up or sideways from clip"),
+        ("clip.towers.rotary", "from mmclipdis.models import CLIPViT", "up or sideways from clip"),
+        ("clip.towers.rotary", "import mmclipdis.losses.mfi", "up or sideways from clip"),
         ("engine.loops", "def f():\n    from mmclipdis.apis import run", "up or sideways"),
         (
             "models.losses",
@@ -176,7 +176,10 @@ def test_a_wrong_import_is_found(module: str, source: str, message: str):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("clip.towers.eva", "import timm, torch\nfrom mmclipdis.utils.letterbox import letterbox"),
+        (
+            "clip.towers.rotary",
+            "import timm, torch\nfrom mmclipdis.utils.letterbox import letterbox",
+        ),
         ("models.detection.fvit.detector", "from mmclipdis.models.detection.nms import x"),
         ("models.detection.fvit.detector", "from mmclipdis.models.detection.fvit.fusion import x"),
         ("datasets.detection.lvis", "from mmclipdis.datasets.conversion.files import x"),

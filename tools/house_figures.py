@@ -70,7 +70,7 @@ def definitions(source: str, path: str) -> list[Definition]:
 
     Args:
         source: Its text.
-        path: Its path in the repository, ``mmclipdis/clip/towers/eva.py``.
+        path: Its path in the repository, ``mmclipdis/clip/towers/rotary.py``.
     """
     parts = Path(path.removesuffix("/__init__.py")).parts
     public = not any(part.startswith("_") for part in parts)

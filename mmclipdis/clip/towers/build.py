@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from mmclipdis.clip.text.house_text import HOUSE_KEYS, TipsText, build_house_text
 from mmclipdis.clip.towers.blocks import has_plain_attention
 from mmclipdis.clip.towers.dinotxt import DinoTxtViT, build_dinotxt_visual
-from mmclipdis.clip.towers.eva import EvaViT, build_timm_visual
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.pools import CLS_POOL, MeanPool
 from mmclipdis.clip.towers.stage_trunks import has_stages
-from mmclipdis.clip.towers.timm_vit import TimmViT
+from mmclipdis.clip.towers.timm_vit import build_timm_vit
 from mmclipdis.clip.weights.loading import Arch, is_resnet, model_config
 
 
@@ -112,10 +111,10 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
 
     Args:
         arch: An open_clip config name (``'ViT-B-16-quickgelu'``, ``'EVA02-B-16'``) or a dict of the
-            same form. Its ``vision_cfg`` may change the layers of an EVA-02 trunk by
+            same form. Its ``vision_cfg`` may change the layers of a trunk of timm by
             ``timm_model_kwargs``, such as ``dict(embed_dim=32, depth=3, num_heads=2)``.
         positions: Resampling rule of the position table; None is the tower's own, ``legacy`` for
-            OpenAI-style ViTs and ``size`` for EVA-02.
+            OpenAI-style ViTs and that of its family for a ViT of timm.
 
     Raises:
         ValueError: for an unknown name, a tower without dense readouts, a ResNet, which
@@ -137,9 +136,7 @@ def build_image_tower(arch: Arch, positions: str | None = None) -> ImageTower:
         if config["vision_cfg"].get("head"):
             own = "antialias" if positions is None else positions
             return DinoTxtViT(build_dinotxt_visual(config), own)
-        visual, family = build_timm_visual(config)
-        kind = EvaViT if family.name == "EVA-CLIP" else TimmViT
-        return kind(visual, family.positions if positions is None else positions)
+        return build_timm_vit(config, positions)
     visual = _build_vision_tower(
         config["embed_dim"],
         open_clip.CLIPVisionCfg(**config["vision_cfg"]),

@@ -168,15 +168,16 @@ class ImageTower(nn.Module, ABC):
         """Patch and prefix tokens with positions, input of the first block: ``(B, p + h*w, D)``."""
         grid = self.grid_of(images)
         x = self.patches(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
-        prefix = self.prefix_tokens.to(x.dtype).expand(images.shape[0], -1, -1)
-        own = self.position_table
-        if own is None:
-            return self.norm_pre(torch.cat([prefix, x], dim=1))
-        table = resample_positions(own, self.native_grid, grid, self.positions, self.table_prefix)
-        if self.table_prefix == self.prefix:
-            x = torch.cat([prefix, x], dim=1) if self.prefix else x
-            return self.norm_pre(x + table.to(x.dtype))
-        return self.norm_pre(torch.cat([prefix, x + table.to(x.dtype)], dim=1))
+        table = self.position_table
+        if table is not None:
+            native, prefix = self.native_grid, self.table_prefix
+            table = resample_positions(table, native, grid, self.positions, prefix).to(x.dtype)
+        if table is not None and not self.table_prefix:
+            x = x + table
+        if self.prefix:
+            first = self.prefix_tokens.to(x.dtype).expand(images.shape[0], -1, -1)
+            x = torch.cat([first, x], dim=1)
+        return self.norm_pre(x + table if table is not None and self.table_prefix else x)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """The image embedding ``(B, image_dim)``, not normalised, at any image size."""
@@ -195,9 +196,8 @@ class ImageTower(nn.Module, ABC):
 
     def _image_embedding(self, last: BlockReader) -> Tensor:
         """Of the ordinary last block: by a single query where it is that of CLS."""
-        if self.pool.reads_cls_alone:
-            return self.to_joint(last.cls())[:, 0]
-        return self.pool.pooled(self, last.ordinary())
+        tokens = last.cls() if self.pool.reads_cls_alone else last.ordinary()
+        return self.pool.pooled(self, tokens)
 
     def forward_dense(
         self,
@@ -300,17 +300,11 @@ class ImageTower(nn.Module, ABC):
             ValueError: naming what is missing.
         """
         self._outputs_of(readout)
-        if isinstance(readout, SelfCalibrated):
-            needs_cls = bool(readout.cls)
-        elif isinstance(readout, Readout):
-            branches = readout.branches
-            if branches is not None:
-                branches.range_in(self.depth)
-            needs_cls = readout.residual == "cls" or bool(branches and branches.semantic)
+        if isinstance(readout, Readout):
             self.pool.check(readout.pool_attention)
-        else:
-            needs_cls = False
-        if needs_cls and self.prefix == 0:
+            if readout.branches is not None:
+                readout.branches.range_in(self.depth)
+        if readout.needs_cls and self.prefix == 0:
             raise ValueError(
                 f"readout {describe_readout(readout)} needs the CLS token, and a tower pooled by "
                 "attention over its patches has none: choose another, such as 'maskclip', 'csa' "

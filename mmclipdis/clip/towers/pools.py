@@ -17,6 +17,7 @@ through the pool: its projection alone is no vector of the joint space.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -28,11 +29,11 @@ from mmclipdis.clip.towers.attention import attend, split_heads
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(ABC):
     """What a tower of one kind does behind its final norm; see the module.
 
     Attributes:
-        reads_cls_alone: Whether the image embedding is :meth:`project` of CLS.
+        reads_cls_alone: Whether the image embedding is made of CLS, the first token, alone.
         parts: Vectors of the joint space side by side in the image embedding, ``E`` channels each.
     """
 
@@ -55,9 +56,9 @@ class Pool:
         """Normed tokens ``(B, n, D)`` in the joint space, ``(B, n, E)``."""
         return cast(Tensor, tower.head(normed))
 
+    @abstractmethod
     def pooled(self, tower: Any, tokens: Tensor) -> Tensor:
         """The image embedding ``(B, E)`` of the last block's output ``(B, p + N, D)``."""
-        raise NotImplementedError
 
     def read_by_embedding_alone(self, tower: Any) -> list[nn.Parameter]:
         """Parameters that only :meth:`pooled` reads: maps give them no gradient."""

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mmclipdis.clip.towers.readout_fields import (
     Affinity,
@@ -194,6 +194,11 @@ class Readout:
             )
 
     @property
+    def needs_cls(self) -> bool:
+        """Whether CLS enters the map: by its residual, or copied for every region."""
+        return self.residual == "cls" or bool(self.branches and self.branches.semantic)
+
+    @property
     def factors(self) -> tuple[float, ...]:
         """The factor of each term."""
         return self.weights or (1.0,) * len(self.attention)
@@ -240,6 +245,8 @@ class DualPath:
 
     blocks: int = 6
     attention: tuple[str, ...] = ("vv",)
+
+    needs_cls: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", Readout(self.attention).attention)

@@ -18,22 +18,23 @@ from torch import Tensor
 from mmclipdis.utils.interpolation import is_symbol
 
 
+def is_known(rope: Any) -> bool:
+    """Whether :func:`rotary_of` takes this module of timm."""
+    plain = isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels
+    return plain or isinstance(rope, RotaryEmbeddingDinoV3)
+
+
 def rotary_of(rope: Any, grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """The table ``(h*w, 2 d)`` of a trunk's own rotary positions, sine then cosine, fp32.
 
     Args:
-        rope: timm's module.
+        rope: timm's module, one that :func:`is_known`.
         grid: Patches (h, w).
         device: Where the table lives.
-
-    Raises:
-        ValueError: for another kind of rotary positions.
     """
     if isinstance(rope, RotaryEmbeddingDinoV3):
         with torch.no_grad():
             return rope.get_embed(shape=list(grid)).to(device)
-    if not isinstance(rope, RotaryEmbeddingCat) or rope.in_pixels:
-        raise ValueError(f"rotary positions of {type(rope).__name__} are not supported")
     if rope.grid_indexing == "ij" and rope.grid_offset == 0 and rope.ref_feat_shape:
         # an export for any image size has symbols, which no cache can look up
         table = rotary_table.__wrapped__ if is_symbol(*grid) else rotary_table

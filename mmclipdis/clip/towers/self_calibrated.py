@@ -59,6 +59,11 @@ class SelfCalibrated:
                 )
 
     @property
+    def needs_cls(self) -> bool:
+        """Whether CLS enters the map."""
+        return bool(self.cls)
+
+    @property
     def blocks_read(self) -> tuple[int, ...]:
         """The blocks whose outputs are read, beside the last one."""
         return (self.deep, self.mid, *self.summed)

@@ -1,4 +1,4 @@
-"""ViTs of timm with a text tower: SigLIP, PE, TIPS, DINOv2/3, MobileCLIP-B, ViTamin.
+"""ViTs of timm with a text tower: EVA-CLIP, SigLIP, PE, TIPS, DINO, MobileCLIP-B, ViTamin.
 
 timm runs most of them at their native size only, or resamples positions by a rule that is not
 their own; so the stem stands here again. Everything after it is timm's. How a family differs from
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from mmclipdis.clip.towers.blocks import TIMM_BLOCKS
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.clip.towers.pools import CLS_POOL, MapPool, MeanPool, Pool
-from mmclipdis.clip.towers.rotary import rotary_of
+from mmclipdis.clip.towers.rotary import is_known, rotary_of
+from mmclipdis.clip.towers.timm_adapter import build_timm_visual
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Family:
 
 
 FAMILIES = (
-    Family("EVA-CLIP", "eva02_*_clip_*", "size", "EVA02-B-16"),
+    # not the enormous one, which normalises after its blocks
+    Family("EVA-CLIP", "eva02_base_patch16_clip_*", "size", "EVA02-B-16"),
+    Family("EVA-CLIP", "eva02_large_patch14_clip_*", "size", "EVA02-L-14"),
     Family("SigLIP", "vit_*_siglip_*", "size", "ViT-B-16-SigLIP2"),
     Family("PE", "vit_pe_core_*", "bilinear", "PE-Core-B-16"),
     Family("MobileCLIP", "vit_base_mci_224", "size", "MobileCLIP-B"),
@@ -197,7 +200,8 @@ def check_trunk(trunk: Any) -> None:
             and not isinstance(trunk.patch_drop, nn.Identity)
         )
         or any(isinstance(m, nn.Dropout) and m.p > 0 for m in trunk.modules()),
-        "another kind of block": not all(map(is_readable, trunk.blocks)),
+        "another kind of rotary positions": isinstance(trunk, Eva) and not is_known(trunk.rope),
+        "another kind of block": not all(map(_is_readable, trunk.blocks)),
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     if found:
@@ -217,7 +221,7 @@ def _is_plain_pool(pool: Any) -> bool:
     )
 
 
-def is_readable(block: nn.Module) -> bool:
+def _is_readable(block: nn.Module) -> bool:
     """Whether a block is pre-norm, with ordinary heads and no gate or stochastic depth."""
     attention = getattr(block, "attn", None)
     if type(block) not in TIMM_BLOCKS:
@@ -232,7 +236,25 @@ def is_readable(block: nn.Module) -> bool:
     )
 
 
-def supported_trunks() -> str:
-    """The families and an arch of each, for messages."""
-    named: Mapping[str, str] = {family.name: family.arch for family in FAMILIES}
-    return ", ".join(f"{name} ({arch!r})" for name, arch in named.items())
+def build_timm_vit(config: Mapping[str, Any], positions: str | None = None) -> TimmViT:
+    """The tower of a model config whose image side is a ViT of timm, with random weights.
+
+    Args:
+        config: A model config.
+        positions: As in :class:`TimmViT`; None is the rule of the family.
+
+    Raises:
+        ValueError: for a trunk that no family has, or that cannot be read.
+    """
+    name = config["vision_cfg"]["timm_model_name"]
+    family = family_of(name)
+    if family is None:
+        known = {family.name: family.arch for family in reversed(FAMILIES)}
+        raise ValueError(
+            f"the arch has the image tower {name}, which has no dense readouts; supported are "
+            "OpenAI-style ViTs such as 'ViT-B-16-quickgelu', and "
+            + ", ".join(f"{name} ({arch!r})" for name, arch in reversed(known.items()))
+        )
+    # stochastic depth belongs to the training of CLIP, and no training here has it
+    visual = build_timm_visual(config, timm_drop_path=None)
+    return TimmViT(visual, family.positions if positions is None else positions)

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import build_rotary_pos_embed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.positions import resample_positions
+from mmclipdis.clip.towers.rotary import rotary_of
 from mmclipdis.clip.weights.vfm import VFM, VFMS
 
 #: How timm's names of the Perception Encoder start.
@@ -122,7 +122,9 @@ def features_at(
     # A table of the grid's own size is added as it is, by both of timm's models.
     changed = {"model.pos_embed": _resample(table, native, grid, rule)}
     if _is_pe(features.model):
-        changed["model.rope.pos_embed"] = _pe_angles(features.model.rope, grid)
+        rope = features.model.rope
+        angles = rotary_of(rope, grid, rope.pos_embed.device)
+        changed["model.rope.pos_embed"] = angles.to(rope.pos_embed.dtype)
     return cast(Tensor, torch.func.functional_call(features, changed, (images, before_last)))
 
 
@@ -147,20 +149,6 @@ def channels_of(model: Any) -> int:
 def _is_pe(model: Any) -> bool:
     name = (model.pretrained_cfg or {}).get("architecture", "")
     return isinstance(model, Eva) and str(name).startswith(_PE)
-
-
-def _pe_angles(rope: Any, grid: tuple[int, int]) -> Tensor:
-    """PE's rotary table ``(N, 2 d)``, sine and cosine: timm would shrink it to the native grid."""
-    sine, cosine = build_rotary_pos_embed(
-        list(grid),
-        dim=rope.dim,
-        temperature=rope.temperature,
-        in_pixels=False,
-        grid_offset=rope.grid_offset,
-        grid_indexing=rope.grid_indexing,
-        device=rope.pos_embed.device,
-    )
-    return torch.cat([sine, cosine], dim=-1).to(rope.pos_embed.dtype)
 
 
 def _check_name(name: str, timm_name: str, is_known: bool) -> None:

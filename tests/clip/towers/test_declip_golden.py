@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mmclipdis.clip.towers.build import OpenCLIPViT, build_image_tower
-from mmclipdis.clip.towers.eva import EvaViT
 from mmclipdis.clip.towers.readout import READOUTS, Readout
 from mmclipdis.clip.towers.rotary import rotary_table
+from mmclipdis.clip.towers.timm_vit import TimmViT
 from tests.tiny import tiny_eva_arch
 
 EVA_EMBEDDING = {
@@ -110,9 +110,9 @@ def official(name: str) -> str:
 
 
 @pytest.fixture
-def toy_eva() -> EvaViT:
+def toy_eva() -> TimmViT:
     tower = build_image_tower(tiny_eva_arch()).eval()
-    assert isinstance(tower, EvaViT)
+    assert isinstance(tower, TimmViT)
     names = {name: official(name) for name in tower.visual.state_dict()}
     assert len(names) == 71
     fill(names, tower.visual)

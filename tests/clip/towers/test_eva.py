@@ -7,7 +7,6 @@ from typing import Any
 
 import open_clip
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,9 +15,9 @@ from mmclipdis.clip.towers.affinity import Guide
 from mmclipdis.clip.towers.attention import run_block
 from mmclipdis.clip.towers.block_reader import BlockReader, read_last_block
 from mmclipdis.clip.towers.build import build_image_tower
-from mmclipdis.clip.towers.eva import ChangedTrunk, EvaViT
 from mmclipdis.clip.towers.readout import READOUTS, DualPath, Readout
 from mmclipdis.clip.towers.rotary import rotary_table
+from mmclipdis.clip.towers.timm_vit import TimmViT
 from tests.clip.readouts import PLAIN_READOUTS, UNGUIDED_READOUTS, fitted
 from tests.tiny import tiny_eva_arch
 
@@ -28,11 +27,11 @@ SELF_SELF = ("qq", "kk", "vv", "csa", "all")
 
 
 @pytest.fixture
-def eva() -> EvaViT:
+def eva() -> TimmViT:
     """Float64 tower with random biases and norms (defaults would hide mistakes)."""
     torch.manual_seed(0)
     tower = build_image_tower(tiny_eva_arch()).double().eval()
-    assert isinstance(tower, EvaViT)
+    assert isinstance(tower, TimmViT)
     with torch.no_grad():
         for parameter in tower.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -47,7 +46,7 @@ def wide() -> Tensor:
 
 
 @pytest.fixture
-def tokens(eva: EvaViT) -> Tensor:
+def tokens(eva: TimmViT) -> Tensor:
     generator = torch.manual_seed(2)
     return torch.randn(2, 1 + math.prod(GRID), eva.width, dtype=torch.float64, generator=generator)
 
@@ -410,33 +409,51 @@ def test_released_towers_have_open_clips_names_and_sizes(arch):
 @pytest.mark.parametrize(
     ("trunk", "message"),
     [
-        (dict(qkv_fused=True), "another kind of block"),
         (dict(use_post_norm=True), "another kind of block"),
         (dict(drop_path_rate=0.1), "another kind of block"),
         (dict(use_rot_pos_emb=False), "another kind of rotary positions"),
-        (dict(rope_type="dinov3"), "another kind of rotary positions"),
-        (dict(num_reg_tokens=2), "other prefix tokens than CLS"),
-        (dict(use_abs_pos_emb=False), "no position table"),
         (dict(patch_drop_rate=0.5), "dropout"),
         (dict(attn_drop_rate=0.5), "dropout"),
         (dict(pos_drop_rate=0.5), "dropout"),
     ],
 )
 def test_another_eva_is_refused(trunk, message):
-    with pytest.raises(ValueError, match=f"EVA tower with .*{message}.*take one like"):
+    with pytest.raises(ValueError, match=f"ViT of timm with .*{message}.*take one like"):
         build_image_tower(tiny_eva_arch(**trunk))
 
 
 def test_other_modules_of_timm_are_refused():
     with pytest.raises(ValueError, match="eva02_enormous_patch14_clip_224, which has no dense"):
         build_image_tower("EVA02-E-14")
-    visual = ChangedTrunk(timm.create_model("vit_tiny_patch16_224", depth=1))
-    with pytest.raises(ValueError, match="ChangedTrunk holds no EVA trunk"):
-        EvaViT(visual)
     arch = tiny_eva_arch()
-    arch["vision_cfg"].pop("timm_proj")
-    with pytest.raises(ValueError, match="timm_proj='linear': EVA-CLIP needs None"):
+    arch["vision_cfg"].update(timm_model_name="vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="vit_tiny_patch16_224, which has no dense readouts"):
         build_image_tower(arch)
-    arch["vision_cfg"].update(timm_proj=None, timm_pool="avg")
-    with pytest.raises(ValueError, match="global_pool='avg', .*a norm after pooling"):
-        build_image_tower(arch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(qkv_fused=True),
+        dict(num_reg_tokens=2),
+        dict(use_abs_pos_emb=False),
+        dict(rope_type="dinov3", rope_rotate_half=True),
+    ],
+)
+def test_an_eva_of_other_parts_is_read_as_timm_runs_it(change):
+    tower = build_image_tower(tiny_eva_arch(**change)).eval()
+    images = torch.randn(1, 3, *tower.image_size)
+    with torch.no_grad():
+        wanted = tower.visual(images)
+        torch.testing.assert_close(tower.encode_image(images), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("pool", "head"), [("avg", None), ("token", "linear"), ("token", "mlp")])
+def test_an_eva_with_another_pool_or_head_is_read_as_open_clip_runs_it(pool, head):
+    arch = tiny_eva_arch()
+    arch["vision_cfg"].update(timm_pool=pool, timm_proj=head)
+    tower = build_image_tower(arch).eval()
+    images = torch.randn(1, 3, *tower.image_size)
+    with torch.no_grad():
+        wanted = tower.visual(images)
+        torch.testing.assert_close(tower.encode_image(images), wanted, rtol=0, atol=1e-5)

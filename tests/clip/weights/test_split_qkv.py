@@ -11,13 +11,10 @@ from timm.models import create_model
 from timm.models.eva import EvaBlock
 from torch import nn
 
-from mmclipdis.clip.towers.build import build_image_tower
-from mmclipdis.clip.towers.eva import check_trunk
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.clip.weights.loading import load_strictly
 from mmclipdis.clip.weights.trainable import SplitQKV, freeze_unread, set_trainable, split_qkv
 from tests.faults.endings import raises
-from tests.tiny import tiny_eva_arch
 
 TINY = dict(img_size=64, embed_dim=48, depth=3, num_heads=3)
 IMAGES = torch.rand(2, 3, 64, 64)
@@ -130,10 +127,3 @@ def test_a_tower_without_blocks_refuses_them(parts: tuple[str, ...]) -> None:
     raises(
         line + r"parameters such as 'stem.*': choose \(\), \('all',\)", set_trainable, tower, parts
     )
-
-
-def test_a_trunk_that_counts_columns_first_is_refused() -> None:
-    visual = build_image_tower(tiny_eva_arch()).visual
-    check_trunk(visual)
-    visual.trunk.rope.grid_indexing = "xy"
-    raises("with another kind of rotary positions; take one like", check_trunk, visual)

@@ -184,4 +184,4 @@ def test_declip_predicts_with_an_eva_tower() -> None:
     batch = model.data_preprocessor({"inputs": [photo], "data_samples": None})
     (result,) = model.predict(batch["inputs"])
     assert result.pred_sem_seg.data.shape == (1, 30, 41)
-    assert type(model.backbone.tower).__name__ == "EvaViT"
+    assert type(model.backbone.tower).__name__ == "TimmViT"
