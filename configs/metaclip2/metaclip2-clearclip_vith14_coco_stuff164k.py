@@ -2,6 +2,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_stuff164k.py",
-    "../_base_/models/metaclip2_clearclip_vith14.py",
+    "../_base_/models/metaclip2_vith14.py",
 ]
-model = dict(decode_head=dict(vocabulary="coco_stuff164k"))
+model = dict(backbone=dict(readout="clearclip"), decode_head=dict(vocabulary="coco_stuff164k"))

@@ -4,6 +4,8 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/context60.py",
-    "../_base_/models/metaclip2_clearclip_vith14.py",
+    "../_base_/models/metaclip2_vith14.py",
 ]
-model = dict(decode_head=dict(vocabulary="context60", prob_thd=0.0))
+model = dict(
+    backbone=dict(readout="clearclip"), decode_head=dict(vocabulary="context60", prob_thd=0.0)
+)

@@ -4,6 +4,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/voc21.py",
-    "../_base_/models/metaclip2_clearclip_vith14.py",
+    "../_base_/models/metaclip2_vith14.py",
 ]
-model = dict(decode_head=dict(vocabulary="voc21", prob_thd=0.0))
+model = dict(backbone=dict(readout="clearclip"), decode_head=dict(vocabulary="voc21", prob_thd=0.0))

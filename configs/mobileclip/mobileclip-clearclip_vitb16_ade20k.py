@@ -2,6 +2,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/ade20k.py",
-    "../_base_/models/mobileclip_clearclip_vitb16.py",
+    "../_base_/models/mobileclip_vitb16.py",
 ]
-model = dict(decode_head=dict(vocabulary="ade20k"))
+model = dict(backbone=dict(readout="clearclip"), decode_head=dict(vocabulary="ade20k"))

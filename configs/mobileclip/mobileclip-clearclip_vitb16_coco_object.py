@@ -3,6 +3,8 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_object.py",
-    "../_base_/models/mobileclip_clearclip_vitb16.py",
+    "../_base_/models/mobileclip_vitb16.py",
 ]
-model = dict(decode_head=dict(vocabulary="coco_object", prob_thd=0.0))
+model = dict(
+    backbone=dict(readout="clearclip"), decode_head=dict(vocabulary="coco_object", prob_thd=0.0)
+)

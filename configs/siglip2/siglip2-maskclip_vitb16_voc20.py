@@ -3,6 +3,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/voc20.py",
-    "../_base_/models/siglip2_maskclip_vitb16.py",
+    "../_base_/models/siglip2_vitb16.py",
 ]
-model = dict(decode_head=dict(vocabulary="voc20"))
+model = dict(backbone=dict(readout="maskclip"), decode_head=dict(vocabulary="voc20"))

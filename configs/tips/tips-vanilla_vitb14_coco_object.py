@@ -4,6 +4,8 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_object.py",
-    "../_base_/models/tips_vanilla_vitb14.py",
+    "../_base_/models/tips_vitb14.py",
 ]
-model = dict(decode_head=dict(vocabulary="coco_object", prob_thd=0.0))
+model = dict(
+    backbone=dict(readout="vanilla"), decode_head=dict(vocabulary="coco_object", prob_thd=0.0)
+)

@@ -2,6 +2,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_stuff164k.py",
-    "../_base_/models/tips_vanilla_vitb14.py",
+    "../_base_/models/tips_vitb14.py",
 ]
-model = dict(decode_head=dict(vocabulary="coco_stuff164k"))
+model = dict(backbone=dict(readout="vanilla"), decode_head=dict(vocabulary="coco_stuff164k"))

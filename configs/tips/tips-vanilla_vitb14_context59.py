@@ -3,6 +3,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/context59.py",
-    "../_base_/models/tips_vanilla_vitb14.py",
+    "../_base_/models/tips_vitb14.py",
 ]
-model = dict(decode_head=dict(vocabulary="context59"))
+model = dict(backbone=dict(readout="vanilla"), decode_head=dict(vocabulary="context59"))

@@ -4,6 +4,6 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/voc21.py",
-    "../_base_/models/tips_vanilla_vitb14.py",
+    "../_base_/models/tips_vitb14.py",
 ]
-model = dict(decode_head=dict(vocabulary="voc21", prob_thd=0.0))
+model = dict(backbone=dict(readout="vanilla"), decode_head=dict(vocabulary="voc21", prob_thd=0.0))

@@ -3,6 +3,7 @@
 # after the mean over windows, there before.
 # Two files of backbone and head; the weights are under the DINOv3 licence and asked for at
 # https://github.com/facebookresearch/dinov3
+_base_ = "clip_vitb16.py"
 clip = dict(
     arch="dinotxt-v3-L-16",
     init_cfg=dict(
@@ -14,25 +15,8 @@ clip = dict(
     ),
 )
 model = dict(
-    type="OpenVocabSegmentor",
-    data_preprocessor=dict(
-        type="MixedSizeSegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-    ),
-    backbone=dict(type="CLIPViT", readout="vanilla", **clip),
-    decode_head=dict(
-        type="CosineSegHead",
-        text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
-        templates="imagenet80",
-        logit_scale=1.0,
-    ),
-    test_cfg=dict(
-        mode="slide",
-        crop_size=(384, 384),
-        stride=(192, 192),
-        window_padding="symmetric",
-        window_batch_size=16,
-    ),
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+    backbone=dict(readout="vanilla", **clip),
+    decode_head=dict(text_encoder=dict(**clip), logit_scale=1.0),
+    test_cfg=dict(crop_size=(384, 384), stride=(192, 192)),
 )

@@ -2,30 +2,13 @@
 # Windows of 448 px every 224, cosines x 50, as of the others.
 # open_clip fetches the tag when weights are loaded; a local file does as well:
 # --cfg-options model.backbone.init_cfg.checkpoint=FILE and the same of the text encoder.
+_base_ = "clip_vitb16.py"
 clip = dict(
     arch="PE-Core-B-16",
     init_cfg=dict(type="Pretrained", checkpoint="meta"),
 )
 model = dict(
-    type="OpenVocabSegmentor",
-    data_preprocessor=dict(
-        type="MixedSizeSegDataPreProcessor",
-        mean=[127.5, 127.5, 127.5],
-        std=[127.5, 127.5, 127.5],
-        bgr_to_rgb=True,
-    ),
-    backbone=dict(type="CLIPViT", readout="vanilla", **clip),
-    decode_head=dict(
-        type="CosineSegHead",
-        text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
-        templates="imagenet80",
-        logit_scale=50.0,
-    ),
-    test_cfg=dict(
-        mode="slide",
-        crop_size=(448, 448),
-        stride=(224, 224),
-        window_padding="symmetric",
-        window_batch_size=16,
-    ),
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+    backbone=dict(readout="vanilla", **clip),
+    decode_head=dict(text_encoder=dict(**clip)),
 )

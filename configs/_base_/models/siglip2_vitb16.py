@@ -4,34 +4,16 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=FILE and the same of the text encoder.
 # The tokenizer is the file tokenizer.json of google/siglip2-base-patch16-512, which nothing here
 # fetches. Scores are multiplied by the scale of the weights.
+_base_ = "clip_vitb16.py"
 clip = dict(
     arch="ViT-B-16-SigLIP2-512",
     init_cfg=dict(type="Pretrained", checkpoint="webli"),
 )
 model = dict(
-    type="OpenVocabSegmentor",
-    data_preprocessor=dict(
-        type="MixedSizeSegDataPreProcessor",
-        mean=[127.5, 127.5, 127.5],
-        std=[127.5, 127.5, 127.5],
-        bgr_to_rgb=True,
-    ),
-    backbone=dict(type="CLIPViT", readout="vanilla", **clip),
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+    backbone=dict(readout="vanilla", **clip),
     decode_head=dict(
-        type="CosineSegHead",
-        text_encoder=dict(
-            type="OpenCLIPTextEncoder",
-            tokenizer="checkpoints/siglip2/tokenizer.json",
-            **clip,
-        ),
-        templates="imagenet80",
+        text_encoder=dict(tokenizer="checkpoints/siglip2/tokenizer.json", **clip),
         logit_scale="file",
-    ),
-    test_cfg=dict(
-        mode="slide",
-        crop_size=(448, 448),
-        stride=(224, 224),
-        window_padding="symmetric",
-        window_batch_size=16,
     ),
 )

@@ -3,6 +3,7 @@
 # after the mean over windows, there before.
 # Two files of image and text, and its tokenizer.model, from the page of its authors:
 # https://github.com/google-deepmind/tips
+_base_ = "clip_vitb16.py"
 clip = dict(
     arch="TIPSv2-B-14",
     init_cfg=dict(
@@ -14,29 +15,12 @@ clip = dict(
     ),
 )
 model = dict(
-    type="OpenVocabSegmentor",
-    data_preprocessor=dict(
-        type="MixedSizeSegDataPreProcessor",
-        mean=[0.0, 0.0, 0.0],
-        std=[255.0, 255.0, 255.0],
-        bgr_to_rgb=True,
-    ),
-    backbone=dict(type="CLIPViT", readout="maskclip", **clip),
+    data_preprocessor=dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
+    backbone=dict(readout="maskclip", **clip),
     decode_head=dict(
-        type="CosineSegHead",
-        text_encoder=dict(
-            type="OpenCLIPTextEncoder",
-            tokenizer="checkpoints/tips/tokenizer.model",
-            **clip,
-        ),
+        text_encoder=dict(tokenizer="checkpoints/tips/tokenizer.model", **clip),
         templates="tcl9",
         logit_scale=1.0,
     ),
-    test_cfg=dict(
-        mode="slide",
-        crop_size=(448, 448),
-        stride=(336, 336),
-        window_padding="symmetric",
-        window_batch_size=16,
-    ),
+    test_cfg=dict(stride=(336, 336)),
 )
