@@ -3,11 +3,13 @@
 * EVA02-CLIP: every grid spans the positions of the native one (:func:`rotary_table`).
 * Perception Encoder: columns first, then rows, from 1 (from 0 without CLS); a larger grid counts on
   (:func:`counted_table`; timm would shrink it to the native grid).
-* DINOv3: from -1 to 1 along each axis, whatever the grid; timm's own.
+* DINOv3: from -1 to 1 along each axis, whatever the grid (:func:`spanning_table`; timm's own takes
+  the grid of an export's example for the only one).
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +22,10 @@ from mmclipdis.utils.interpolation import is_symbol
 
 def is_known(rope: Any) -> bool:
     """Whether :func:`rotary_of` takes this module of timm."""
-    plain = isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels
-    return plain or isinstance(rope, RotaryEmbeddingDinoV3)
+    if isinstance(rope, RotaryEmbeddingDinoV3):
+        counted = rope.grid_offset == 0 and rope.grid_indexing == "ij"
+        return counted and rope.normalize_coords == "separate" and rope.rotate_half
+    return isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels
 
 
 def rotary_of(rope: Any, grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
@@ -33,8 +37,8 @@ def rotary_of(rope: Any, grid: tuple[int, int], device: torch.device | None = No
         device: Where the table lives.
     """
     if isinstance(rope, RotaryEmbeddingDinoV3):
-        with torch.no_grad():
-            return rope.get_embed(shape=list(grid)).to(device)
+        periods: Any = rope.periods
+        return spanning_table(grid, periods.to(device))
     if rope.grid_indexing == "ij" and rope.grid_offset == 0 and rope.ref_feat_shape:
         # an export for any image size has symbols, which no cache can look up
         table = rotary_table.__wrapped__ if is_symbol(*grid) else rotary_table
@@ -83,6 +87,29 @@ def counted_table(
     """
     more = dict(temperature=temperature, grid_offset=offset, grid_indexing=indexing, device=device)
     return _joined(grid, dim, more)
+
+
+@torch.no_grad()
+def spanning_table(grid: tuple[int, int], periods: Tensor) -> Tensor:
+    """The same of patches that span -1 to 1 along each axis, whatever the grid (DINOv3).
+
+    Args:
+        grid: Patches (h, w).
+        periods: ``(d/4,)``, where the table lives.
+
+    Returns:
+        ``(h*w, 2 d)``, sine then cosine; in each half rows, then columns.
+    """
+
+    def axis(length: int) -> Tensor:
+        places = torch.arange(length, device=periods.device).float() + 0.5  # as DINOv3's code
+        count = places[-1] + 0.5  # a tensor: exports take a number for a constant
+        return (2 * (places / count) - 1).to(periods)
+
+    rows, columns = (2 * math.pi * axis(side)[:, None] / periods for side in grid)
+    shape = (*grid, len(periods))
+    angles = torch.cat([rows[:, None].expand(shape), columns.expand(shape)], dim=-1).flatten(0, 1)
+    return torch.cat([angles.sin().repeat(1, 2), angles.cos().repeat(1, 2)], dim=-1)
 
 
 def _joined(grid: tuple[int, int], dim: int, more: dict[str, Any]) -> Tensor:

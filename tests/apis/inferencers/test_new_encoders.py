@@ -87,15 +87,20 @@ def test_a_tower_without_a_text_side_ends_in_a_line(tokenizer: str) -> None:  # 
         raises("lacks .*text_cfg", kind, given, device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["siglip", "dinotxt"])
-def test_a_file_gives_what_the_model_gives(kind: str, tokenizer: str, tmp_path: Path) -> None:  # noqa: F811
-    """The exporter compares them; a difference is an error."""
-    if kind == "siglip":
-        model = built(segmentor(kind, tokenizer), "mmseg")
-    else:
+@pytest.mark.parametrize(("kind", "size"), [("siglip", 64), ("dinotxt", 64), ("dinov3", None)])
+def test_a_file_gives_what_the_model_gives(
+    kind: str,
+    size: int | None,
+    tokenizer: str,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    """The exporter compares them, of any size at several; a difference is an error."""
+    if kind == "dinotxt":
         model = recognizer(kind, tokenizer, templates=["{}"])
+    else:
+        model = built(segmentor(kind, tokenizer), "mmseg")
     file = tmp_path / "model.pt2"
-    assert export(model, NAMES, file, format="torch", image_size=64).stat().st_size
+    assert export(model, NAMES, file, format="torch", image_size=size).stat().st_size
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])

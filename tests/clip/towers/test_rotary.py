@@ -47,6 +47,12 @@ def test_eva_spans_its_native_grid() -> None:
     assert torch.equal(rotary_of(rope, (2, 3)), rotary_table((2, 3), 8, (4, 4)))
 
 
+def test_dinov3_is_that_of_timm_at_any_grid() -> None:
+    rope = RotaryEmbeddingDinoV3(16)
+    for grid in ((3, 5), (1, 4), (7, 2), (37, 64)):
+        assert torch.equal(rotary_of(rope, grid), rope.get_embed(shape=list(grid)))
+
+
 def test_golden_angles_of_dinov3() -> None:
     """Rows, then columns, from -1 to 1, the whole twice."""
     sine, cosine = rotary_of(RotaryEmbeddingDinoV3(8), (2, 3)).chunk(2, dim=1)
