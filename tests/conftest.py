@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.popen_forkserver import Popen as ForkServerPopen
 from multiprocessing.popen_spawn_posix import Popen as SpawnPopen
+from pathlib import Path
 from typing import NoReturn
 
 import mmengine.config.config
@@ -22,6 +23,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 import mmclipdis  # noqa: F401  (first: mmseg and mmdet need what it puts in place of mmcv._ext)
+from tests.clip.text.toy_tokenizers import write_tokenizer
 from tests.slow import LOOPS, is_slow
 
 #: Bytes that a process of tests and those that it starts may take.
@@ -120,3 +122,9 @@ def module_scope() -> Iterator[None]:
     """Nor may what a module's fixtures set up outlive the module."""
     with _scopes_kept():
         yield
+
+
+@pytest.fixture
+def toy_tokenizer(tmp_path: Path) -> str:
+    """File of a tokenizer of a few words, as SigLIP's text towers read one."""
+    return str(write_tokenizer(tmp_path / "tokenizer.json"))

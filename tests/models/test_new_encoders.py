@@ -13,7 +13,7 @@ from mmseg.registry import MODELS as SEGMENTORS
 
 from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models import CLIPViT, OpenCLIPTextEncoder
-from tests.clip.text.toy_tokenizers import WORDS, write_tokenizer
+from tests.clip.text.toy_tokenizers import WORDS
 from tests.clip.towers.test_dinotxt import tiny_arch
 from tests.clip.towers.test_timm_vit import KINDS, TINY
 from tests.models.segmentation.catseg.test_segmentor import AGGREGATOR, sample
@@ -47,11 +47,6 @@ def arch_of(kind: str) -> dict[str, Any]:
     return dict(embed_dim=channels, vision_cfg=vision, text_cfg=text)
 
 
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> str:
-    return str(write_tokenizer(tmp_path / "tokenizer.json"))
-
-
 def encoders(kind: str, tokenizer: str, **options: Any) -> dict[str, Any]:
     """Configs of both sides."""
     words = dict(tokenizer=tokenizer) if kind == "siglip" else {}
@@ -73,9 +68,9 @@ def test_whatever_trains_gets_a_gradient(kind: str, trainable: Any, readout: str
 
 
 @pytest.mark.parametrize("kind", ["siglip", "pe", "tips", "dinotxt"])
-def test_a_file_of_both_towers_segments(kind: str, tokenizer: str, tmp_path: Path) -> None:
+def test_a_file_of_both_towers_segments(kind: str, toy_tokenizer: str, tmp_path: Path) -> None:
     """In open_clip's names, by ``init_cfg`` alone; ours, and mmseg's segmentor."""
-    both = encoders(kind, tokenizer)
+    both = encoders(kind, toy_tokenizer)
     image, text = MODELS.build(both["image"]), MODELS.build(both["text"])
     assert isinstance(image, CLIPViT) and isinstance(text, OpenCLIPTextEncoder)
     file = tmp_path / "clip.pt"
@@ -113,8 +108,8 @@ def prepared(statistics: dict[str, Any]) -> dict[str, Any]:
     return dict(data_preprocessor=dict(type="MixedSizeSegDataPreProcessor", **statistics))
 
 
-def test_statistics_of_another_clip_are_refused_by_name(tokenizer: str) -> None:
-    both = encoders("siglip", tokenizer)
+def test_statistics_of_another_clip_are_refused_by_name(toy_tokenizer: str) -> None:
+    both = encoders("siglip", toy_tokenizer)
     head = dict(type="CosineSegHead", text_encoder=both["text"], vocabulary=NAMES)
     clip = dict(mean=[122.771, 116.746, 104.094], std=[68.501, 66.632, 70.323])
     for kind in ("OpenVocabSegmentor", "EncoderDecoder"):
@@ -126,8 +121,8 @@ def test_statistics_of_another_clip_are_refused_by_name(tokenizer: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["siglip", "pe", "dinotxt"])
-def test_a_step_of_catseg_trains_q_and_v_alone(kind: str, tokenizer: str) -> None:
-    both = encoders(kind, tokenizer, readout="maskclip", trainable=("q", "v"))
+def test_a_step_of_catseg_trains_q_and_v_alone(kind: str, toy_tokenizer: str) -> None:
+    both = encoders(kind, toy_tokenizer, readout="maskclip", trainable=("q", "v"))
     model = SEGMENTORS.build(
         dict(
             type="CATSeg",

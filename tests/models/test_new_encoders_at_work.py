@@ -27,7 +27,7 @@ from tests.clip.text.toy_tokenizers import WORDS, write_tokenizer
 from tests.clip.towers.test_timm_vit import KINDS
 from tests.faults.endings import raises
 from tests.models.recognition.tiny_dclip import samples
-from tests.models.test_new_encoders import NAMES, arch_of, encoders, tokenizer  # noqa: F401
+from tests.models.test_new_encoders import NAMES, arch_of, encoders
 from tests.tiny_stages import tiny_fastvit_arch
 
 TINY_VFM = dict(type="TimmVFM", model_kwargs=dict(depth=2, embed_dim=24, num_heads=2))
@@ -199,15 +199,15 @@ def test_detectors_have_levels_and_map(kind: str, detector: str) -> None:
     assert dense.shape == (2, model.encoder.embed_dim, 4, 6) and dense.isfinite().all()
 
 
-def recognizer(kind: str, tokenizer: str, model: str = "ZeroShotRecognizer", **more: Any) -> Any:  # noqa: F811
+def recognizer(kind: str, tokenizer: str, model: str = "ZeroShotRecognizer", **more: Any) -> Any:
     both = encoders(kind, tokenizer)
     sides = dict(encoder=both["image"], text_encoder=both["text"])
     return built(dict(type=model, vocabulary=["cat", "photo", "a"], **sides, **more))
 
 
 @pytest.mark.parametrize("kind", ["siglip", "pe", "dinotxt"])
-def test_dclip_learns(kind: str, tokenizer: str) -> None:  # noqa: F811
-    model = recognizer(kind, tokenizer, "DCLIP", projectors=dict(out_dim=8)).train()
+def test_dclip_learns(kind: str, toy_tokenizer: str) -> None:
+    model = recognizer(kind, toy_tokenizer, "DCLIP", projectors=dict(out_dim=8)).train()
     labels = samples(torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 1.0]]))
     losses = model(torch.randn(2, 3, 64, 64), labels, mode="loss")
     sum(value for value in losses.values() if value.requires_grad).backward()
@@ -215,17 +215,17 @@ def test_dclip_learns(kind: str, tokenizer: str) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["siglip", "pe", "tips", "dinotxt"])
-def test_the_whole_image_is_compared_with_the_whole_text(kind: str, tokenizer: str) -> None:  # noqa: F811
-    model = recognizer(kind, tokenizer, templates=["{}"]).eval()
+def test_the_whole_image_is_compared_with_the_whole_text(kind: str, toy_tokenizer: str) -> None:
+    model = recognizer(kind, toy_tokenizer, templates=["{}"]).eval()
     images = torch.randn(2, 3, 56, 56) if kind == "tips" else torch.randn(2, 3, 64, 64)
     unit = F.normalize(model.encoder.tower.encode_image(images), dim=1)
     text = model.text.encoder.embed(model.vocabulary)
     torch.testing.assert_close(model(images), 100 * unit @ text.T)
 
 
-def test_segments_want_one_text_for_map_and_image(tokenizer: str) -> None:  # noqa: F811
+def test_segments_want_one_text_for_map_and_image(toy_tokenizer: str) -> None:
     line = "images in 96 channels and its dense map has 48.*leave segments out"
-    raises(line, recognizer, "dinotxt", tokenizer, segments=dict(projector="none.pth"))
+    raises(line, recognizer, "dinotxt", toy_tokenizer, segments=dict(projector="none.pth"))
 
 
 @pytest.mark.parametrize("model", ["DCLIP", "ZeroShotRecognizer"])

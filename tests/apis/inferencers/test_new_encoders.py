@@ -18,12 +18,12 @@ from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.export import check, export
 from tests.apis.inferencers.test_segment import make_config
 from tests.faults.endings import raises
-from tests.models.test_new_encoders import NAMES, arch_of, encoders, tokenizer  # noqa: F401
+from tests.models.test_new_encoders import NAMES, arch_of, encoders
 from tests.models.test_new_encoders_at_work import built, recognizer
 from tests.paths import ROOT
 
 
-def segmentor(kind: str, tokenizer: str, **head: Any) -> ConfigDict:  # noqa: F811
+def segmentor(kind: str, tokenizer: str, **head: Any) -> ConfigDict:
     both = encoders(kind, tokenizer, readout="maskclip")
     encoder = MODELS.build(both["image"])
     patch = encoder.patch_size[0]
@@ -47,10 +47,12 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (61, 93, 3), np.uint8)
 def test_a_photo_of_no_whole_patches_is_segmented(
     kind: str,
     score_norm: Any,
-    tokenizer: str,  # noqa: F811
+    toy_tokenizer: str,
 ) -> None:
     config = make_config()
-    config.model = segmentor(kind, tokenizer, **({"score_norm": score_norm} if score_norm else {}))
+    config.model = segmentor(
+        kind, toy_tokenizer, **({"score_norm": score_norm} if score_norm else {})
+    )
     inferencer = OpenVocabSegInferencer(config, device="cpu")
     found = segment(PHOTO, ["cat", "photo"], model=inferencer)
     assert found.heatmap("cat").values.shape == (61, 93)
@@ -67,8 +69,8 @@ def tagger_config(image: dict[str, Any], text: dict[str, Any]) -> Config:
 
 
 @pytest.mark.parametrize("kind", ["siglip", "dinotxt"])
-def test_a_photo_is_tagged_and_looked_at_place_by_place(kind: str, tokenizer: str) -> None:  # noqa: F811
-    both = encoders(kind, tokenizer)
+def test_a_photo_is_tagged_and_looked_at_place_by_place(kind: str, toy_tokenizer: str) -> None:
+    both = encoders(kind, toy_tokenizer)
     inferencer = OpenVocabTagger(tagger_config(both["image"], both["text"]), device="cpu")
     take_as_meant(inferencer.model)
     found = tag(PHOTO, ["cat", "photo"], model=inferencer, local=True)
@@ -76,12 +78,12 @@ def test_a_photo_is_tagged_and_looked_at_place_by_place(kind: str, tokenizer: st
     assert found.heatmap("cat").values.shape == (61, 93)
 
 
-def test_a_tower_without_a_text_side_ends_in_a_line(tokenizer: str) -> None:  # noqa: F811
+def test_a_tower_without_a_text_side_ends_in_a_line(toy_tokenizer: str) -> None:
     arch = arch_of("dinov2")
     del arch["text_cfg"]
     parts = dict(type="CLIPViT", arch=arch), dict(type="OpenCLIPTextEncoder", arch=arch)
     config = make_config()
-    config.model = segmentor("dinov2", tokenizer)
+    config.model = segmentor("dinov2", toy_tokenizer)
     config.model.backbone.arch = config.model.decode_head.text_encoder.arch = arch
     for kind, given in ((OpenVocabTagger, tagger_config(*parts)), (OpenVocabSegInferencer, config)):
         raises("lacks .*text_cfg", kind, given, device="cpu")
@@ -91,14 +93,14 @@ def test_a_tower_without_a_text_side_ends_in_a_line(tokenizer: str) -> None:  # 
 def test_a_file_gives_what_the_model_gives(
     kind: str,
     size: int | None,
-    tokenizer: str,
-    tmp_path: Path,  # noqa: F811
+    toy_tokenizer: str,
+    tmp_path: Path,
 ) -> None:
     """The exporter compares them, of any size at several; a difference is an error."""
     if kind == "dinotxt":
-        model = recognizer(kind, tokenizer, templates=["{}"])
+        model = recognizer(kind, toy_tokenizer, templates=["{}"])
     else:
-        model = built(segmentor(kind, tokenizer), "mmseg")
+        model = built(segmentor(kind, toy_tokenizer), "mmseg")
     file = tmp_path / "model.pt2"
     assert export(model, NAMES, file, format="torch", image_size=size).stat().st_size
 
