@@ -335,14 +335,29 @@ def test_mobileclip_b_is_that_of_the_library_through_its_convolutions() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
 
 
-def test_positions_of_siglip_are_bicubic_at_another_size() -> None:
-    tower = tower_of("siglip")
-    table = tower.trunk.pos_embed[0].T.view(1, 48, 4, 4)
-    resized = F.interpolate(table, size=(3, 5), mode="bicubic", align_corners=False)
+@pytest.mark.parametrize(
+    ("kind", "mode", "antialias"),
+    [
+        ("siglip", "bicubic", False),
+        ("pe", "bilinear", False),
+        ("pe-no-cls", "bilinear", False),
+        ("tips", "bicubic", True),
+        ("dinov2", "bicubic", True),
+        ("mobileclip2-l", "bicubic", False),
+    ],
+)
+def test_positions_at_another_size_are_those_of_the_family(
+    kind: str, mode: str, antialias: bool
+) -> None:
+    """Encoders spec 2.4: one axis shrinks, the other grows."""
+    tower, images = tower_of(kind), photo(tower_of(kind))
+    rows = tower.trunk.pos_embed[0]
+    table = rows[len(rows) - 16 :].T.view(1, 48, 4, 4)
+    resized = F.interpolate(table, size=(3, 5), mode=mode, align_corners=False, antialias=antialias)
     with torch.no_grad():
-        x = tower.embed(photo(tower))
-        patches = tower.patches(photo(tower)).flatten(2).mT
-    torch.testing.assert_close(x, patches + resized.flatten(2).mT, **TOLERANCE)
+        found = tower.embed(images)[:, tower.prefix :]
+        wanted = (tower.patches(images) + resized).flatten(2).mT
+    torch.testing.assert_close(found, tower.trunk.norm_pre(wanted), **TOLERANCE)
 
 
 def test_families_are_told_by_names() -> None:
