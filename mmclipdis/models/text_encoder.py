@@ -62,16 +62,16 @@ class OpenCLIPTextEncoder(BaseModule):
         tokenizer: The ``tokenizer.json`` (or sentencepiece's ``.model``) that came with the
             weights, or the folder that holds it, for an arch that has another tokenizer than
             CLIP's: SigLIP, MetaCLIP 2, CLIPA, TIPS. Needs ``pip install 'mmclipdis[text]'``. Never
-            downloaded, and no part of a checkpoint.
+            downloaded, and no part of a checkpoint. One that is there is read and checked at once,
+            one that is missing is asked for when texts come.
         clean: How texts are cleaned first: ``'lower'``, ``'canonicalize'`` (lower case without
             punctuation: "fire-hydrant" becomes "firehydrant") or ``'whitespace'``; None for the
             arch's way.
 
     Raises:
-        FileNotFoundError: there is no such tokenizer.
-        ImportError: the package that reads it is missing.
+        ImportError: the package that reads the tokenizer is missing.
         ValueError: for an unknown arch or trainable part, a tower that is not supported, or a
-            tokenizer that is missing, of another family, or given to an arch with CLIP's.
+            tokenizer that is not named, of another family, or given to an arch with CLIP's.
     """
 
     _is_init: bool  # mmengine's mark that init_weights() has run
