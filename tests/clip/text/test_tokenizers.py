@@ -234,9 +234,11 @@ def test_another_family_is_refused(tmp_path: Path, words: tuple[str, ...], messa
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_tokenizer_must_end_where_the_tower_is_pooled(toy: Path) -> None:
+@pytest.mark.parametrize("name", ["some/model", "timm/ViT-B-16-SigLIP2"])
+def test_a_tokenizer_must_end_where_the_tower_is_pooled(toy: Path, name: str) -> None:
+    """Otherwise each text would be pooled at its first place."""
     with pytest.raises(ValueError, match=r"ends a text with the ids \[1\], .* pooled at the id 2"):
-        build(toy, hf_tokenizer_name="some/model", pool_type="eos", eos_id=2)
+        build(toy, hf_tokenizer_name=name, pool_type="eos")
 
 
 def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
