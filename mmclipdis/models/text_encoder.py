@@ -201,13 +201,19 @@ class OpenCLIPTextEncoder(BaseModule):
             return embed_empty(self.tower, templates, dense)
 
 
+def dense_channels(encoder: Any) -> int | None:
+    """Channels of a text encoder's embeddings for dense maps: all, where it says nothing of it."""
+    found: int | None = getattr(encoder, "dense_dim", getattr(encoder, "embed_dim", None))
+    return found
+
+
 def dense_option(encoder: Any) -> dict[str, bool]:
     """What ``embed`` and ``embed_empty`` of a text encoder are told for a dense map.
 
     Nothing, unless it has fewer channels for one (dino.txt).
     """
-    width = getattr(encoder, "embed_dim", None)
-    return {} if getattr(encoder, "dense_dim", width) == width else {"dense": True}
+    fewer = dense_channels(encoder) != getattr(encoder, "embed_dim", None)
+    return {"dense": True} if fewer else {}
 
 
 def build_vocabulary(
