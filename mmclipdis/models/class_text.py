@@ -15,7 +15,7 @@ from mmclipdis.clip.text.embeddings_file import read_embeddings
 from mmclipdis.clip.text.templates import Templates, TemplateSet, get_templates
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.engine.random_weights import before_use, watch_weights
-from mmclipdis.models.text_encoder import build_vocabulary, dense_option
+from mmclipdis.models.text_encoder import build_vocabulary, dense_channels, dense_option
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
 
@@ -223,8 +223,7 @@ class WithClassText:
 def _own_channels(encoder: Any, wanted: int | None) -> int | None:
     """Channels of a text encoder: ``wanted`` if it has as many for dense maps, else all."""
     whole: int | None = getattr(encoder, "embed_dim", None)
-    dense: int | None = getattr(encoder, "dense_dim", whole)
-    return dense if wanted is not None and wanted == dense else whole
+    return wanted if wanted is not None and wanted == dense_channels(encoder) else whole
 
 
 def _check_channels(image: int | None, text: int | None) -> None:

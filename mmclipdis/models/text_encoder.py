@@ -62,16 +62,16 @@ class OpenCLIPTextEncoder(BaseModule):
         tokenizer: The ``tokenizer.json`` (or sentencepiece's ``.model``) that came with the
             weights, or the folder that holds it, for an arch that has another tokenizer than
             CLIP's: SigLIP, MetaCLIP 2, CLIPA, TIPS. Needs ``pip install 'mmclipdis[text]'``. Never
-            downloaded, and no part of a checkpoint.
+            downloaded, and no part of a checkpoint. One that is there is read and checked at once,
+            one that is missing is asked for when texts come.
         clean: How texts are cleaned first: ``'lower'``, ``'canonicalize'`` (lower case without
             punctuation: "fire-hydrant" becomes "firehydrant") or ``'whitespace'``; None for the
             arch's way.
 
     Raises:
-        FileNotFoundError: there is no such tokenizer.
-        ImportError: the package that reads it is missing.
+        ImportError: the package that reads the tokenizer is missing.
         ValueError: for an unknown arch or trainable part, a tower that is not supported, or a
-            tokenizer that is missing, of another family, or given to an arch with CLIP's.
+            tokenizer that is not named, of another family, or given to an arch with CLIP's.
     """
 
     _is_init: bool  # mmengine's mark that init_weights() has run
@@ -201,13 +201,19 @@ class OpenCLIPTextEncoder(BaseModule):
             return embed_empty(self.tower, templates, dense)
 
 
+def dense_channels(encoder: Any) -> int | None:
+    """Channels of a text encoder's embeddings for dense maps: all, where it says nothing of it."""
+    found: int | None = getattr(encoder, "dense_dim", getattr(encoder, "embed_dim", None))
+    return found
+
+
 def dense_option(encoder: Any) -> dict[str, bool]:
     """What ``embed`` and ``embed_empty`` of a text encoder are told for a dense map.
 
     Nothing, unless it has fewer channels for one (dino.txt).
     """
-    width = getattr(encoder, "embed_dim", None)
-    return {} if getattr(encoder, "dense_dim", width) == width else {"dense": True}
+    fewer = dense_channels(encoder) != getattr(encoder, "embed_dim", None)
+    return {"dense": True} if fewer else {}
 
 
 def build_vocabulary(

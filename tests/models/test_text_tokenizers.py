@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from mmengine.registry import MODELS
 
 from mmclipdis.apis.inferencers.words import check_lengths
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.engine.random_weights import take_as_meant
 from mmclipdis.models import OpenCLIPTextEncoder
 from mmclipdis.models.class_text import ClassText
 from mmclipdis.models.segmentation import CosineSegHead
@@ -48,6 +51,31 @@ def test_a_config_names_the_tokenizer_and_how_texts_are_cleaned(toy: Path) -> No
     other = MODELS.build(config(arch=arch(**SIGLIP), tokenizer=str(toy.parent), clean="lower"))
     assert other.tokenize(["A CAT!"]).tolist() == [[4, 3, 1, 0, 0, 0, 0, 0]]
     assert not any("token" in name and "embedding" not in name for name in encoder.state_dict())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_tokenizer_that_is_not_there_yet_is_asked_for_with_the_first_text(
+    tmp_path: Path, copied: Any
+) -> None:
+    """In every copy of the encoder, and in that of another process; the caches ask for it, too."""
+    source = OpenCLIPTextEncoder(arch(**SIGLIP), tokenizer=tmp_path / "tokenizer.json")
+    encoder = copied(source)
+    take_as_meant(encoder)
+    names = Vocabulary.from_names(["cat"], "single")
+    for ask in (
+        lambda: encoder.tokenize(["a cat"]),
+        lambda: encoder.embed(names),
+        encoder.tower.fingerprint,
+        lambda: check_lengths(encoder, names),
+    ):
+        with pytest.raises(FileNotFoundError, match="no tokenizer at '.*tokenizer.json'; give a"):
+            ask()
+    write_tokenizer(tmp_path / "tokenizer.json")
+    assert encoder.tokenize(["a cat"]).tolist() == [[4, 7, 1, 0, 0, 0, 0, 0]]
+    there = OpenCLIPTextEncoder(arch(**SIGLIP), tokenizer=tmp_path)
+    there.load_state_dict(encoder.state_dict())
+    assert encoder.tower.fingerprint() == there.tower.fingerprint()
+    assert torch.equal(source.tokenize(["a cat"]), encoder.tokenize(["a cat"]))
 
 
 def test_weights_of_siglip_load_and_other_tables_are_refused(toy: Path, tmp_path: Path) -> None:

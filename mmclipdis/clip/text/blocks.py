@@ -10,7 +10,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.attention import finish_block, split_heads
-from mmclipdis.clip.towers.blocks import project
+from mmclipdis.clip.towers.blocks import project, view_of
 
 
 def projected(text: Any, pooled: Tensor) -> Tensor:
@@ -36,28 +36,32 @@ def run_block(
 
     A tower is causal or has such keys, never both.
     """
-    heads = block.attn.num_heads
-    parts = project(block.attn, block.ln_1(x), "qkv")
-    q, k, v = (split_heads(parts[name], heads) for name in "qkv")
-    mask = None if valid is None else valid[:, None, None]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-    out = block.ls_1(block.attn.out_proj(out.transpose(1, 2).flatten(2)))
-    return finish_block(block, x, out, residual="token", ffn=True)
+    return _attended(block, x, project(block.attn, block.ln_1(x), "qkv"), valid, causal)
 
 
 def run_block_at(
     block: ResidualAttentionBlock, x: Tensor, end: Tensor, causal: bool, valid: Tensor | None
 ) -> Tensor:
     """Row ``end`` of a block: ``(N, L, D)`` and ``(N,)`` to ``(N, D)``."""
-    heads = block.attn.num_heads
     rows = torch.arange(len(x), device=x.device)
     normed = block.ln_1(x)
     parts = project(block.attn, normed, "kv")
     parts |= project(block.attn, normed[rows, end][:, None], "q")
-    q, k, v = (split_heads(parts[name], heads) for name in "qkv")
     if causal:
         valid = torch.arange(x.shape[1], device=x.device) <= end[:, None]  # (N, L)
+    return _attended(block, x[rows, end][:, None], parts, valid)[:, 0]
+
+
+def _attended(
+    block: ResidualAttentionBlock,
+    x: Tensor,
+    parts: dict[str, Tensor],
+    valid: Tensor | None,
+    causal: bool = False,
+) -> Tensor:
+    """What a block makes of its rows ``x`` ``(N, R, D)``, whose ``q`` is among ``parts``."""
+    q, k, v = (split_heads(parts[name], block.attn.num_heads) for name in "qkv")
     mask = None if valid is None else valid[:, None, None]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    out = block.ls_1(block.attn.out_proj(out.transpose(1, 2).flatten(2)))
-    return finish_block(block, x[rows, end][:, None], out, residual="token", ffn=True)[:, 0]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    out = view_of(block).merge(out.transpose(1, 2).flatten(2))
+    return finish_block(block, x, out, residual="token", ffn=True)

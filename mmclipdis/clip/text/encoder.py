@@ -30,6 +30,7 @@ from mmclipdis.clip.text.embedding_cache import (
 from mmclipdis.clip.text.templates import TemplateSet
 from mmclipdis.clip.text.tower import TextTower, build_text_tower
 from mmclipdis.clip.text.vocabulary import Vocabulary
+from mmclipdis.clip.towers.pools import like_map
 from mmclipdis.utils.precision import at_least_fp32
 
 __all__ = ["TextTower", "build_text_tower", "embed_empty", "embed_vocabulary", "ensemble"]
@@ -91,7 +92,7 @@ def embed_empty(tower: TextTower, templates: TemplateSet, dense: bool = False) -
     def computed() -> Tensor:
         prompts = list(dict.fromkeys(templates.render("")))
         sentences = _encode_sentences(tower, prompts, channels, len(prompts), progress=False)
-        return _from_means(tower, sentences.mean(0)[None])[0]
+        return _from_means(tower, sentences.mean(0)[None], channels)[0]
 
     return _remembered(tower, content, computed)
 
@@ -106,16 +107,14 @@ def ensemble(tower: TextTower, tokens: Tensor, names: int, dense: bool = False) 
         dense: For a dense map: ``(Q, tower.dense_dim)``.
     """
     channels = tower.dense_dim if dense else tower.embed_dim
-    if tower.averages_raw:
-        means = _by_name(tower.sentences(tokens), names)
-        return F.normalize(tower.after_mean(means)[:, -channels:], dim=-1)
-    sentences = F.normalize(tower.encode(tokens)[:, -channels:], dim=-1)
-    return F.normalize(_by_name(sentences, names), dim=-1)
+    sentences = _averaged(tower, tower.sentences(tokens), channels)
+    means = sentences.view(names, -1, sentences.shape[-1]).mean(dim=1)
+    return F.normalize(like_map(tower.after_mean(means), channels), dim=-1)
 
 
-def _by_name(sentences: Tensor, names: int) -> Tensor:
-    """Means ``(Q, E)`` over the sentences ``(Q * T, E)`` of each name."""
-    return sentences.view(names, -1, sentences.shape[-1]).mean(dim=1)
+def _averaged(tower: TextTower, sentences: Tensor, channels: int) -> Tensor:
+    """What is averaged of ``tower.sentences()``: unit vectors ``(N, channels)``, or as they are."""
+    return sentences if tower.averages_raw else F.normalize(like_map(sentences, channels), dim=-1)
 
 
 def _key(asked: list[Any], tower: TextTower, channels: int) -> str:
@@ -173,14 +172,14 @@ def _compute(
     for _, group in groupby(rows, key=len):  # but for sentences of single names: all rows
         table = torch.tensor(list(group), device=sentences.device)  # (<=Q, templates)
         means += [sentences[part].mean(1) for part in torch.split(table, 256)]
-    return _from_means(tower, torch.cat(means))
+    return _from_means(tower, torch.cat(means), channels)
 
 
-def _from_means(tower: TextTower, means: Tensor) -> Tensor:
-    """Unit embeddings ``(Q, E)`` of the means over the prompts of names, at least fp32."""
+def _from_means(tower: TextTower, means: Tensor, channels: int) -> Tensor:
+    """Unit embeddings ``(Q, channels)`` of the means over the prompts of names, at least fp32."""
     if tower.averages_raw:
         means = tower.after_mean(means.to(tower.text.token_embedding.weight.dtype))
-    return F.normalize(at_least_fp32(means), dim=1)
+    return F.normalize(at_least_fp32(like_map(means, channels)), dim=1)
 
 
 def _encode_sentences(
@@ -194,14 +193,12 @@ def _encode_sentences(
     tokens = tower.tokenize(sentences)
     lengths = tower.lengths(tokens)
     order = lengths.argsort(stable=True, descending=True)  # the longest first: memory peaks early
-    encode = tower.sentences if tower.averages_raw else tower.encode
     found: Tensor | None = None
     hidden = not progress or _rank() > 0 or None  # None: on terminals only
     with tqdm(total=len(sentences), desc="text embeddings", disable=hidden, leave=False) as bar:
         for batch in torch.split(order, batch_size):
-            out = at_least_fp32(encode(tokens[batch, : int(lengths[batch].max())]))
-            if not tower.averages_raw:
-                out = F.normalize(out[:, -channels:], dim=1)
+            out = at_least_fp32(tower.sentences(tokens[batch, : int(lengths[batch].max())]))
+            out = _averaged(tower, out, channels)
             if found is None:
                 found = out.new_empty(len(sentences), out.shape[1])
             found[batch.to(out.device)] = out

@@ -77,10 +77,7 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
 
 def family_of(name: str) -> Family | None:
     """The family of a ``hf_tokenizer_name``; None if it is not known."""
-    folded = name.lower()
-    if "siglip" in folded and "i18n" in folded:
-        folded = "siglip-i18n"
-    return next((family for part, family in FAMILIES if part in folded), None)
+    return next((family for part, family in FAMILIES if part in name.lower()), None)
 
 
 class FileTokenizer(Tokenizer):
@@ -221,15 +218,15 @@ def read_file_tokenizer(
     if family is None:
         prefix, suffix, pad = words.frame()
         pad = int(text_cfg.get("pad_id", 0)) if pad is None else pad
-        end = text_cfg.get("eos_id", 2)
-        if text_cfg.get("pool_type") == "eos" and suffix[-1:] != [end]:
-            raise ValueError(
-                f"tokenizer {str(file)!r} ends a text with the ids {suffix}, but arch {arch} is "
-                f"pooled at the id {end}; give the tokenizer of {name!r}"
-            )
     else:
         prefix, suffix = ([words.id_of(t) or 0 for t in s] for s in (family.prefix, family.suffix))
         pad = family.pad
+    end = text_cfg.get("eos_id", 2)
+    if text_cfg.get("pool_type") == "eos" and suffix[-1:] != [end]:
+        raise ValueError(
+            f"tokenizer {str(file)!r} ends a text with the ids {suffix}, but arch {arch} is "
+            f"pooled at the id {end}; give the tokenizer of {name!r}, or its eos_id in the arch"
+        )
     strip = bool((text_cfg.get("tokenizer_kwargs") or {}).get("strip_sep_token"))
     return FileTokenizer(words, pad, prefix, suffix, clean, strip, digest)
 

@@ -19,7 +19,10 @@ from torch import Tensor
 
 
 class Tokenizer(ABC):
-    """Texts to ids, padded on the right."""
+    """Texts to ids, padded on the right. It never changes, and copies of a tower share it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
+        return self  # a copy of Gemma's or XLM-V's table would take a second and its memory
 
     @abstractmethod
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:

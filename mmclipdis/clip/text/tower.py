@@ -70,7 +70,7 @@ class TextTower(nn.Module):
         self.text = text
         if isinstance(tokenizer, SimpleTokenizer):
             tokenizer = ClipTokenizer(tokenizer)
-        self._tokenizer: Any = tokenizer or clip_tokenizer(int(text.context_length))
+        self._tokenizer = tokenizer or clip_tokenizer(int(text.context_length))
         self.context_length = int(text.context_length)
         self.embed_dim = _out_channels(text)
         self.dense_dim = self.embed_dim if dense_dim is None else int(dense_dim)
@@ -95,10 +95,9 @@ class TextTower(nn.Module):
             FileNotFoundError, ImportError, ValueError: as :func:`build_text_tower`, if its file was
                 not there when the tower was built.
         """
-        if isinstance(self._tokenizer, partial):
+        if not isinstance(self._tokenizer, Tokenizer):
             self._tokenizer = self._tokenizer()
-        found: Tokenizer = self._tokenizer
-        return found
+        return self._tokenizer
 
     @property
     def averages_raw(self) -> bool:
@@ -280,7 +279,8 @@ def build_text_tower(
     name = repr(arch) if isinstance(arch, str) else "given as a dict"
     length = int(text_cfg.get("context_length", 77))
     late = partial(build_tokenizer, text_cfg, length, name, tokenizer, clean)
-    words: Any = late  # a file that is not there is asked for once texts come, as weights are
+    # a file that is not there is asked for once texts come, as weights are
+    words: Tokenizer | Callable[[], Tokenizer] = late
     with suppress(FileNotFoundError):
         words = late()
     return TextTower(build_text_transformer(arch), words, text_cfg.get("dense_channels"))

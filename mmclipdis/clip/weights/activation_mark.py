@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -78,12 +79,14 @@ def check_activation(
     """
     if trained is None or trained == built:
         return
+    names = ("QuickGELU", "GELU") if trained else ("GELU", "QuickGELU")
     if isinstance(arch, str):
-        name, base = repr(arch), arch.removesuffix("-quickgelu")
-        right = f"use arch={base + '-quickgelu' if trained else base!r}"
+        base = arch.removesuffix("-quickgelu")
+        name, other = repr(arch), base + "-quickgelu" if trained else base
+        exists = other != arch and open_clip.get_model_config(other) is not None
+        right = f"use arch={other!r}" if exists else f"give weights trained with {names[1]}"
     else:
         name, right = "the given arch", f"set quick_gelu={trained} in the arch"
-    names = ("QuickGELU", "GELU") if trained else ("GELU", "QuickGELU")
     raise ValueError(
         f"{source} was trained with {names[0]}, but {name} is built with {names[1]}: "
         f"its features would be wrong; {right}"

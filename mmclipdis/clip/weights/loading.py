@@ -21,7 +21,12 @@ from mmclipdis.clip.weights.dino_layout import fit_bias
 from mmclipdis.clip.weights.fetching import fetch_tag
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.layouts import read_layout
-from mmclipdis.clip.weights.parts import ClipCheckpoint, joined, without_other_image
+from mmclipdis.clip.weights.parts import (
+    ClipCheckpoint,
+    joined,
+    missing_text,
+    without_other_image,
+)
 from mmclipdis.clip.weights.readout_mark import check_readout, find_readout
 from mmclipdis.clip.weights.tags import PACKAGED, unknown_arch, unknown_source
 from mmclipdis.clip.weights.tower_size import TowerSize, kind_of_arch, remedy, tower_size
@@ -194,7 +199,7 @@ def load_text_transformer(
             "of the classes that were made with it (embeddings=FILE)"
         )
     size = tower_size(checkpoint.state_dict)
-    advice = None if size is None else remedy(size)
+    advice = missing_text(model_config(arch), part) or (None if size is None else remedy(size))
     load_strictly(text, part, f"text tower {_name(arch)}", checkpoint.source, advice)
     return scale_and_bias(checkpoint.state_dict)
 

@@ -15,6 +15,13 @@ from mmclipdis.clip.weights.tower_size import tower_size
 
 #: Text towers that are another CLIP's: model of the house -> kinds of image tower beside them.
 _TEXT_ALONE = {"talk2dino": ("OpenAI-style",)}
+#: Those whose weights come in two files: model of the house -> a weight of each, and what it is.
+_TEXT_PARTS = {
+    "talk2dino": {
+        "token_embedding.weight": "CLIP",
+        "linear_layer.weight": "Talk2DINO's map from CLIP",
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,15 @@ def joined(one: ClipCheckpoint, other: ClipCheckpoint) -> ClipCheckpoint:
         report,
         one.unread or other.unread,
     )
+
+
+def missing_text(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str | None:
+    """What to do where ``state`` holds one part of a text tower alone; None if it does not."""
+    parts = _TEXT_PARTS.get(config["text_cfg"].get("house_model", ""), {})
+    absent = [what for name, what in parts.items() if name not in state]
+    if not absent:
+        return None
+    return f"give the file of {' and '.join(absent)}, too: checkpoint=[CLIP, MAP]"
 
 
 def without_other_image(config: Mapping[str, Any], found: ClipEntries) -> ClipEntries:

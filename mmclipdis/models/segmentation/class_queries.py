@@ -13,6 +13,7 @@ from torch import Tensor
 from mmclipdis.clip.text.vocabulary import Vocabulary
 from mmclipdis.clip.weights.arch_mark import check_arch
 from mmclipdis.models.projectors import Projectors, load_projectors
+from mmclipdis.models.text_encoder import dense_channels
 
 #: The background has names of its own, or is what is left where no class is probable enough.
 BACKGROUNDS = ("query", "threshold")
@@ -63,11 +64,6 @@ def check_background(background: str, prob_thd: float) -> str:
     return background
 
 
-def _dense_dim(text_encoder: Any) -> int:
-    """Channels of its embeddings for a dense map."""
-    return int(getattr(text_encoder, "dense_dim", text_encoder.embed_dim))
-
-
 def build_projector(
     projector: str | Path | Projectors | None,
     text_encoder: Any,
@@ -89,7 +85,7 @@ def build_projector(
         return None
     if isinstance(projector, Mapping):
         raise ValueError("projector is a file that a DCLIP run wrote, or the Projectors themselves")
-    width = _dense_dim(text_encoder) if embeddings is None else embeddings.shape[1]
+    width: Any = dense_channels(text_encoder) if embeddings is None else embeddings.shape[1]
     arch = getattr(text_encoder, "arch", None)
     if not isinstance(projector, Projectors):
         return load_projectors(projector, width, arch, any_arch)

@@ -57,13 +57,13 @@ def cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the batches that reach the text transformer."""
     sizes: list[int] = []
-    plain = TextTower.encode
+    plain = TextTower.sentences
 
     def spy(self: TextTower, tokens: torch.Tensor) -> torch.Tensor:
         sizes.append(len(tokens))
         return plain(self, tokens)
 
-    monkeypatch.setattr(TextTower, "encode", spy)
+    monkeypatch.setattr(TextTower, "sentences", spy)
     return sizes
 
 

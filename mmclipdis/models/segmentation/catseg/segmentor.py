@@ -24,7 +24,7 @@ from mmclipdis.models.segmentation.labels import check_labels
 from mmclipdis.models.segmentation.prediction import LabelRule, WindowScores, resize
 from mmclipdis.models.segmentation.window_segmentor import WindowSegmentor, refuse_pretrained
 from mmclipdis.models.segmentation.windows import Size, pair
-from mmclipdis.models.text_encoder import build_vocabulary, dense_option
+from mmclipdis.models.text_encoder import build_vocabulary, dense_channels, dense_option
 
 FOLLOW_DATASET = "dataset"
 
@@ -102,7 +102,7 @@ class CATSeg(WindowSegmentor):
         check_has_blocks(self.image_encoder, f"{type(self).__name__}.image_encoder")
         check_map_on_patches(self.image_encoder, f"{type(self).__name__}.image_encoder")
         self.text_encoder = MODELS.build(text_encoder)
-        width = getattr(self.text_encoder, "dense_dim", self.text_encoder.embed_dim)
+        width = dense_channels(self.text_encoder)
         if self.image_encoder.embed_dim != width:
             raise ValueError(
                 f"Image embeddings have {self.image_encoder.embed_dim} channels, text embeddings "

@@ -117,12 +117,6 @@ def teacher_configs(
     }
 
 
-def copy_of(encoder: nn.Module) -> Any:
-    """Its weights again, but not its tokenizer, which is large and never changes."""
-    shared = [getattr(module, "tokenizer", None) for module in encoder.modules()]
-    return copy.deepcopy(encoder, {id(item): item for item in shared if item is not None})
-
-
 def make_teacher(segmentor: Any, configs: Mapping[str, Any] | None) -> ModuleDict:
     """The frozen encoders, on the student's device, the same on all ranks.
 
@@ -134,7 +128,7 @@ def make_teacher(segmentor: Any, configs: Mapping[str, Any] | None) -> ModuleDic
         ValueError: a joint space of another width.
     """
     if configs is None:
-        teacher = ModuleDict({name: copy_of(getattr(segmentor, name)) for name in ENCODERS})
+        teacher = ModuleDict({name: copy.deepcopy(getattr(segmentor, name)) for name in ENCODERS})
     else:
         teacher = ModuleDict({name: MODELS.build(config) for name, config in configs.items()})
         teacher.init_weights()

@@ -154,13 +154,13 @@ def test_a_text_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     arch.update(embed_dim=DIM, text_cfg=dict(arch["text_cfg"], vocab_size=49408, context_length=40))
     model.roi_head.bbox_head.text.encoder = OpenCLIPTextEncoder(arch, cache_dir=False)
     asked: list[int] = []
-    real = TextTower.encode
+    real = TextTower.sentences
 
     def encode(self: Any, tokens: Any) -> Any:
         asked.append(len(tokens))
         return real(self, tokens)
 
-    monkeypatch.setattr(TextTower, "encode", encode)
+    monkeypatch.setattr(TextTower, "sentences", encode)
     predict(model, ["zebra . dog", "lion"])
     once = len(asked)
     predict(model, ["lion", "zebra . dog"])

@@ -74,7 +74,7 @@ def test_the_student_is_encoded_once_and_the_teachers_text_once_a_vocabulary(mon
             encoder = encoders[name] if side == "teacher" else getattr(encoders, name)
             method = "dense"
             if name == "text_encoder":
-                encoder, method = encoder.tower, "encode"
+                encoder, method = encoder.tower, "sentences"
             original = getattr(encoder, method)
 
             def spy(*args, original=original, key=(side, name), **kwargs):
