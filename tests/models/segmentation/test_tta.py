@@ -86,6 +86,19 @@ def test_sigmoids_are_averaged_and_not_their_logits() -> None:
     assert 0 < (best < 0.6).sum() < best.numel()
 
 
+def test_the_preprocessor_of_the_whole_config_does_not_replace_the_models() -> None:
+    """mmseg's tools/test.py --tta hands it over, also where it is that of a base config."""
+    inner = {"type": "mmseg.OpenVocabSegmentor", "backbone": {"type": "PatchMeanBackbone"}}
+    inner["decode_head"] = head_cfg()
+    of_all, own = (
+        {"type": "mmseg.SegDataPreProcessor", "mean": [m], "std": [1.0]} for m in (1.0, 2.0)
+    )
+    given: list[tuple[dict[str, Any], float]] = [({}, 1.0), ({"data_preprocessor": own}, 2.0)]
+    for options, mean in given:
+        model = OpenVocabTTAModel({**inner, **options}, data_preprocessor=of_all)
+        assert model.module.data_preprocessor.mean.item() == mean
+
+
 def test_catseg_labels_the_best_mean_sigmoid() -> None:
     image = torch.randn(3, 40, 56)
     (plain,) = make_catseg().eval().predict([image])
