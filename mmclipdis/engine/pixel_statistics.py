@@ -34,18 +34,13 @@ class FollowsTower:
     std: Tensor
     _following: tuple[str, ...] = ()
 
-    @staticmethod
     def or_clip(
-        mean: Sequence[float] | None, std: Sequence[float] | None
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> tuple[Sequence[float], Sequence[float]]:
-        """The values that are given, of pixels from 0 to 255, and CLIP's for others."""
-        own = CLIP.of_bytes
-        return own[0] if mean is None else mean, own[1] if std is None else std
-
-    def may_follow(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Remember which of the two nobody has given."""
-        given = {"mean": mean, "std": std}
+        """The values that are given, of pixels from 0 to 255, and CLIP's until a tower comes."""
+        given, own = {"mean": mean, "std": std}, CLIP.of_bytes
         self._following = tuple(name for name, values in given.items() if values is None)
+        return own[0] if mean is None else mean, own[1] if std is None else std
 
     def follow(self, statistics: Statistics) -> None:
         """Take over what nobody has given; later towers have to fit."""

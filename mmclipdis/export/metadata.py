@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmclipdis.engine.pixel_statistics import given_statistics
 from mmclipdis.export.packages import needed
 
 #: In the ``extra_files`` of a program of torch.export.
@@ -67,9 +68,7 @@ def preprocessing(model: Any, config: Any) -> dict[str, Any]:
     """
     own = model.data_preprocessor
     swaps = getattr(own, "channel_conversion", getattr(own, "_channel_conversion", False))
-    scales = getattr(own, "_enable_normalize", False)
-    mean = own.mean.flatten().tolist() if scales else [0.0, 0.0, 0.0]
-    std = own.std.flatten().tolist() if scales else [1.0, 1.0, 1.0]
+    mean, std = given_statistics(own) or ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     dataset = (config or {}).get("test_dataloader", {}).get("dataset", {})
     steps = [step for step in dataset.get("pipeline", ()) if step.get("type") == "Resize"]
     resize = None

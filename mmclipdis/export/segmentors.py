@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmclipdis.models.score_scale import probabilities_of
 from mmclipdis.models.segmentation.catseg.views import CATSegTestSettings
 from mmclipdis.models.segmentation.cosine_head import CosineSegHead, scaled_cosines
-from mmclipdis.models.segmentation.prediction import LabelRule, best_of_each, sigmoid_of
+from mmclipdis.models.segmentation.prediction import LabelRule, best_of_each
 from mmclipdis.models.segmentation.resampling import axis_matrix
 from mmclipdis.models.segmentation.settings import OpenVocabTestSettings
 from mmclipdis.models.segmentation.windows import Size, Windows
@@ -74,8 +75,7 @@ class Classes(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Softmax over the queries or sigmoid of each, then the best synonym of each class."""
-        bias = self.bias
-        probabilities = scores.softmax(dim=1) if bias is None else sigmoid_of(scores, bias)
+        probabilities = probabilities_of(scores, self.bias, dim=1)
         if self.one_name_each:
             return probabilities
         return best_of_each(probabilities, self.query_to_class, self.classes, empty=0.0)

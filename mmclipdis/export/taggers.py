@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmclipdis.models.recognition.pooling import spatial_logits
+from mmclipdis.models.score_scale import probabilities_of
 from mmclipdis.utils.interpolation import by_products
 
 
@@ -64,6 +65,4 @@ class WholeCosines(nn.Module):
             image = by_products(image, self.image_size, "antialias")
         unit = F.normalize(self.tower.encode_image(image), dim=1)
         logits = self.scale * unit @ self.table.T
-        if self.bias is not None:
-            return (logits + self.bias).sigmoid(), logits
-        return logits.softmax(dim=1), logits
+        return probabilities_of(logits, self.bias, dim=1), logits

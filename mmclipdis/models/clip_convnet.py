@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.clip.towers.readout import AnyReadout, get_readout
 from mmclipdis.clip.towers.stages import build_stage_tower, check_stage_readout
 from mmclipdis.clip.weights.loading import Arch
@@ -77,17 +74,6 @@ class CLIPConvNet(StageBackbone):
         tower = build_stage_tower(arch, norm_eval)
         super().__init__(tower, arch, read, any_readout, normalize, init_cfg, mean, std)
         self._finish(out_indices, trainable)
-
-    def dense(
-        self, images: Tensor, *, intermediates: Sequence[int] = (), with_cls: bool = False
-    ) -> DenseFeatures:
-        """Dense features of normalised RGB images ``(B, 3, H, W)``; see the tower's protocol."""
-        features: DenseFeatures = self.tower.forward_dense(
-            images, self.readout, intermediates=intermediates, with_cls=with_cls
-        )
-        if not self.normalize:
-            return features
-        return replace(features, map=F.normalize(features.map, dim=1))
 
     def _joint_modules(self) -> Sequence[nn.Module]:
         return self.tower.joint_modules()  # type: ignore[no-any-return]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from mmclipdis.clip.towers.features import DenseFeatures
 from mmclipdis.clip.towers.readout import AnyReadout, get_readout
 from mmclipdis.clip.towers.resnet import build_resnet_tower, check_pool_readout
 from mmclipdis.clip.weights.loading import Arch
@@ -54,6 +51,8 @@ class CLIPResNet(StageBackbone):
         ValueError: for an unknown arch, readout, position rule, trainable part or output.
     """
 
+    kind = "a CLIP ResNet"
+
     def __init__(
         self,
         arch: Arch = "RN101-quickgelu",
@@ -76,25 +75,8 @@ class CLIPResNet(StageBackbone):
         self.mean_token = mean_token
         self._finish(out_indices, trainable)
 
-    def dense(
-        self, images: Tensor, *, intermediates: Sequence[int] = (), with_cls: bool = False
-    ) -> DenseFeatures:
-        """Dense features of normalised RGB images ``(B, 3, H, W)``; see the tower's protocol."""
-        features: DenseFeatures = self.tower.forward_dense(
-            images,
-            self.readout,
-            intermediates=intermediates,
-            with_cls=with_cls,
-            mean_token=self.mean_token,
-        )
-        if not self.normalize:
-            return features
-        mean = features.mean_token
-        return replace(
-            features,
-            map=F.normalize(features.map, dim=1),
-            mean_token=None if mean is None else F.normalize(mean, dim=1),
-        )
+    def _dense_options(self) -> Mapping[str, Any]:
+        return {"mean_token": self.mean_token}
 
     def _joint_modules(self) -> Sequence[nn.Module]:
         return (self.tower.visual.attnpool,)

@@ -11,6 +11,8 @@ import math
 from numbers import Real
 from typing import Any
 
+from torch import Tensor
+
 SCORES = ("softmax", "sigmoid")
 FILE = "file"
 
@@ -84,6 +86,17 @@ class ScoreScale:
                 "trained by a softmax): give it as a number, or set score='softmax'"
             )
         return float(found)
+
+
+def probabilities_of(logits: Tensor, bias: float | None, dim: int) -> Tensor:
+    """Probabilities of logits without the bias, like them.
+
+    Args:
+        logits: Scaled cosines.
+        bias: Of the sigmoid of each; None: the softmax over ``dim``.
+        dim: Where the names stand.
+    """
+    return logits.softmax(dim) if bias is None else (logits + bias).sigmoid()
 
 
 def _scale(value: Any) -> float | str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmclipdis.clip.towers.features import DenseFeatures
@@ -13,13 +16,12 @@ from mmclipdis.models.backbones import CLIPBackbone
 class StageBackbone(CLIPBackbone):
     """A backbone whose tower has stages; ``out_indices`` are these and ``'map'``.
 
-    Subclasses have a :meth:`dense`, say what stands between the stages and the map, and end their
-    constructor with :meth:`_finish`.
+    Subclasses say what stands between the stages and the map, and end their constructor with
+    :meth:`_finish`.
     """
 
     #: What the tower is, for messages.
-    kind = "a CLIP ResNet"
-
+    kind: str
     out_indices: tuple[int | str, ...]
     trainable: tuple[str, ...]
 
@@ -32,7 +34,21 @@ class StageBackbone(CLIPBackbone):
         self, images: Tensor, *, intermediates: Sequence[int] = (), with_cls: bool = False
     ) -> DenseFeatures:
         """Dense features of normalised RGB images ``(B, 3, H, W)``; see the tower's protocol."""
-        raise NotImplementedError
+        features: DenseFeatures = self.tower.forward_dense(
+            images,
+            self.readout,
+            intermediates=intermediates,
+            with_cls=with_cls,
+            **self._dense_options(),
+        )
+        if not self.normalize:
+            return features
+        mean = features.mean_token
+        return replace(
+            features,
+            map=F.normalize(features.map, dim=1),
+            mean_token=None if mean is None else F.normalize(mean, dim=1),
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps named by ``out_indices``, in their order."""
@@ -42,6 +58,10 @@ class StageBackbone(CLIPBackbone):
         features = self.dense(images, intermediates=stages)
         maps = iter(features.intermediates)
         return tuple(next(maps) if isinstance(i, int) else features.map for i in self.out_indices)
+
+    def _dense_options(self) -> Mapping[str, Any]:
+        """What this tower alone is asked for."""
+        return {}
 
     def _joint_modules(self) -> Sequence[nn.Module]:
         """What stands between the last stage and the map."""

@@ -218,7 +218,9 @@ def test_tta_takes_the_views_of_the_config_or_adds_the_mirror_image() -> None:
     assert first == pipeline[0]
     assert views == {"type": "TestTimeAug", "transforms": [flips, [pipeline[1]], [pipeline[2]]]}
     own = Config({**base, "tta_model": {"type": "Own"}, "tta_pipeline": [{"type": "Mine"}]})
+    own.model.data_preprocessor = {"type": "P"}  # or mmengine replaces it by that of the config
     use_tta(own)
+    assert own.model.data_preprocessor == own.model.module.data_preprocessor == {"type": "P"}
     assert own.model.type == "Own" and own.test_dataloader.dataset.pipeline == [{"type": "Mine"}]
 
 

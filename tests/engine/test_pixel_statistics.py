@@ -9,9 +9,11 @@ from typing import Any
 import mmdet
 import pytest
 import torch
+from mmdet.apis import DetInferencer, init_detector
 from mmengine.config import Config
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from mmengine.registry import MODELS, DefaultScope
+from mmseg.apis import MMSegInferencer, init_model
 from torch import nn
 from torch.nn.modules import module
 
@@ -22,6 +24,7 @@ from mmclipdis.utils.statistics import CLIP, HALF, IMAGENET, NONE, Statistics, c
 from tests.tiny import tiny_arch, tiny_resnet_arch
 
 ARCH = tiny_arch()
+RESNET = dict(type="mmengine.CLIPResNet", arch=tiny_resnet_arch(), out_indices=(0, 1, 2, 3))
 SIGLIP = {**ARCH, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
 
@@ -36,27 +39,33 @@ def pixels(statistics: Statistics | None) -> dict[str, Any]:
 
 def stock_segmentor(backbone: dict[str, Any], statistics: Statistics | None) -> nn.Module:
     DefaultScope.get_instance("statistics", scope_name="mmseg")
-    head = dict(type="FCNHead", in_channels=16, channels=8, num_classes=3, num_convs=1)
-    built: nn.Module = MODELS.build(
-        dict(
-            type="mmseg.EncoderDecoder",
-            data_preprocessor=dict(type="SegDataPreProcessor", size=(64, 64), **pixels(statistics)),
-            backbone=backbone,
-            decode_head={**head, "loss_decode": dict(type="CrossEntropyLoss")},
-        )
-    )
+    built: nn.Module = MODELS.build(segmentor_config(backbone, statistics))
     return built
+
+
+def segmentor_config(backbone: dict[str, Any], statistics: Statistics | None) -> dict[str, Any]:
+    head = dict(type="FCNHead", in_channels=16, channels=8, num_classes=3, num_convs=1)
+    return dict(
+        type="mmseg.EncoderDecoder",
+        data_preprocessor=dict(type="SegDataPreProcessor", size=(64, 64), **pixels(statistics)),
+        backbone=backbone,
+        decode_head={**head, "loss_decode": dict(type="CrossEntropyLoss")},
+    )
 
 
 def stock_detector(backbone: dict[str, Any], statistics: Statistics | None) -> nn.Module:
     DefaultScope.get_instance("statistics-det", scope_name="mmdet")
+    built: nn.Module = MODELS.build(detector_config(backbone, statistics))
+    return built
+
+
+def detector_config(backbone: dict[str, Any], statistics: Statistics | None) -> Any:
     path = Path(mmdet.__file__).parent / ".mim/configs/_base_/models/faster-rcnn_r50_fpn.py"
     config = Config.fromfile(path).model
     config.backbone = backbone
     config.data_preprocessor.update(**pixels(statistics))
     config.neck.in_channels = [32, 64, 128, 256]
-    built: nn.Module = MODELS.build(config)
-    return built
+    return config
 
 
 LINE = (
@@ -75,12 +84,25 @@ def test_stock_segmentors_refuse_them() -> None:
 
 
 def test_stock_detectors_refuse_them() -> None:
-    resnet = dict(type="mmengine.CLIPResNet", arch=tiny_resnet_arch(), out_indices=(0, 1, 2, 3))
     line = LINE.format("the given arch", r"backbone \(CLIPResNet\)")
     with pytest.raises(ValueError, match=line):
-        stock_detector(resnet, IMAGENET)
-    stock_detector(resnet, CLIP)
-    stock_detector(dict(resnet, mean=IMAGENET.mean, std=IMAGENET.std), IMAGENET)
+        stock_detector(RESNET, IMAGENET)
+    stock_detector(RESNET, CLIP)
+    stock_detector(dict(RESNET, mean=IMAGENET.mean, std=IMAGENET.std), IMAGENET)
+
+
+@pytest.mark.parametrize("entrance", [init_model, MMSegInferencer, init_detector, DetInferencer])
+def test_entrances_of_the_libraries_refuse_them(entrance: Any) -> None:
+    detects = entrance in (init_detector, DetInferencer)
+    scope, tower = ("mmdet", RESNET) if detects else ("mmseg", encoder())
+    make = detector_config if detects else segmentor_config
+    line = LINE.format("the given arch", rf"backbone \({tower['type'].split('.')[1]}\)")
+    with pytest.raises(ValueError, match=line):
+        entrance(Config(dict(default_scope=scope, model=make(tower, IMAGENET))), device="cpu")
+    if entrance in (init_model, init_detector):  # inferencers want a pipeline, too
+        right = Config(dict(default_scope=scope, model=make(tower, CLIP)))
+        options = dict(palette="coco") if detects else {}
+        assert given_statistics(entrance(right, device="cpu", **options).data_preprocessor)
 
 
 def test_what_the_pipeline_takes_off_cannot_be_told() -> None:

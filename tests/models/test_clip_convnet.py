@@ -1,6 +1,6 @@
 """CLIPConvNet as a citizen of the mm world: pyramid, dense map, weights, what is trained.
 
-Takes ten seconds.
+Takes five seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ ARCHS = {
     "fastvit-64": tiny_deep_fastvit_arch(),
     "convnext": tiny_convnext_arch(),
 }
-STAGES = (0, 1, 2, 3)
 EMBEDDINGS = F.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
@@ -51,67 +50,6 @@ def test_defaults_are_a_frozen_mobileclip() -> None:
     assert (backbone.width, backbone.patch_size) == (1024, (32, 32))
     assert backbone.readout == READOUTS["vanilla"]
     assert not trained_names(backbone)
-
-
-@pytest.mark.parametrize(("arch", "stride"), [("fastvit", 32), ("fastvit-64", 64)])
-def test_out_indices_give_stages_and_map_in_order(arch: str, stride: int) -> None:
-    backbone, images = build(arch, out_indices=(3, "map", 0)), torch.randn(2, 3, 128, 192)
-    deep, dense, shallow = backbone(images)
-    assert (deep.shape, shallow.shape) == ((2, 64, 4, 6), (2, 8, 32, 48))
-    features = backbone.tower.forward_dense(images, READOUTS["vanilla"], intermediates=(0, 3))
-    assert torch.equal(dense, features.map)
-    assert dense.shape == (2, 32, 128 // stride, 192 // stride)
-    assert torch.equal(shallow, features.intermediates[0])
-    assert torch.equal(deep, features.intermediates[1])
-    assert all(part.is_contiguous() for part in (deep, dense, shallow))
-    (last,) = build(arch, out_indices=(-1,))(images)
-    assert last.shape[1] == backbone.stage_widths[-1] == 64
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-def test_normalize_makes_unit_vectors_of_the_map_alone(arch: str) -> None:
-    backbone, images = build(arch, normalize=True), torch.randn(2, 3, 64, 64)
-    plain = build(arch)
-    plain.load_state_dict(backbone.state_dict())
-    unit, raw = (b.dense(images, intermediates=(0,), with_cls=True) for b in (backbone, plain))
-    torch.testing.assert_close(unit.map, F.normalize(raw.map, dim=1))
-    assert torch.equal(unit.cls, raw.cls) and unit.mean_token is None
-    assert torch.equal(unit.intermediates[0], raw.intermediates[0])
-    assert torch.equal(backbone(images)[0], unit.map)
-
-
-@pytest.mark.parametrize("trainable", [(), ("all",)])
-@pytest.mark.parametrize("out_indices", [("map",), (1, "map"), STAGES, (1,), (-1,)])
-@pytest.mark.parametrize("arch", ARCHS)
-def test_exactly_what_is_read_is_trained(
-    arch: str, out_indices: tuple[Any, ...], trainable: tuple[str, ...]
-) -> None:
-    """A trainable parameter without gradient stops DDP; a frozen one with gradient is lost."""
-    backbone = build(arch, out_indices=out_indices, trainable=trainable)
-    got = trained_names(backbone)
-    backbone.requires_grad_(True)
-    sum(out.square().sum() for out in backbone(torch.randn(2, 3, 64, 64))).backward()
-    read = {n for n, p in backbone.named_parameters() if p.grad is not None}
-    assert got == (read if trainable else set())
-
-
-@pytest.mark.parametrize("norm_eval", [True, False])
-@pytest.mark.parametrize("trainable", [(), ("all",)])
-def test_statistics_of_a_train_step(trainable: tuple[str, ...], norm_eval: bool) -> None:
-    """Frozen or not: CLIP's statistics stay, unless a trained tower is asked to learn its own."""
-    backbone = build(trainable=trainable, norm_eval=norm_eval)
-    head = torch.nn.Linear(32, 1)
-    model = torch.nn.ModuleDict(dict(backbone=backbone, head=head)).train()
-    buffers = {name: value.clone() for name, value in backbone.named_buffers()}
-    weights = {name: value.clone() for name, value in backbone.named_parameters()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-    head(backbone(torch.randn(4, 3, 64, 64))[0].mean(dim=(2, 3))).square().sum().backward()
-    optimizer.step()
-    learns = trainable == ("all",)
-    moved = {n for n, value in backbone.named_buffers() if not torch.equal(value, buffers[n])}
-    assert bool(moved) == (learns and not norm_eval)
-    changed = {n for n, value in backbone.named_parameters() if not torch.equal(value, weights[n])}
-    assert bool(changed) == learns
 
 
 def test_a_frozen_backbone_in_train_mode_is_deterministic_and_keeps_no_graph() -> None:
@@ -241,21 +179,6 @@ def test_what_needs_blocks_says_so(kind: str) -> None:
     ):
         with pytest.raises(ValueError, match=f"is a {kind}, which has no transformer blocks; tak"):
             MODELS.build(config)
-
-
-def test_stock_fpn_of_mmdet_stands_on_the_stages() -> None:
-    from mmdet.registry import MODELS as DETECTION
-
-    backbone = build("fastvit-64", out_indices=(*STAGES, 4), trainable=("all",))
-    DefaultScope.get_instance("fpn-on-convnet", scope_name="mmdet")
-    widths = list(backbone.stage_widths)
-    neck = DETECTION.build(dict(type="FPN", in_channels=widths, out_channels=8, num_outs=5))
-    levels = neck(backbone(torch.randn(1, 3, 128, 192)))
-    assert [tuple(level.shape[2:]) for level in levels] == [
-        *((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))
-    ]
-    sum(level.square().mean() for level in levels).backward()
-    assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("arch", ["fastvit", "convnext"])

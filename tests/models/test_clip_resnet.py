@@ -43,17 +43,6 @@ def test_defaults_are_those_of_dclip():
     assert not trained_names(backbone)
 
 
-def test_out_indices_give_stages_and_map_in_order():
-    backbone, images = build(out_indices=(3, "map", 0)), torch.randn(2, 3, 96, 160)
-    deep, dense, shallow = backbone(images)
-    assert (deep.shape, shallow.shape) == ((2, 256, 3, 5), (2, 32, 24, 40))
-    features = backbone.tower.forward_dense(images, READOUTS["v"], intermediates=(0, 3))
-    assert torch.equal(dense, features.map)
-    assert dense.shape == (2, 32, 3, 5)
-    assert torch.equal(shallow, features.intermediates[0])
-    assert torch.equal(deep, features.intermediates[1])
-
-
 def test_dense_has_the_mean_token_and_on_demand_the_embedding():
     backbone, images = build(), torch.randn(2, 3, 64, 64)
     features = backbone.dense(images)
@@ -61,49 +50,6 @@ def test_dense_has_the_mean_token_and_on_demand_the_embedding():
     embedding = backbone.dense(images, with_cls=True).cls
     torch.testing.assert_close(embedding, backbone.tower.visual(images))
     assert build(mean_token=False).dense(images).mean_token is None
-
-
-def test_normalize_makes_the_map_and_the_mean_token_unit_vectors():
-    backbone, images = build(normalize=True, readout="vv"), torch.randn(2, 3, 64, 64)
-    plain = build(readout="vv")
-    plain.load_state_dict(backbone.state_dict())
-    unit, raw = backbone.dense(images, with_cls=True), plain.dense(images, with_cls=True)
-    torch.testing.assert_close(unit.map, F.normalize(raw.map, dim=1))
-    torch.testing.assert_close(unit.mean_token, F.normalize(raw.mean_token, dim=1))
-    assert torch.equal(unit.cls, raw.cls)
-    assert torch.equal(backbone(images)[0], unit.map)
-
-
-@pytest.mark.parametrize("trainable", [(), ("all",)])
-@pytest.mark.parametrize("out_indices", [("map",), (1, "map"), STAGES, (1,), (-1,)])
-@pytest.mark.parametrize("readout", ["v", "qq", "csa", "all"])
-def test_exactly_what_is_read_is_trained(readout, out_indices, trainable):
-    """A trainable parameter without gradient stops DDP; a frozen one with gradient is lost."""
-    backbone = build(readout=readout, out_indices=out_indices, trainable=trainable)
-    got = trained_names(backbone)
-    backbone.requires_grad_(True)
-    sum(out.square().sum() for out in backbone(torch.randn(2, 3, 64, 64))).backward()
-    read = {n for n, p in backbone.named_parameters() if p.grad is not None}
-    assert got == (read if trainable else set())
-
-
-@pytest.mark.parametrize("norm_eval", [True, False])
-@pytest.mark.parametrize("trainable", [(), ("all",)])
-def test_statistics_of_a_train_step(trainable, norm_eval):
-    """Frozen or not: CLIP's statistics stay, unless a trained tower is asked to learn its own."""
-    backbone = build(trainable=trainable, norm_eval=norm_eval)
-    head = torch.nn.Linear(32, 1)
-    model = torch.nn.ModuleDict(dict(backbone=backbone, head=head)).train()
-    buffers = {name: value.clone() for name, value in backbone.named_buffers()}
-    weights = {name: value.clone() for name, value in backbone.named_parameters()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-    head(backbone(torch.randn(4, 3, 64, 64))[0].mean(dim=(2, 3))).square().sum().backward()
-    optimizer.step()
-    learns = trainable == ("all",)
-    moved = {n for n, value in backbone.named_buffers() if not torch.equal(value, buffers[n])}
-    assert bool(moved) == (learns and not norm_eval)
-    changed = {n for n, value in backbone.named_parameters() if not torch.equal(value, weights[n])}
-    assert bool(changed) == learns
 
 
 def test_a_new_frozen_backbone_has_no_batch_norm_in_train_mode():
@@ -219,22 +165,6 @@ def test_runs_under_autocast(readout):
         (half,) = backbone(images)
     (full,) = backbone(images)
     assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
-
-
-def test_stock_fpn_of_mmdet_stands_on_the_stages():
-    from mmdet.registry import MODELS as DETECTION
-
-    backbone = build(out_indices=STAGES, trainable=("all",))
-    DefaultScope.get_instance("fpn-on-clip", scope_name="mmdet")
-    neck = DETECTION.build(
-        dict(type="FPN", in_channels=list(backbone.stage_widths), out_channels=8, num_outs=5)
-    )
-    levels = neck(backbone(torch.randn(1, 3, 128, 192)))
-    assert [tuple(level.shape[2:]) for level in levels] == [
-        *((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))
-    ]
-    sum(level.square().mean() for level in levels).backward()
-    assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
 
 
 def test_stock_upernet_of_mmseg_trains_on_the_stages():

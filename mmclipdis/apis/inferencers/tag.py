@@ -37,10 +37,10 @@ class OpenVocabTagger(OpenVocabInferencer):
         result.top(3), result.local
 
     CLIP's scores are a softmax: words compete, and at least two are needed, or a ``background``,
-    whose words compete, too, and are left out. DCLIP's are independent probabilities, and words of
-    a background say nothing there. Words below a ``threshold`` are not
-    :meth:`~mmclipdis.apis.results.Tags.found`; :attr:`~mmclipdis.apis.results.Tags.scores` has all.
-    The best synonym of a word counts.
+    whose words compete, too, and are left out. DCLIP's, and those with ``score='sigmoid'``, are
+    independent probabilities, and words of a background say nothing there. Words below a
+    ``threshold`` are not :meth:`~mmclipdis.apis.results.Tags.found`;
+    :attr:`~mmclipdis.apis.results.Tags.scores` has all. The best synonym of a word counts.
 
     In a call ``local=True`` also looks at places: :attr:`~mmclipdis.apis.results.Tags.local` is the
     cosine of each word with the place that is most like it, through DCLIP's projectors if the model
@@ -130,10 +130,11 @@ class OpenVocabTagger(OpenVocabInferencer):
         return flat_columns(known, backdrop)
 
     def _check_asked(self, asked: Asked) -> None:
-        if isinstance(self.model, DCLIP):
+        if getattr(self.model, "score", "sigmoid") == "sigmoid":  # DCLIP's always is
+            who = "DCLIP" if isinstance(self.model, DCLIP) else "score='sigmoid'"
             if asked.backdrop.words:
                 raise ValueError(
-                    f"background={asked.backdrop.words[0]!r}: DCLIP says of each word alone how "
+                    f"background={asked.backdrop.words[0]!r}: {who} says of each word alone how "
                     "probable it is, and compares it with no background; leave it out, or give a "
                     "number, the least score"
                 )

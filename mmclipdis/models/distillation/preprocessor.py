@@ -55,7 +55,6 @@ class DistillDataPreprocessor(FollowsTower, BaseDataPreprocessor):
             if len(values) != 3 or ("std" in name and min(values) <= 0):
                 raise ValueError(f"{name} needs three values, of std > 0, got {values}.")
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.may_follow(mean, std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Batch and normalise; ``training`` changes nothing."""

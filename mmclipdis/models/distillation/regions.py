@@ -184,7 +184,6 @@ class RegionDataPreprocessor(FollowsTower, BaseDataPreprocessor):
         super().__init__(non_blocking=non_blocking)
         for name, values in zip(("mean", "std"), self.or_clip(mean, std), strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        self.may_follow(mean, std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch on the model's device; ``training`` changes nothing."""

@@ -34,7 +34,6 @@ class DCLIPDataPreprocessor(FollowsTower, ImgDataPreprocessor):
     ) -> None:
         own_mean, own_std = self.or_clip(mean, std)
         super().__init__(own_mean, own_std, bgr_to_rgb=bgr_to_rgb, non_blocking=non_blocking)
-        self.may_follow(mean, std)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The batch on the model's device; ``training`` changes nothing.

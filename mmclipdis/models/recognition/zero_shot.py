@@ -16,7 +16,7 @@ from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.recognition.samples import attach
 from mmclipdis.models.recognition.segments import DCLIPSegments, resize, side_lengths
-from mmclipdis.models.score_scale import ScoreScale
+from mmclipdis.models.score_scale import ScoreScale, probabilities_of
 
 #: Crops that the encoder sees at a time.
 CROPS_AT_ONCE = 64
@@ -125,8 +125,7 @@ class ZeroShotRecognizer(ScoreScale, WithClassText, BaseModel):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of logits (..., N): their softmax, or the sigmoid of each with the bias."""
-        bias = self.logit_bias
-        return logits.softmax(dim=-1) if bias is None else (logits + bias).sigmoid()
+        return probabilities_of(logits, self.logit_bias, dim=-1)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmclipdis.models.score_scale import probabilities_of
 from mmclipdis.models.segmentation.resampling import fits_two_products, resample, straight_to
 from mmclipdis.models.segmentation.running_argmax import RunningArgmax
 from mmclipdis.models.segmentation.windows import NO_PADDING, Padding, Size, Windows, stitch
@@ -240,10 +241,9 @@ def predict_labels(
             remaining = best_of(scores.select(kept))
             labels, score = rule.query_to_class[kept[remaining.index]], remaining.score
     if rule.prob_thd > 0:
-        probability = score
-        if activation is None:
-            independent = None if rule.bias is None else sigmoid_of(score, rule.bias)
-            probability = best.probability_of(score) if independent is None else independent
+        probability = best.probability_of(score) if with_lse else score
+        if rule.bias is not None:
+            probability = probabilities_of(score, rule.bias, dim=0)
         labels = labels.masked_fill(probability < rule.prob_thd, rule.doubtful)
     return labels
 
@@ -268,14 +268,8 @@ def class_probabilities(scores: Tensor, rule: LabelRule) -> Tensor:
     """
     probabilities = scores
     if rule.activation is None:
-        bias = rule.bias
-        probabilities = scores.softmax(dim=0) if bias is None else sigmoid_of(scores, bias)
+        probabilities = probabilities_of(scores, rule.bias, dim=0)
     return best_synonyms(probabilities, rule, empty=0.0)
-
-
-def sigmoid_of(logits: Tensor, bias: float) -> Tensor:
-    """The probability of each query alone, of its logit without the bias."""
-    return (logits + bias).sigmoid()
 
 
 def best_synonyms(scores: Tensor, rule: LabelRule, empty: float = -torch.inf) -> Tensor:

@@ -32,13 +32,15 @@ class OpenVocabTTAModel(SegTTAModel):
     Args:
         module: the segmentor or its config. One with a ``label_rule()`` is told to return
             probabilities; of one around another ``segmentor`` only that is used.
-        data_preprocessor: given to a ``module`` config, as in mmengine.
+        data_preprocessor: of a ``module`` config that has none. (mmengine would put it in place of
+            the module's own, and hands over that of the whole config.)
     """
 
     def __init__(
         self, module: Mapping[str, Any] | nn.Module, data_preprocessor: Any = None
     ) -> None:
-        super().__init__(module, data_preprocessor)
+        own = module.get("data_preprocessor") if isinstance(module, Mapping) else None
+        super().__init__(module, data_preprocessor if own is None else None)
         if hasattr(_inner(self.module), "label_rule"):
             self.module.test_cfg = {**(self.module.test_cfg or {}), "return_probs": True}
 

@@ -94,6 +94,19 @@ def test_dclips_probabilities_are_of_each_word_alone() -> None:
            device="cpu", templates="single")  # fmt: skip
 
 
+def test_a_sigmoid_is_of_each_word_alone() -> None:
+    tagger = built(score="sigmoid", logit_scale=10.0, logit_bias=-3.0)
+    photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    (found,) = tagger(photo, ["red", "green", "blue"])
+    cosines = photo.mean((0, 1)) / np.linalg.norm(photo.mean((0, 1)))
+    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp(3 - 10 * cosines)), rtol=1e-4)
+    (one,) = tagger(photo, "green")
+    np.testing.assert_allclose(one.scores, found.scores[1:2], rtol=1e-6)
+    raises("background='blue': score='sigmoid' says of each word alone", tagger, photo, ["red"],
+           background="blue")  # fmt: skip
+    raises("one word: there is nothing that 'red' is compared with", built(), photo, "red")
+
+
 def test_segments_of_dclip_are_looked_at_too(tmp_path: Path) -> None:
     config = Config.fromfile(SHAPES / "dclip_zero_shot.py")
     config.model.encoder.type = "MaskCLIPViT"

@@ -12,6 +12,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmclipdis.models import OpenVocabTTAModel
+from mmclipdis.models.segmentation.prediction import full_size_scores
 from tests.models.segmentation.catseg.test_segmentor import build as make_catseg
 from tests.models.segmentation.fakes import head_cfg, make_segmentor
 
@@ -19,6 +20,7 @@ RULES: list[dict[str, Any]] = [
     {},
     {"prob_thd": 0.6},
     {"prob_thd": 0.4, "area_thd": 0.3, "background_index": 0},
+    {"prob_thd": 0.6, "background_index": 0, "score": "sigmoid", "logit_bias": -5.5},
 ]
 
 
@@ -68,6 +70,33 @@ def test_equals_the_mean_of_the_probabilities() -> None:
     (result,) = OpenVocabTTAModel(model).test_step(views(photo()))
     assert torch.equal(result.pred_sem_seg.data[0], expected)
     torch.testing.assert_close(result.seg_logits.data, (one + two) / 2)
+
+
+def test_sigmoids_are_averaged_and_not_their_logits() -> None:
+    head = {"score": "sigmoid", "logit_bias": -5.5, "prob_thd": 0.6, "background_index": 0}
+    model = make_segmentor(head, mode="whole")
+    scores = model.window_scores([photo(), photo().flip(-1)])
+    one, two = (1 / (1 + (5.5 - full_size_scores(own, (10, 29))).exp()) for own in scores)
+    mean = (one + two.flip(-1)) / 2
+    best, expected = mean.max(dim=0)
+    expected[best < 0.6] = 0
+    (result,) = OpenVocabTTAModel(model).test_step(views(photo()))
+    torch.testing.assert_close(result.seg_logits.data, mean)
+    assert torch.equal(result.pred_sem_seg.data[0], expected)
+    assert 0 < (best < 0.6).sum() < best.numel()
+
+
+def test_the_preprocessor_of_the_whole_config_does_not_replace_the_models() -> None:
+    """mmseg's tools/test.py --tta hands it over, also where it is that of a base config."""
+    inner = {"type": "mmseg.OpenVocabSegmentor", "backbone": {"type": "PatchMeanBackbone"}}
+    inner["decode_head"] = head_cfg()
+    of_all, own = (
+        {"type": "mmseg.SegDataPreProcessor", "mean": [m], "std": [1.0]} for m in (1.0, 2.0)
+    )
+    given: list[tuple[dict[str, Any], float]] = [({}, 1.0), ({"data_preprocessor": own}, 2.0)]
+    for options, mean in given:
+        model = OpenVocabTTAModel({**inner, **options}, data_preprocessor=of_all)
+        assert model.module.data_preprocessor.mean.item() == mean
 
 
 def test_catseg_labels_the_best_mean_sigmoid() -> None:
