@@ -12,8 +12,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.renaming import Convert, inside, renamed_by, rule
+from mmclipdis.clip.weights.renaming import Convert, LayoutReport, inside, renamed_by, rule
 
 TRUNK = "visual.trunk."
 LEAF = r"\.(weight|bias)"

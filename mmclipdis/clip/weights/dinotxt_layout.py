@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 
 from mmclipdis.clip.weights.dino_layout import EVA_BLOCK, LEAF
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.renaming import Rule, inside, renamed_by, rule, scalar, transposed
+from mmclipdis.clip.weights.renaming import (
+    LayoutReport,
+    Rule,
+    inside,
+    renamed_by,
+    rule,
+    scalar,
+    transposed,
+)
 
 _HEAD = r"(?:(?:visual_model\.)?head\.)?"
 _TEXT = r"(?:text_model\.)?"

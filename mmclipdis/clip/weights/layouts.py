@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from mmclipdis.clip.weights import activation_mark, readout_mark
-from mmclipdis.clip.weights.eva_layout import LayoutReport, computed_reason, official_to_open_clip
+from mmclipdis.clip.weights.eva_layout import computed_reason, official_to_open_clip
 from mmclipdis.clip.weights.known_layouts import (
     KnownLayout,
     find_layout,
     refuse_unread,
     unread_text,
 )
+from mmclipdis.clip.weights.renaming import LayoutReport
 
 #: Entries that say what the weights were trained for: name -> what became of it.
 _MARKS = {

@@ -13,8 +13,15 @@ import torch
 from timm.models.fastvit import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.renaming import inside, prefixed, renamed_by, rule, scalar, transposed
+from mmclipdis.clip.weights.renaming import (
+    LayoutReport,
+    inside,
+    prefixed,
+    renamed_by,
+    rule,
+    scalar,
+    transposed,
+)
 
 _LEAF = r"\.(weight|bias)"
 _IMAGE = "image_encoder.model."

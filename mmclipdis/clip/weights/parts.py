@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from mmclipdis.clip.towers.readout import AnyReadout
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.layouts import ClipEntries
+from mmclipdis.clip.weights.renaming import LayoutReport
 from mmclipdis.clip.weights.tower_size import tower_size
 
 #: Text towers that are another CLIP's: model of the house -> kinds of image tower beside them.

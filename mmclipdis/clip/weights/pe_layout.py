@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.renaming import (
+    LayoutReport,
     Rule,
     first_third,
     inside,

@@ -9,12 +9,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
+
+@dataclass
+class LayoutReport:
+    """What became of every key of a checkpoint.
+
+    Attributes:
+        renamed: Old name -> new name.
+        kept: Names that stayed.
+        dropped: Name -> reason.
+        added: New name -> where its value comes from.
+        assumed: What neither the checkpoint nor the user said; empty if nothing.
+    """
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)
+    assumed: str = ""
+
+    def note(self, old: str, new: str) -> None:
+        """Record that the entry ``old`` is now called ``new``."""
+        if old == new:
+            self.kept.append(old)
+        else:
+            self.renamed[old] = new
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Old -> new name of every entry that is still there."""
+        return {**{key: key for key in self.kept}, **self.renamed}
+
+    def summary(self) -> str:
+        """The counts in one line."""
+        counts = [f"{len(self.renamed)} keys renamed", f"{len(self.kept)} kept"]
+        counts.append(f"{len(self.dropped)} dropped")
+        if self.added:
+            counts.append(f"{len(self.added)} added")
+        return ", ".join(counts)
+
+    def __str__(self) -> str:
+        lines = [f"{old} -> {new}" for old, new in self.renamed.items()]
+        lines += [f"{key} kept" for key in self.kept]
+        lines += [f"{key} dropped: {reason}" for key, reason in self.dropped.items()]
+        lines += [f"{key} added: {source}" for key, source in self.added.items()]
+        return "\n".join([*lines, self.summary()])
+
 
 Change = Callable[[Tensor], Tensor]
 #: What turns the weights of a layout into open_clip's.
