@@ -39,7 +39,6 @@ class KnownLayout(NamedTuple):
     convert: Convert
 
 
-_HF_IMAGE = r"(vision_model\.)?embeddings\.patch_embedding\."
 #: Tried in this order.
 LAYOUTS = (
     KnownLayout(

@@ -149,7 +149,7 @@ def _joined(state: Mapping[str, Tensor], report: LayoutReport) -> dict[str, Tens
         if lacking and not name.endswith("bias"):
             raise ValueError(f"weights that lack the {lacking} of {name!r}")
         if lacking:
-            report.added[f"{name} ({lacking})"] = "zero: the file has none"
+            report.added[f"{name} ({lacking})"] = _LACKS
         out[name] = torch.cat([torch.zeros_like(value) if t is None else t for t in parts.values()])
     return out
 
@@ -174,9 +174,34 @@ def with_batch(value: Tensor) -> Tensor:
     return value.reshape(1, -1, value.shape[-1])
 
 
+def without_batch(value: Tensor) -> Tensor:
+    """A table ``(1, 1, N, D)`` or ``(1, N, D)`` as ``(N, D)``."""
+    return value.reshape(value.shape[-2:])
+
+
 def scalar(value: Tensor) -> Tensor:
     """A number that the file holds as a list of one."""
     return value.reshape(())
+
+
+#: End of the name of a layer's weight or bias.
+LEAF = r"\.(weight|bias)"
+#: Scale and bias of the logits, where they have open_clip's names.
+SCALARS = rule(r"(logit_scale|logit_bias)", r"\1", scalar)
+_LACKS = "zero: the file has none"
+
+
+def add_zero_bias(state: dict[str, Tensor], report: LayoutReport, weight: str) -> None:
+    """Give a layer, of which the files have the weight alone, a bias of zeros.
+
+    Args:
+        state: Renamed weights, to which it is added.
+        report: What became of them.
+        weight: Name of the layer's weight.
+    """
+    rows, bias = state[weight], weight.removesuffix("weight") + "bias"
+    state[bias] = torch.zeros(len(rows), dtype=rows.dtype)
+    report.added[bias] = _LACKS
 
 
 def prefixed(rules: Iterable[Rule], old: str, new: str) -> tuple[Rule, ...]:
