@@ -24,6 +24,7 @@ from mmclipdis.clip.weights.known_layouts import (
     unread_text,
 )
 from mmclipdis.clip.weights.renaming import LayoutReport
+from mmclipdis.clip.weights.trainable import fuse_qkv, fused_name
 
 #: Entries that say what the weights were trained for: name -> what became of it.
 _MARKS = {
@@ -105,11 +106,11 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
     report = LayoutReport()
     for key in raw:
         if key in names:
-            report.note(key, _fused_name(names[key]))
+            report.note(key, _whole_name(names[key]))
         else:
             report.dropped[key] = _why_dropped(key)
     state = {new: tensors[old] for old, new in names.items()}
-    state = _fuse_qkv(_expand_token_embedding(_count_batches(state)))
+    state = fuse_qkv(_expand_token_embedding(_count_batches(state)))
     unread = unread_text(tensors) if text is None else ""
     return ClipEntries(state, report, image, raw, unread=unread)
 
@@ -221,20 +222,6 @@ def _count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {norm + counter: torch.tensor(0) for norm in norms} | state
 
 
-def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    out = {}
-    for key, value in state.items():
-        stem, _, leaf = key.rpartition(".")
-        if leaf == "q_proj_weight":
-            out[f"{stem}.in_proj_weight"] = torch.cat(
-                [state[f"{stem}.{name}_proj_weight"] for name in "qkv"]
-            )
-        elif leaf not in ("k_proj_weight", "v_proj_weight"):
-            out[key] = value
-    return out
-
-
-def _fused_name(name: str) -> str:
-    """The entry that ``name`` ends in: what the two functions above do, for the report."""
-    name = re.sub(r"\.[qkv]_proj_weight$", ".in_proj_weight", name)
-    return re.sub(r"^token_embedding\.(ids|rows|size)$", "token_embedding.weight", name)
+def _whole_name(name: str) -> str:
+    """The entry that ``name`` ends in once it is put together, for the report."""
+    return re.sub(r"^token_embedding\.(ids|rows|size)$", "token_embedding.weight", fused_name(name))
