@@ -141,13 +141,11 @@ def fit_bias(state: Mapping[str, Tensor], own: Collection[str], source: str) -> 
         ValueError: for a bias that is not zero and for which the tower has no place.
     """
     pattern = re.compile(r"(.*\.attn\.)[qv]_bias")
+    fused = {key.rpartition("qkv.")[0] for key in own if ".attn.qkv." in key}  # also if split
     out: dict[str, Tensor] = {}
     for key, value in state.items():
-        if (
-            key in own
-            or not (match := pattern.fullmatch(key))
-            or match[1] + "qkv.weight" not in own
-        ):
+        match = pattern.fullmatch(key)
+        if key in own or match is None or match[1] not in fused:
             out[key] = value
         elif bool(value.any()):
             raise ValueError(

@@ -23,7 +23,9 @@ from mmclipdis.clip.weights.dino_layout import dinov2_to_timm, dinov3_to_timm, f
 from mmclipdis.clip.weights.dinotxt_layout import dinotxt_to_open_clip
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.loading import load_strictly
 from mmclipdis.clip.weights.mobileclip_layout import mobileclip_to_open_clip
+from mmclipdis.clip.weights.trainable import split_qkv
 from mmclipdis.clip.weights.vfm import load_vfm
 from tests.layout_files import filled, pixels
 
@@ -139,6 +141,19 @@ def test_a_bias_of_dinov3_that_has_no_place_is_refused(tmp_path: Path) -> None:
     load_vfm(dinov3_model(True), tmp_path / "dinov3.pth", "mine")
     with pytest.raises(ValueError, match=r"DINOv3 whose 'blocks.0.attn.qkv.bias' gives k a bias"):
         read_layout(official_dinov3(k_bias=0.1, masked=False), "f")
+
+
+@pytest.mark.parametrize(("qkvb", "bias"), [(False, 0.0), (True, 0.3)])
+def test_dinov3_loads_into_a_tower_whose_projections_are_split(qkvb: bool, bias: float) -> None:
+    whole, split = dinov3_model(qkvb), split_qkv(dinov3_model(qkvb))
+    for model in (whole, split):
+        state = fit_bias(dinov3_to_timm(official_dinov3(bias))[0], model.state_dict(), "f")
+        load_strictly(model, state, "tower", "f")
+    assert torch.equal(split(pixels()), whole(pixels()))
+    if not qkvb:
+        state = dinov3_to_timm(official_dinov3(0.3))[0]
+        with pytest.raises(ValueError, match="that is not zero, for which the tower has no place"):
+            fit_bias(state, split.state_dict(), "f")
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch14_reg1_tipsv2", "vit_base_patch14_reg4_dinov2"])
