@@ -58,7 +58,6 @@ class ClipEntries(NamedTuple):
         report: What became of every key of the file.
         image_prefix: What stood before ``visual.`` in the file; None without an image tower.
         entries: All entries of the file's state dict.
-        title: Name of the layout, where it is of another library.
         unread: What text tower the file holds that is not read, in words; empty without one.
     """
 
@@ -66,7 +65,6 @@ class ClipEntries(NamedTuple):
     report: LayoutReport
     image_prefix: str | None
     entries: Mapping[str, Any]
-    title: str = ""
     unread: str = ""
 
 
@@ -125,7 +123,7 @@ def _converted(
         raise ValueError(f"{source!r} holds {error}") from None
     report.dropped |= {key: _why_dropped(key) for key in raw if key not in tensors}
     image = "" if any(key.startswith("visual.") for key in state) else None
-    return ClipEntries(state, report, image, raw, known.title)
+    return ClipEntries(state, report, image, raw)
 
 
 def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor]:
