@@ -47,7 +47,8 @@ _TEXT_ROOTS = (
     *("token_embedding", "positional_embedding", "transformer", "ln_final"),
     *("text_projection", "linear_layer", "hidden_layers"),  # the last two: Talk2DINO's map
 )
-_SCALARS = ("logit_scale", "logit_bias")
+#: Names of the temperature and the bias of the logits.
+SCALARS = ("logit_scale", "logit_bias")
 
 
 class ClipEntries(NamedTuple):
@@ -188,7 +189,7 @@ def _scalar_names(
 ) -> dict[str, str]:
     """Temperature and bias: beside the image tower, or inside the text tower in old files."""
     names: dict[str, str] = {}
-    for scalar in _SCALARS:
+    for scalar in SCALARS:
         places = [] if image is None else [image]
         places += [] if text is None else [text, text.removesuffix("text.")]
         found = next((p + scalar for p in places if p + scalar in tensors), None)
