@@ -54,7 +54,7 @@ TOKENIZERS = (
 #: SigLIP, PE, MobileCLIP, DFN and MetaCLIP as in encoders spec 3; the first that fits counts.
 LICENCES = (
     ("shapes-", "", "Apache-2.0"),
-    ("MobileCLIP", "", "apple-amlr (research)"),
+    ("MobileCLIP", "", "apple-amlr (research only)"),
     ("PE-Core", "", "Apache-2.0"),
     ("ViTamin", "", "MIT"),
     ("EVA", "", "MIT"),

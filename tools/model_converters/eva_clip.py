@@ -33,7 +33,7 @@ from mmclipdis.clip.towers.readout import AnyReadout, Readout, get_readout
 from mmclipdis.clip.towers.rotary import rotary_table
 from mmclipdis.clip.weights import activation_mark, readout_mark
 from mmclipdis.clip.weights.activation_mark import find_quick_gelu
-from mmclipdis.clip.weights.eva_layout import LayoutReport, open_clip_to_official
+from mmclipdis.clip.weights.eva_layout import open_clip_to_official
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.clip.weights.loading import (
@@ -44,6 +44,7 @@ from mmclipdis.clip.weights.loading import (
 )
 from mmclipdis.clip.weights.parts import ClipCheckpoint
 from mmclipdis.clip.weights.readout_mark import describe_readout, readout_json, same_readout
+from mmclipdis.clip.weights.renaming import LayoutReport
 from mmclipdis.clip.weights.tower_size import TowerSize, tower_size
 from mmclipdis.engine import write_checkpoint
 from mmclipdis.utils.finite import check_writable

@@ -29,8 +29,8 @@ from mmclipdis.apis.cli import run
 from mmclipdis.apis.resources import line_of
 from mmclipdis.clip.towers.readout import get_readout
 from mmclipdis.clip.weights import readout_mark
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.renaming import LayoutReport
 from mmclipdis.engine import read_checkpoint, write_checkpoint
 from mmclipdis.engine.configs import read_config_file
 from mmclipdis.models import FViT

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.renaming import (
+    LayoutReport,
     Rule,
     inside,
     prefixed,
@@ -19,6 +19,7 @@ from mmclipdis.clip.weights.renaming import (
     rule,
     scalar,
     transposed,
+    without_batch,
 )
 
 _MHA, _QKV = "MultiHeadDotProductAttention_0/", ("query", "key", "value")
@@ -104,7 +105,7 @@ _IMAGE = (
 )
 _TEXT = (
     rule("Embed_0/embedding", "token_embedding.weight"),
-    rule("pos_embedding", "positional_embedding", lambda table: table.reshape(table.shape[-2:])),
+    rule("pos_embedding", "positional_embedding", without_batch),
     *inside(_CLIP_BLOCK, "Encoder_0/" + _NUMBERED, r"transformer.resblocks.\1."),
     *_norm("Encoder_0/encoder_norm", "ln_final"),
     *_dense("head", "text_projection"),

@@ -12,11 +12,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.renaming import Convert, inside, renamed_by, rule
+from mmclipdis.clip.weights.renaming import LEAF, Convert, LayoutReport, inside, renamed_by, rule
 
 TRUNK = "visual.trunk."
-LEAF = r"\.(weight|bias)"
 #: Entries that only the pretraining needs.
 _PRETRAINING = (
     (r"(embeddings\.)?mask_token", "token of the pretraining"),
@@ -26,23 +24,19 @@ _PRETRAINING = (
 )
 #: Parts of a block, to those of timm's EvaBlock; dino.txt's head has them, too.
 EVA_BLOCK = (
-    rule(rf"norm([12]){LEAF}", r"norm\1.\2"),
-    rule(r"attn\.qkv\.weight", "attn.qkv.weight"),
-    rule(r"attn\.([qv]_bias)", r"attn.\1"),
-    rule(rf"attn\.proj{LEAF}", r"attn.proj.\1"),
+    rule(rf"(norm[12]|attn\.proj|mlp\.fc[12]){LEAF}", r"\1.\2"),
+    rule(r"attn\.(qkv\.weight|[qv]_bias)", r"attn.\1"),
     rule(r"ls([12])\.gamma", r"gamma_\1"),
-    rule(rf"mlp\.fc([12]){LEAF}", r"mlp.fc\1.\2"),
     rule(rf"mlp\.w1{LEAF}", r"mlp.fc1_g.\1"),
     rule(rf"mlp\.w2{LEAF}", r"mlp.fc1_x.\1"),
     rule(rf"mlp\.w3{LEAF}", r"mlp.fc2.\1"),
 )
-_DINOV3 = (
+_STEM = (
     rule(r"cls_token", "cls_token"),
-    rule(r"storage_tokens", "reg_token"),
-    rule(rf"patch_embed\.proj{LEAF}", r"patch_embed.proj.\1"),
-    *inside(EVA_BLOCK, r"blocks\.(\d+)\.", r"blocks.\1."),
-    rule(rf"norm{LEAF}", r"norm.\1"),
+    rule(r"(?:storage|register)_tokens", "reg_token"),
+    rule(rf"(patch_embed\.proj|norm){LEAF}", r"\1.\2"),
 )
+_DINOV3 = (*_STEM, *inside(EVA_BLOCK, r"blocks\.(\d+)\.", r"blocks.\1."))
 _HF_BLOCK = (
     rule(rf"norm([12]){LEAF}", r"norm\1.\2"),
     rule(r"attention\.([qkv])_proj\.weight", r"attn.qkv.weight[\1|qkv]"),
@@ -72,9 +66,8 @@ _DINOV2_BLOCK = (
     rule(rf"mlp\.w3{LEAF}", r"mlp.fc2.\1"),
 )
 _DINOV2 = (
-    rule(r"(cls_token|pos_embed)", r"\1"),
-    rule(r"register_tokens", "reg_token"),
-    rule(rf"(patch_embed\.proj|norm){LEAF}", r"\1.\2"),
+    *_STEM,
+    rule(r"pos_embed", "pos_embed"),
     *inside(_DINOV2_BLOCK, r"blocks\.(\d+)\.", r"blocks.\1."),
 )
 
@@ -148,13 +141,11 @@ def fit_bias(state: Mapping[str, Tensor], own: Collection[str], source: str) -> 
         ValueError: for a bias that is not zero and for which the tower has no place.
     """
     pattern = re.compile(r"(.*\.attn\.)[qv]_bias")
+    fused = {key.rpartition("qkv.")[0] for key in own if ".attn.qkv." in key}  # also if split
     out: dict[str, Tensor] = {}
     for key, value in state.items():
-        if (
-            key in own
-            or not (match := pattern.fullmatch(key))
-            or match[1] + "qkv.weight" not in own
-        ):
+        match = pattern.fullmatch(key)
+        if key in own or match is None or match[1] not in fused:
             out[key] = value
         elif bool(value.any()):
             raise ValueError(
@@ -170,9 +161,7 @@ def fit_bias(state: Mapping[str, Tensor], own: Collection[str], source: str) -> 
     return out
 
 
-def as_trunk(
-    convert: Convert,
-) -> Convert:
+def as_trunk(convert: Convert) -> Convert:
     """The same conversion, to the trunk of an image tower in open_clip's layout."""
 
     def converted(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], LayoutReport]:

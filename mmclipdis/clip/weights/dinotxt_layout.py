@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.dino_layout import EVA_BLOCK, LEAF
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.renaming import Rule, inside, renamed_by, rule, scalar, transposed
+from mmclipdis.clip.weights.dino_layout import EVA_BLOCK
+from mmclipdis.clip.weights.renaming import (
+    LEAF,
+    LayoutReport,
+    Rule,
+    add_zero_bias,
+    inside,
+    renamed_by,
+    rule,
+    scalar,
+    transposed,
+)
 
 _HEAD = r"(?:(?:visual_model\.)?head\.)?"
 _TEXT = r"(?:text_model\.)?"
@@ -60,9 +68,7 @@ def dinotxt_to_open_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
         ValueError: for an entry that is not known of it.
     """
     out, report = renamed_by(_RULES, state, "an official dino.txt", _CONSTANTS)
-    for name, value in list(out.items()):
-        bias = name.removesuffix("weight") + "bias"
-        if name.endswith("attn.in_proj_weight") and bias not in out:
-            out[bias] = torch.zeros(len(value), dtype=value.dtype)
-            report.added[bias] = "zero: the file has none"
+    for name in list(out):
+        if name.endswith("attn.in_proj_weight") and name.replace("weight", "bias") not in out:
+            add_zero_bias(out, report, name)
     return out, report

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.renaming import (
+    LEAF,
+    SCALARS,
+    LayoutReport,
     Rule,
     first_third,
     inside,
@@ -20,27 +22,25 @@ from mmclipdis.clip.weights.renaming import (
     prefixed,
     renamed_by,
     rule,
-    scalar,
     transposed,
     with_batch,
 )
 
-_LEAF = r"\.(weight|bias)"
 _LAYER = r"encoder\.layers\.(\d+)\."
 _ATTENTION = r"self_attn\.([qkv])_proj\.(weight|bias)"
 #: Parts of a block: with timm's names, and with open_clip's.
 _TIMM_BLOCK = (
-    rule(rf"layer_norm([12]){_LEAF}", r"norm\1.\2"),
+    rule(rf"layer_norm([12]){LEAF}", r"norm\1.\2"),
     rule(_ATTENTION, r"attn.qkv.\2[\1|qkv]"),
-    rule(rf"self_attn\.out_proj{_LEAF}", r"attn.proj.\1"),
-    rule(rf"mlp\.fc([12]){_LEAF}", r"mlp.fc\1.\2"),
+    rule(rf"self_attn\.out_proj{LEAF}", r"attn.proj.\1"),
+    rule(rf"mlp\.fc([12]){LEAF}", r"mlp.fc\1.\2"),
 )
 _CLIP_BLOCK = (
-    rule(rf"layer_norm([12]){_LEAF}", r"ln_\1.\2"),
+    rule(rf"layer_norm([12]){LEAF}", r"ln_\1.\2"),
     rule(_ATTENTION, r"attn.in_proj_\2[\1|qkv]"),
-    rule(rf"self_attn\.out_proj{_LEAF}", r"attn.out_proj.\1"),
-    rule(rf"mlp\.fc1{_LEAF}", r"mlp.c_fc.\1"),
-    rule(rf"mlp\.fc2{_LEAF}", r"mlp.c_proj.\1"),
+    rule(rf"self_attn\.out_proj{LEAF}", r"attn.out_proj.\1"),
+    rule(rf"mlp\.fc1{LEAF}", r"mlp.c_fc.\1"),
+    rule(rf"mlp\.fc2{LEAF}", r"mlp.c_proj.\1"),
 )
 #: Not weights: what old versions of the library saved.
 _BUFFERS = ((r"((vision|text)_model\.)?embeddings\.position_ids", "numbers of the positions"),)
@@ -65,32 +65,31 @@ _SIGLIP_IMAGE = (
     rule(r"embeddings\.patch_embedding\.bias", "patch_embed.proj.bias"),
     rule(r"embeddings\.position_embedding\.weight", "pos_embed", with_batch),
     *inside(_TIMM_BLOCK, _LAYER, r"blocks.\1."),
-    rule(rf"post_layernorm{_LEAF}", r"norm.\1"),
+    rule(rf"post_layernorm{LEAF}", r"norm.\1"),
     rule(r"head\.probe", "attn_pool.latent"),
     Rule(
         r"head\.attention\.in_proj_(weight|bias)",
         (r"attn_pool.q.\1", r"attn_pool.kv.\1"),
         (first_third, last_two_thirds),
     ),
-    rule(rf"head\.attention\.out_proj{_LEAF}", r"attn_pool.proj.\1"),
-    rule(rf"head\.layernorm{_LEAF}", r"attn_pool.norm.\1"),
-    rule(rf"head\.mlp\.fc([12]){_LEAF}", r"attn_pool.mlp.fc\1.\2"),
+    rule(rf"head\.attention\.out_proj{LEAF}", r"attn_pool.proj.\1"),
+    rule(rf"head\.layernorm{LEAF}", r"attn_pool.norm.\1"),
+    rule(rf"head\.mlp\.fc([12]){LEAF}", r"attn_pool.mlp.fc\1.\2"),
 )
 _TEXT = (
     rule(r"embeddings\.token_embedding\.weight", "token_embedding.weight"),
     rule(r"embeddings\.position_embedding\.weight", "positional_embedding"),
     *inside(_CLIP_BLOCK, _LAYER, r"transformer.resblocks.\1."),
-    rule(rf"final_layer_norm{_LEAF}", r"ln_final.\1"),
+    rule(rf"final_layer_norm{LEAF}", r"ln_final.\1"),
 )
-_SCALARS = (rule(r"(logit_scale|logit_bias)", r"\1", scalar),)
-_SIGLIP_TEXT = (*_TEXT, rule(rf"head{_LEAF}", r"text_projection.\1"))
+_SIGLIP_TEXT = (*_TEXT, rule(rf"head{LEAF}", r"text_projection.\1"))
 _CLIP_IMAGE = (
     rule(r"embeddings\.class_embedding", "class_embedding"),
     rule(r"embeddings\.patch_embedding\.weight", "conv1.weight"),
     rule(r"embeddings\.position_embedding\.weight", "positional_embedding"),
-    rule(rf"pre_layrnorm{_LEAF}", r"ln_pre.\1"),
+    rule(rf"pre_layrnorm{LEAF}", r"ln_pre.\1"),
     *inside(_CLIP_BLOCK, _LAYER, r"transformer.resblocks.\1."),
-    rule(rf"post_layernorm{_LEAF}", r"ln_post.\1"),
+    rule(rf"post_layernorm{LEAF}", r"ln_post.\1"),
 )
 #: A tower that was saved alone has no prefix, which a name of it tells.
 _ALONE = (
@@ -110,7 +109,7 @@ def siglip_to_open_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     rules = (
         *prefixed(_SIGLIP_IMAGE, _prefix(r"vision_model\.", state), "visual.trunk."),
         *prefixed(_SIGLIP_TEXT, _prefix(r"text_model\.", state), ""),
-        *_SCALARS,
+        SCALARS,
     )
     return renamed_by(rules, state, "a Hugging Face SigLIP", _BUFFERS)
 
@@ -126,7 +125,7 @@ def clip_to_open_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], L
         rule(r"visual_projection\.weight", "visual.proj", transposed),
         *prefixed(_TEXT, r"text_model\.", ""),
         rule(r"text_projection\.weight", "text_projection", transposed),
-        *_SCALARS,
+        SCALARS,
     )
     return renamed_by(rules, state, "a Hugging Face CLIP", _BUFFERS)
 

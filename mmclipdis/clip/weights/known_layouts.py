@@ -7,8 +7,10 @@ fit".
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
+
+from torch import Tensor
 
 from mmclipdis.clip.weights.bigvision_layout import bigvision_to_open_clip
 from mmclipdis.clip.weights.dino_layout import (
@@ -21,29 +23,31 @@ from mmclipdis.clip.weights.dinotxt_layout import dinotxt_to_open_clip
 from mmclipdis.clip.weights.hf_layout import clip_to_open_clip, siglip_to_open_clip
 from mmclipdis.clip.weights.mobileclip_layout import mobileclip_to_open_clip
 from mmclipdis.clip.weights.pe_layout import pe_to_open_clip
-from mmclipdis.clip.weights.renaming import Convert
+from mmclipdis.clip.weights.renaming import Convert, LayoutReport, renamed_by, rule
 from mmclipdis.clip.weights.tips_layout import talk2dino_to_open_clip, tips_text_to_open_clip
+
+
+def timm_to_open_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], LayoutReport]:
+    """A trunk of timm alone: SigLIP's and PE's with their pool, TIPS's and DINO's."""
+    return renamed_by((rule(r"(.*)", r"visual.trunk.\1"),), state, "a trunk of timm")
 
 
 class KnownLayout(NamedTuple):
     """A layout of another library.
 
     Attributes:
-        title: Its name, for messages.
         signs: Patterns; a file of this layout has an entry for each of them.
         convert: Its weights -> open_clip's names, and what became of every entry.
     """
 
-    title: str
     signs: tuple[str, ...]
     convert: Convert
 
 
-_HF_IMAGE = r"(vision_model\.)?embeddings\.patch_embedding\."
 #: Tried in this order.
 LAYOUTS = (
+    # Hugging Face SigLIP
     KnownLayout(
-        "Hugging Face SigLIP",
         (
             r"(vision_model\.)?embeddings\.patch_embedding\.bias$|text_model\.head\.weight$"
             r"|embeddings\.token_embedding\.weight$",
@@ -51,57 +55,62 @@ LAYOUTS = (
         ),
         siglip_to_open_clip,
     ),
+    # Hugging Face CLIP
     KnownLayout(
-        "Hugging Face CLIP",
         (
             r"visual_projection\.weight$|text_projection\.weight$",
             r"(vision|text)_model\.encoder\.layers\.0\.self_attn\.q_proj\.weight$",
         ),
         clip_to_open_clip,
     ),
+    # big_vision's SigLIP
     KnownLayout(
-        "big_vision's SigLIP",
         (r"(params/)?(img/embedding/kernel|txt/Embed_0/embedding)$",),
         bigvision_to_open_clip,
     ),
-    KnownLayout("official Perception Encoder", (r"(visual\.)?attn_pool\.probe$",), pe_to_open_clip),
+    # official Perception Encoder
+    KnownLayout((r"(visual\.)?attn_pool\.probe$",), pe_to_open_clip),
+    # official dino.txt
     KnownLayout(
-        "official dino.txt",
         (
             r"((visual_model\.)?head\.)?block_list\.0\.|visual_model\.head\.blocks\.0\."
             r"|(text_model\.)?backbone\.blocks\.0\.attention\.qkv\.weight$",
         ),
         dinotxt_to_open_clip,
     ),
+    # official DINOv3
     KnownLayout(
-        "official DINOv3",
         (r"storage_tokens$", r"blocks\.0\.attn\.qkv\.weight$"),
         as_trunk(dinov3_to_timm),
     ),
+    # Hugging Face DINOv3
     KnownLayout(
-        "Hugging Face DINOv3",
         (r"embeddings\.register_tokens$", r"(model\.)?layer\.0\.attention\.q_proj\.weight$"),
         as_trunk(hf_dinov3_to_timm),
     ),
+    # official DINOv2 or TIPS
     KnownLayout(
-        "official DINOv2 or TIPS",
         (r"register_tokens$", r"pos_embed$", r"blocks\.0\.attn\.qkv\.weight$"),
         as_trunk(dinov2_to_timm),
     ),
+    # official TIPS
     KnownLayout(
-        "official TIPS",
         (r"temperature$", r"token_embedding(\.weight)?$"),
         tips_text_to_open_clip,
     ),
+    # official Talk2DINO
     KnownLayout(
-        "official Talk2DINO",
         (r"linear_layer\.weight$", r"hidden_layers\.0\.weight$"),
         talk2dino_to_open_clip,
     ),
+    # original MobileCLIP
     KnownLayout(
-        "original MobileCLIP",
         (r"image_encoder\.model\.(patch_emb\.0\.block|patch_embed\.0\.rbr_conv)\.",),
         mobileclip_to_open_clip,
+    ),
+    # timm's trunk alone
+    KnownLayout(
+        (r"(reg_token|attn_pool\.latent)$", r"blocks\.0\.attn\.qkv\.weight$"), timm_to_open_clip
     ),
 )
 
@@ -145,9 +154,9 @@ _UNREAD = (
         "use TimmVFM(model='radio-v3-B') for it",
     ),
     (
-        "a DINOv2 without registers, for which no text tower was trained",
+        "a bare ViT, such as a DINOv2 without registers, which reaches no space of texts",
         r"(blocks\.0\.attn\.qkv\.weight|encoder\.layer\.0\.attention\.)",
-        "give the file of the model with registers (reg4), or use TimmVFM for it",
+        "give the file of the whole model, of DINOv2 that with registers (reg4), or use TimmVFM",
     ),
 )
 #: Text towers beside an image tower that is read: pattern of a name -> what it is.

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from mmclipdis.clip.weights import activation_mark, readout_mark
-from mmclipdis.clip.weights.eva_layout import LayoutReport, computed_reason, official_to_open_clip
+from mmclipdis.clip.weights.eva_layout import computed_reason, official_to_open_clip
 from mmclipdis.clip.weights.known_layouts import (
     KnownLayout,
     find_layout,
     refuse_unread,
     unread_text,
 )
+from mmclipdis.clip.weights.renaming import LayoutReport
+from mmclipdis.clip.weights.trainable import fuse_qkv, fused_name
 
 #: Entries that say what the weights were trained for: name -> what became of it.
 _MARKS = {
@@ -45,7 +47,8 @@ _TEXT_ROOTS = (
     *("token_embedding", "positional_embedding", "transformer", "ln_final"),
     *("text_projection", "linear_layer", "hidden_layers"),  # the last two: Talk2DINO's map
 )
-_SCALARS = ("logit_scale", "logit_bias")
+#: Names of the temperature and the bias of the logits.
+SCALARS = ("logit_scale", "logit_bias")
 
 
 class ClipEntries(NamedTuple):
@@ -56,7 +59,6 @@ class ClipEntries(NamedTuple):
         report: What became of every key of the file.
         image_prefix: What stood before ``visual.`` in the file; None without an image tower.
         entries: All entries of the file's state dict.
-        title: Name of the layout, where it is of another library.
         unread: What text tower the file holds that is not read, in words; empty without one.
     """
 
@@ -64,7 +66,6 @@ class ClipEntries(NamedTuple):
     report: LayoutReport
     image_prefix: str | None
     entries: Mapping[str, Any]
-    title: str = ""
     unread: str = ""
 
 
@@ -104,11 +105,11 @@ def read_layout(raw: Mapping[str, Any], source: str) -> ClipEntries:
     report = LayoutReport()
     for key in raw:
         if key in names:
-            report.note(key, _fused_name(names[key]))
+            report.note(key, _whole_name(names[key]))
         else:
             report.dropped[key] = _why_dropped(key)
     state = {new: tensors[old] for old, new in names.items()}
-    state = _fuse_qkv(_expand_token_embedding(_count_batches(state)))
+    state = fuse_qkv(_expand_token_embedding(_count_batches(state)))
     unread = unread_text(tensors) if text is None else ""
     return ClipEntries(state, report, image, raw, unread=unread)
 
@@ -123,7 +124,7 @@ def _converted(
         raise ValueError(f"{source!r} holds {error}") from None
     report.dropped |= {key: _why_dropped(key) for key in raw if key not in tensors}
     image = "" if any(key.startswith("visual.") for key in state) else None
-    return ClipEntries(state, report, image, raw, known.title)
+    return ClipEntries(state, report, image, raw)
 
 
 def to_open_clip_layout(raw: Mapping[str, Any], source: str) -> dict[str, Tensor]:
@@ -188,7 +189,7 @@ def _scalar_names(
 ) -> dict[str, str]:
     """Temperature and bias: beside the image tower, or inside the text tower in old files."""
     names: dict[str, str] = {}
-    for scalar in _SCALARS:
+    for scalar in SCALARS:
         places = [] if image is None else [image]
         places += [] if text is None else [text, text.removesuffix("text.")]
         found = next((p + scalar for p in places if p + scalar in tensors), None)
@@ -220,20 +221,6 @@ def _count_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {norm + counter: torch.tensor(0) for norm in norms} | state
 
 
-def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    out = {}
-    for key, value in state.items():
-        stem, _, leaf = key.rpartition(".")
-        if leaf == "q_proj_weight":
-            out[f"{stem}.in_proj_weight"] = torch.cat(
-                [state[f"{stem}.{name}_proj_weight"] for name in "qkv"]
-            )
-        elif leaf not in ("k_proj_weight", "v_proj_weight"):
-            out[key] = value
-    return out
-
-
-def _fused_name(name: str) -> str:
-    """The entry that ``name`` ends in: what the two functions above do, for the report."""
-    name = re.sub(r"\.[qkv]_proj_weight$", ".in_proj_weight", name)
-    return re.sub(r"^token_embedding\.(ids|rows|size)$", "token_embedding.weight", name)
+def _whole_name(name: str) -> str:
+    """The entry that ``name`` ends in once it is put together, for the report."""
+    return re.sub(r"^token_embedding\.(ids|rows|size)$", "token_embedding.weight", fused_name(name))

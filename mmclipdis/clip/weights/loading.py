@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mmclipdis.clip.weights.activation_mark import check_activation, find_quick_
 from mmclipdis.clip.weights.dino_layout import fit_bias
 from mmclipdis.clip.weights.fetching import fetch_tag
 from mmclipdis.clip.weights.files import read_file
-from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.layouts import SCALARS, read_layout
 from mmclipdis.clip.weights.parts import (
     ClipCheckpoint,
     joined,
@@ -90,23 +91,20 @@ def read_clip_checkpoint(arch: Arch, source: Source) -> ClipCheckpoint:
             the same weight.
     """
     if isinstance(source, (str, Path)):
-        return _read_one(arch, str(source), None)
+        return _read_one(arch, str(source), whole=True)
     if not source:
         raise ValueError("the list of weights is empty: name a file or a tag")
-    parts = [_read_one(arch, str(one), len(source)) for one in source]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = joined(whole, part)
-    _check_kind(arch, tower_size(whole.state_dict), whole.source)
-    return whole
+    found = reduce(joined, (_read_one(arch, str(one), whole=False) for one in source))
+    _check_kind(arch, tower_size(found.state_dict), found.source)
+    return found
 
 
-def _read_one(arch: Arch, source: str, files: int | None) -> ClipCheckpoint:
-    """A file of weights; ``files``: of how many it is one, so that it may hold a part alone."""
+def _read_one(arch: Arch, source: str, *, whole: bool) -> ClipCheckpoint:
+    """A file of weights: a ``whole`` image tower, if any, or maybe its head or trunk alone."""
     path, quick_gelu = _locate(arch, source)
     raw, metadata = _read_entries(path)
     found = without_other_image(model_config(arch), read_layout(raw, source))
-    if files is None:
+    if whole:
         _check_kind(arch, tower_size(found.state), source)
     check_weights(found.state, source)
     entries = {**raw, **found.entries}
@@ -146,7 +144,7 @@ def load_image_tower(
     checkpoint = read_clip_checkpoint(arch, source)
     check_readout(checkpoint.readout, readout, repr(checkpoint.source))
     part = {k: v for k, v in checkpoint.state_dict.items() if k.startswith("visual.")}
-    if not any(_is_trunk(key) for key in part):
+    if all(key.startswith("visual.head.") for key in part):
         what = "the head of an image tower without its trunk" if part else "no image tower"
         raise ValueError(
             f"{checkpoint.source!r} holds {what}; give the file of the image tower, too: "
@@ -171,10 +169,6 @@ def check_size(state: Mapping[str, Tensor], tower: nn.Module, arch: Arch, source
         )
 
 
-def _is_trunk(name: str) -> bool:
-    return not name.startswith("visual.head.")
-
-
 def load_text_transformer(
     text: nn.Module, arch: Arch, source: Source
 ) -> tuple[float, float | None] | None:
@@ -190,7 +184,7 @@ def load_text_transformer(
     part = {
         k: v
         for k, v in checkpoint.state_dict.items()
-        if not k.startswith("visual.") and k not in ("logit_scale", "logit_bias")
+        if not k.startswith("visual.") and k not in SCALARS
     }
     if not part:
         what = f"{checkpoint.unread}, which is not read" if checkpoint.unread else "no text tower"

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from mmclipdis.clip.towers.readout import AnyReadout
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.layouts import ClipEntries
+from mmclipdis.clip.weights.layouts import SCALARS, ClipEntries
+from mmclipdis.clip.weights.renaming import LayoutReport
 from mmclipdis.clip.weights.tower_size import tower_size
 
 #: Text towers that are another CLIP's: model of the house -> kinds of image tower beside them.
@@ -51,7 +51,7 @@ def joined(one: ClipCheckpoint, other: ClipCheckpoint) -> ClipCheckpoint:
     Raises:
         ValueError: if both hold a weight.
     """
-    twice = sorted(one.state_dict.keys() & other.state_dict.keys() - {"logit_scale", "logit_bias"})
+    twice = sorted(one.state_dict.keys() & other.state_dict.keys() - set(SCALARS))
     if twice:
         raise ValueError(
             f"{one.source!r} and {other.source!r} both hold {twice[0]!r}; a list of files is for "

@@ -9,12 +9,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
+
+@dataclass
+class LayoutReport:
+    """What became of every key of a checkpoint.
+
+    Attributes:
+        renamed: Old name -> new name.
+        kept: Names that stayed.
+        dropped: Name -> reason.
+        added: New name -> where its value comes from.
+        assumed: What neither the checkpoint nor the user said; empty if nothing.
+    """
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)
+    assumed: str = ""
+
+    def note(self, old: str, new: str) -> None:
+        """Record that the entry ``old`` is now called ``new``."""
+        if old == new:
+            self.kept.append(old)
+        else:
+            self.renamed[old] = new
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Old -> new name of every entry that is still there."""
+        return {**{key: key for key in self.kept}, **self.renamed}
+
+    def summary(self) -> str:
+        """The counts in one line."""
+        counts = [f"{len(self.renamed)} keys renamed", f"{len(self.kept)} kept"]
+        counts.append(f"{len(self.dropped)} dropped")
+        if self.added:
+            counts.append(f"{len(self.added)} added")
+        return ", ".join(counts)
+
+    def __str__(self) -> str:
+        lines = [f"{old} -> {new}" for old, new in self.renamed.items()]
+        lines += [f"{key} kept" for key in self.kept]
+        lines += [f"{key} dropped: {reason}" for key, reason in self.dropped.items()]
+        lines += [f"{key} added: {source}" for key, source in self.added.items()]
+        return "\n".join([*lines, self.summary()])
+
 
 Change = Callable[[Tensor], Tensor]
 #: What turns the weights of a layout into open_clip's.
@@ -103,7 +149,7 @@ def _joined(state: Mapping[str, Tensor], report: LayoutReport) -> dict[str, Tens
         if lacking and not name.endswith("bias"):
             raise ValueError(f"weights that lack the {lacking} of {name!r}")
         if lacking:
-            report.added[f"{name} ({lacking})"] = "zero: the file has none"
+            report.added[f"{name} ({lacking})"] = _LACKS
         out[name] = torch.cat([torch.zeros_like(value) if t is None else t for t in parts.values()])
     return out
 
@@ -128,9 +174,34 @@ def with_batch(value: Tensor) -> Tensor:
     return value.reshape(1, -1, value.shape[-1])
 
 
+def without_batch(value: Tensor) -> Tensor:
+    """A table ``(1, 1, N, D)`` or ``(1, N, D)`` as ``(N, D)``."""
+    return value.reshape(value.shape[-2:])
+
+
 def scalar(value: Tensor) -> Tensor:
     """A number that the file holds as a list of one."""
     return value.reshape(())
+
+
+#: End of the name of a layer's weight or bias.
+LEAF = r"\.(weight|bias)"
+#: Scale and bias of the logits, where they have open_clip's names.
+SCALARS = rule(r"(logit_scale|logit_bias)", r"\1", scalar)
+_LACKS = "zero: the file has none"
+
+
+def add_zero_bias(state: dict[str, Tensor], report: LayoutReport, weight: str) -> None:
+    """Give a layer, of which the files have the weight alone, a bias of zeros.
+
+    Args:
+        state: Renamed weights, to which it is added.
+        report: What became of them.
+        weight: Name of the layer's weight.
+    """
+    rows, bias = state[weight], weight.removesuffix("weight") + "bias"
+    state[bias] = torch.zeros(len(rows), dtype=rows.dtype)
+    report.added[bias] = _LACKS
 
 
 def prefixed(rules: Iterable[Rule], old: str, new: str) -> tuple[Rule, ...]:

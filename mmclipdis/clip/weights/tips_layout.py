@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
-from mmclipdis.clip.weights.renaming import renamed_by, rule
+from mmclipdis.clip.weights.renaming import LayoutReport, renamed_by, rule
 
 _NAMES = r"((?:transformer\.resblocks\.\d+|ln_final)\..*)"
 

@@ -33,8 +33,8 @@ _SIGNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 #: A tower with registers is TIPS with one of them, and DINOv2 with four.
 _BY_REGISTERS = {1: "TIPS", 4: "DINOv2"}
-#: Kinds without transformer blocks or with a pyramid before them; theirs is the patch in pixels.
-_STAGED = {"ConvNeXt": 32, "MobileCLIP": 32}
+#: Kinds that may be pyramids of convolutions, without transformer blocks.
+_STAGED = ("ConvNeXt", "MobileCLIP")
 #: Stems of several convolutions.
 _HYBRID_PATCH = 16
 
@@ -159,9 +159,7 @@ def tower_size(state: Mapping[str, Tensor]) -> TowerSize | None:
     if kind is None:
         return None
     if not any(key.startswith((_TRUNK + "blocks.", "visual.transformer.")) for key in state):
-        staged = _stages(kind, state)
-        if kind in _STAGED or staged is None:
-            return staged
+        return _stages(kind, state) if kind in _STAGED else None
     return _vit(kind, state)
 
 
@@ -254,7 +252,7 @@ def _stages(kind: str, state: Mapping[str, Tensor]) -> TowerSize | None:
     head = state.get(_TRUNK + "head.fc.weight", state.get(_TRUNK + "head.norm.weight"))
     if not numbers or head is None:
         return None
-    return TowerSize(kind, head.shape[-1], len(numbers), _STAGED.get(kind, 32), 0)
+    return TowerSize(kind, head.shape[-1], len(numbers), 32, 0)
 
 
 def _grid(table: Tensor, prefix: int) -> int:

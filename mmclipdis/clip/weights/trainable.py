@@ -8,7 +8,7 @@ of timm get a module in place of their fused one. (EVA stores them apart anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ class SplitQKV(nn.Module):
         super().__init__()
         biases = (None,) * 3 if fused.bias is None else fused.bias.detach().chunk(3)
         for name, weight, bias in zip("qkv", fused.weight.detach().chunk(3), biases, strict=True):
-            part = nn.Linear(1, 1, bias=bias is not None, device="meta")
-            part.out_features, part.in_features = weight.shape
+            rows, columns = weight.shape
+            part = nn.Linear(columns, rows, bias=bias is not None, device="meta")
             part.weight = nn.Parameter(weight.clone())
             if bias is not None:
                 part.bias = nn.Parameter(bias.clone())
@@ -88,20 +88,38 @@ _LAYOUTS = (
 )
 
 
-def match_qkv_layout(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Rewrite fused or split q/k/v weights of ``state_dict`` into the layout ``module`` has."""
-    names = {name for name, _ in module.named_parameters()}
+def fused_name(name: str) -> str:
+    """The fused entry that ``name`` is a part of; any other name as it is."""
+    for fused, part in _LAYOUTS:
+        for letter in "qkv":
+            if name.endswith(ending := part.format(letter)):
+                return name.removesuffix(ending) + fused
+    return name
+
+
+def fuse_qkv(
+    state_dict: Mapping[str, Tensor], wanted: Container[str] | None = None
+) -> dict[str, Tensor]:
+    """Put split q/k/v weights together: those whose fused name is ``wanted``, by default all."""
     out = dict(state_dict)
     for key in state_dict:
         for fused, part in _LAYOUTS:
-            one = part.format("q")
-            if key.endswith(fused):
-                parts = [key.removesuffix(fused) + part.format(name) for name in "qkv"]
-                if parts[0] in names:
-                    out.update(zip(parts, out.pop(key).chunk(3), strict=True))
-            elif key.endswith(one) and (whole := key.removesuffix(one) + fused) in names:
-                stem = key.removesuffix(one)
-                out[whole] = torch.cat([out.pop(stem + part.format(name)) for name in "qkv"])
+            stem = key.removesuffix(part.format("q"))
+            if stem != key and (wanted is None or stem + fused in wanted):
+                parts = [out.pop(stem + part.format(name)) for name in "qkv"]
+                out[stem + fused] = torch.cat(parts)
+    return out
+
+
+def match_qkv_layout(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Rewrite fused or split q/k/v weights of ``state_dict`` into the layout ``module`` has."""
+    names = {name for name, _ in module.named_parameters()}
+    out = fuse_qkv(state_dict, names)
+    for key in state_dict:
+        for fused, part in _LAYOUTS:
+            parts = [key.removesuffix(fused) + part.format(name) for name in "qkv"]
+            if key.endswith(fused) and parts[0] in names:
+                out.update(zip(parts, out.pop(key).chunk(3), strict=True))
     return out
 
 
@@ -142,8 +160,7 @@ def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
     matrices = [part for part in parts if part in ("q", "k", "v")]
     if matrices:
         split_qkv(module)
-    # open_clip's q_proj_weight and timm's qkv.q_proj.weight, split above, or EVA's q_proj.weight
-    endings = tuple(f"{part}_proj{dot}weight" for part in matrices for dot in "_.")
+    endings = sum(map(_matrices, matrices), ())
     _check_there_is_one(module, parts, matrices)
     accept_any_qkv_layout(module)
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
@@ -156,6 +173,11 @@ def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
     return names
 
 
+def _matrices(part: str | int) -> tuple[str, ...]:
+    """Endings of a matrix: open_clip's and timm's of :func:`split_qkv`; EVA's are as timm's."""
+    return f"{part}_proj_weight", f"{part}_proj.weight"
+
+
 def _check_there_is_one(
     module: nn.Module, parts: Sequence[str | int], matrices: Sequence[str]
 ) -> None:
@@ -165,10 +187,7 @@ def _check_there_is_one(
         ValueError: naming what it has.
     """
     names, count = [name for name, _ in module.named_parameters()], len(blocks_in(module))
-    has = {
-        part: any(name.endswith((f"{part}_proj_weight", f"{part}_proj.weight")) for name in names)
-        for part in "qkv"
-    }
+    has = {part: any(name.endswith(_matrices(part)) for name in names) for part in "qkv"}
     asked = [part for part in matrices if not has[part]]
     if asked or ("blocks" in parts and not count):
         owned = [part for part in has if has[part]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmclipdis.clip.towers.readout import AnyReadout
 from mmclipdis.clip.weights import activation_mark, readout_mark
-from mmclipdis.clip.weights.eva_layout import LayoutReport
+from mmclipdis.clip.weights.renaming import LayoutReport
 from mmclipdis.models.detection.names import config_metainfo
 
 ENCODER = "backbone.encoder."

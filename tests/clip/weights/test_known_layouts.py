@@ -14,12 +14,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mmclipdis.clip.towers.build import build_text_transformer
+from mmclipdis.clip.towers.build import build_image_tower, build_text_transformer
 from mmclipdis.clip.weights.files import read_file
 from mmclipdis.clip.weights.layouts import read_layout
 from mmclipdis.clip.weights.loading import (
     load_image_tower,
-    load_strictly,
     load_text_transformer,
     read_clip_checkpoint,
 )
@@ -47,7 +46,7 @@ UNREAD = {
     "embeddings.class_embedding": "a Hugging Face CLIP tower without its projection",
     "image_encoder.model.patch_embed.0.reparam_conv.weight": "a re-parameterised MobileCLIP",
     "radio_model.model.patch_generator.embedder.weight": "a RADIO",
-    "blocks.0.attn.qkv.weight": "a DINOv2 without registers",
+    "blocks.0.attn.qkv.weight": "a bare ViT",
 }
 
 
@@ -103,6 +102,21 @@ def test_both_towers_load_from_hugging_faces_file(tmp_path: Path) -> None:
     state = read_clip_checkpoint(SIGLIP, path).state_dict
     for name, value in {**tower.state_dict(), **text.state_dict()}.items():
         assert torch.equal(value, state[name].float()), name
+
+
+TRUNKS = ["patch14_reg1_tipsv2", "patch14_reg4_dinov2", "patch16_dinov3", "patch16_siglip_224"]
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_the_trunk_alone_is_read_from_timms_own_file(tmp_path: Path, name: str) -> None:
+    options = dict(img_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=2, num_classes=0)
+    name = f"vit_base_{name}"
+    trunk, other = (timm.create_model(name, **options) for _ in range(2))
+    path = saved(tmp_path / "pytorch_model.bin", trunk.state_dict())
+    arch = {"embed_dim": 8, "vision_cfg": {"timm_model_name": name}, "text_cfg": {}}
+    load_image_tower(Visual(other), arch, path)
+    for key, value in trunk.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
 
 
 def test_half_of_a_file_says_which_half_it_is(tmp_path: Path) -> None:
@@ -207,7 +221,10 @@ def test_arrays_are_read_as_data(tmp_path: Path) -> None:
         read_file(tmp_path / "bomb.npz")
 
 
-def test_timm_knows_the_gelu_of_jax_by_name() -> None:
-    trunk: Any = siglip_visual().visual.trunk
-    assert trunk.blocks[0].mlp.act.__class__.__name__ == "GELUTanh"
-    load_strictly(trunk, dict(trunk.state_dict()), "trunk", "itself")
+def test_an_arch_may_ask_for_the_gelu_of_jax() -> None:
+    vision = dict(timm_model_name="vit_base_patch16_siglip_224", image_size=PATCH * GRID)
+    sizes = dict(patch_size=PATCH, embed_dim=D, depth=DEPTH, num_heads=HEADS)
+    for act, name in (("gelu_tanh", "GELUTanh"), ("gelu", "GELU")):
+        kwargs = {"timm_model_kwargs": dict(sizes, act_layer=act)}
+        tower: Any = build_image_tower({**SIGLIP, "vision_cfg": vision | kwargs})
+        assert type(tower.trunk.blocks[0].mlp.act).__name__ == name

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmclipdis.clip.weights.eva_layout import LayoutReport
 from mmclipdis.clip.weights.layouts import read_layout
+from mmclipdis.clip.weights.renaming import LayoutReport
 from mmclipdis.clip.weights.tower_size import tower_size
 from mmclipdis.models.detection.released import ENCODER
 
