@@ -5,15 +5,7 @@ the rest says what is missing.
 """
 
 from mmclipdis.compat.optional import HAS_MMDET, HAS_MMSEG, absent
-from mmclipdis.models.backbones import (
-    ClearCLIPViT,
-    CLIPSurgeryViT,
-    CLIPViT,
-    DeCLIPViT,
-    GEMViT,
-    MaskCLIPViT,
-    SCLIPViT,
-)
+from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.models.clip_convnet import CLIPConvNet
 from mmclipdis.models.clip_resnet import CLIPResNet
 from mmclipdis.models.detection import (
@@ -31,6 +23,14 @@ from mmclipdis.models.losses import (
     ContextCorrelationLoss,
     GatheredBCELoss,
     MFILoss,
+)
+from mmclipdis.models.presets import (
+    ClearCLIPViT,
+    CLIPSurgeryViT,
+    DeCLIPViT,
+    GEMViT,
+    MaskCLIPViT,
+    SCLIPViT,
 )
 from mmclipdis.models.projectors import Projectors
 from mmclipdis.models.recognition.dclip import DCLIP

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import MODELS
-from torch import nn
 
 from mmclipdis.clip.towers.readout import AnyReadout, get_readout
 from mmclipdis.clip.towers.stages import build_stage_tower, check_stage_readout
@@ -74,6 +73,3 @@ class CLIPConvNet(StageBackbone):
         tower = build_stage_tower(arch, norm_eval)
         super().__init__(tower, arch, read, any_readout, normalize, init_cfg, mean, std)
         self._finish(out_indices, trainable)
-
-    def _joint_modules(self) -> Sequence[nn.Module]:
-        return self.tower.joint_modules()  # type: ignore[no-any-return]

@@ -78,9 +78,6 @@ class CLIPResNet(StageBackbone):
     def _dense_options(self) -> Mapping[str, Any]:
         return {"mean_token": self.mean_token}
 
-    def _joint_modules(self) -> Sequence[nn.Module]:
-        return (self.tower.visual.attnpool,)
-
     def _unread_of_the_map(self) -> Sequence[nn.Module]:
         pool, parts = self.tower.visual.attnpool, check_pool_readout(self.readout).parts
         return [getattr(pool, f"{part}_proj") for part in "qkv" if part not in parts]

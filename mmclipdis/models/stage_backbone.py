@@ -16,8 +16,7 @@ from mmclipdis.models.backbones import CLIPBackbone
 class StageBackbone(CLIPBackbone):
     """A backbone whose tower has stages; ``out_indices`` are these and ``'map'``.
 
-    Subclasses say what stands between the stages and the map, and end their constructor with
-    :meth:`_finish`.
+    Subclasses end their constructor with :meth:`_finish`.
     """
 
     #: What the tower is, for messages.
@@ -63,10 +62,6 @@ class StageBackbone(CLIPBackbone):
         """What this tower alone is asked for."""
         return {}
 
-    def _joint_modules(self) -> Sequence[nn.Module]:
-        """What stands between the last stage and the map."""
-        raise NotImplementedError
-
     def _unread_of_the_map(self) -> Sequence[nn.Module]:
         """Those parts of it that the map is made without."""
         return ()
@@ -89,7 +84,7 @@ class StageBackbone(CLIPBackbone):
         if "map" not in self.out_indices:
             stages = self.tower.stages
             last = max(i % len(stages) for i in self.out_indices if isinstance(i, int))
-            unread = [*self._joint_modules(), *stages[last + 1 :]]
+            unread = [*self.tower.joint_modules(), *stages[last + 1 :]]
         for module in unread:
             module.requires_grad_(False)
         self.train(self.training)  # BatchNorms follow what is frozen

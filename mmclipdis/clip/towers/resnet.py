@@ -79,6 +79,10 @@ class CLIPResNetTower(nn.Module):
         """The four stages behind the stem."""
         return tuple(getattr(self.visual, f"layer{i}") for i in (1, 2, 3, 4))
 
+    def joint_modules(self) -> tuple[nn.Module, ...]:
+        """What stands between the last stage and the joint space."""
+        return (self.visual.attnpool,)
+
     def train(self, mode: bool = True) -> CLIPResNetTower:
         """``nn.Module.train``, except that frozen BatchNorms stay in eval mode."""
         super().train(mode)
