@@ -100,14 +100,28 @@ def fused_name(name: str) -> str:
 def fuse_qkv(
     state_dict: Mapping[str, Tensor], wanted: Container[str] | None = None
 ) -> dict[str, Tensor]:
-    """Put split q/k/v weights together: those whose fused name is ``wanted``, by default all."""
+    """Put split q/k/v weights together: those whose fused name is ``wanted``, by default all.
+
+    Raises:
+        ValueError: one or two of the three are missing.
+    """
     out = dict(state_dict)
-    for key in state_dict:
-        for fused, part in _LAYOUTS:
-            stem = key.removesuffix(part.format("q"))
-            if stem != key and (wanted is None or stem + fused in wanted):
-                parts = [out.pop(stem + part.format(name)) for name in "qkv"]
-                out[stem + fused] = torch.cat(parts)
+    stems = {  # once for each attention, whichever of its parts comes first
+        (key.removesuffix(part.format(name)), fused, part): None
+        for key in state_dict
+        for fused, part in _LAYOUTS
+        for name in "qkv"
+        if key.endswith(part.format(name))
+    }
+    for stem, fused, part in stems:
+        if wanted is None or stem + fused in wanted:
+            names = [stem + part.format(name) for name in "qkv"]
+            if missing := [name for name in names if name not in out]:
+                raise ValueError(
+                    f"the weights lack {', '.join(missing)}, and q, k and v of an attention belong "
+                    "together: the file is not whole; take it from its source again"
+                )
+            out[stem + fused] = torch.cat([out.pop(name) for name in names])
     return out
 
 

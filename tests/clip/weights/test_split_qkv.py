@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,13 @@ from torch import nn
 
 from mmclipdis.clip.towers.readout import READOUTS
 from mmclipdis.clip.weights.loading import load_strictly
-from mmclipdis.clip.weights.trainable import SplitQKV, freeze_unread, set_trainable, split_qkv
+from mmclipdis.clip.weights.trainable import (
+    SplitQKV,
+    freeze_unread,
+    fuse_qkv,
+    set_trainable,
+    split_qkv,
+)
 from tests.faults.endings import raises
 
 TINY = dict(img_size=64, embed_dim=48, depth=3, num_heads=3)
@@ -127,3 +134,10 @@ def test_a_tower_without_blocks_refuses_them(parts: tuple[str, ...]) -> None:
     raises(
         line + r"parameters such as 'stem.*': choose \(\), \('all',\)", set_trainable, tower, parts
     )
+
+
+@pytest.mark.parametrize("ending", [".attn.qkv.k_proj.weight", ".attn.k_proj_weight"])
+def test_a_part_without_its_two_others_is_named(ending: str) -> None:
+    other = ending.replace("k_proj", "q_proj")
+    state = {f"blocks.0{ending}": torch.zeros(2, 2)}
+    raises(rf"lack blocks.0{re.escape(other)}, .* not whole", fuse_qkv, state)
