@@ -1,9 +1,8 @@
-# CAT-Seg on PE-Core ViT-B/16 with the hyper-parameters of CLIP's. Not run here.
-# The values of its last block go through the attention pool, each alone.
-_base_ = ["../catseg/catseg_vitb16_coco-stuff.py"]
-clip = dict(arch="PE-Core-B-16", init_cfg=dict(type="Pretrained", checkpoint="meta"))
-model = dict(
-    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    image_encoder=dict(readout="maskclip", positions=None, **clip),
-    text_encoder=dict(**clip),
-)
+# CAT-Seg on PE-Core ViT-B/16, trained on COCO-Stuff with the hyper-parameters of CLIP's.
+# Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco-stuff_catseg.py",
+    "../_base_/schedules/catseg_80k.py",
+    "../_base_/models/catseg_pe_vitb16.py",
+]

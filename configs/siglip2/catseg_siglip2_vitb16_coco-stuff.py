@@ -1,10 +1,8 @@
-# CAT-Seg on SigLIP 2 ViT-B/16 with the hyper-parameters of CLIP's. Not run here.
-# The values of its last block go through the attention pool, each alone. Of its sizes that of
-# CAT-Seg's photos, 384 px. tokenizer.json is of google/siglip2-base-patch16-384.
-_base_ = ["../catseg/catseg_vitb16_coco-stuff.py"]
-clip = dict(arch="ViT-B-16-SigLIP2-384", init_cfg=dict(type="Pretrained", checkpoint="webli"))
-model = dict(
-    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    image_encoder=dict(readout="maskclip", positions=None, **clip),
-    text_encoder=dict(**clip, tokenizer="checkpoints/siglip2/tokenizer.json"),
-)
+# CAT-Seg on SigLIP 2 ViT-B/16, trained on COCO-Stuff with the hyper-parameters of CLIP's.
+# Not run here.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco-stuff_catseg.py",
+    "../_base_/schedules/catseg_80k.py",
+    "../_base_/models/catseg_siglip2_vitb16.py",
+]

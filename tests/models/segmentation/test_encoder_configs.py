@@ -54,7 +54,9 @@ OTHERS = {
     "mobileclip/mobileclip-clearclip_vitb16": ("mobileclip/mobileclip_vitb16", "clearclip"),
     "tips/tips-vanilla_vitb14": ("tips/tips_vitb14", "vanilla"),
 }
-TRAINED = ("siglip2/catseg_siglip2_vitb16_coco-stuff", "pe/catseg_pe_vitb16_coco-stuff")
+CATSEG = ("siglip2/catseg_siglip2_vitb16", "pe/catseg_pe_vitb16")
+TRAINED = tuple(f"{name}_coco-stuff" for name in CATSEG)
+CATSEG_BENCHMARKS = ("a847", "pc459", "a150", "pc59", "pas20", "pas20b")
 
 
 def load(name: str) -> Config:
@@ -87,7 +89,7 @@ def test_each_family_has_the_eight_benchmarks() -> None:
 def test_no_setting_has_a_wrong_type() -> None:
     """Of every config, where tests/apis/test_plain_values.py reads one in twelve."""
     paths = [path for folder in folders() for path in (CONFIGS / folder).glob("*.py")]
-    assert len(paths) == 8 * (len(FAMILIES) + len(OTHERS)) + 4
+    assert len(paths) == 8 * (len(FAMILIES) + len(OTHERS)) + 7 * len(CATSEG) + 2
     for path in paths:
         check_plain_values(Config.fromfile(path))
 
@@ -178,6 +180,16 @@ def test_catseg_keeps_the_settings_of_clips(name: str) -> None:
     }
     sizes = [one["data_preprocessor"]["size"] for one in (model, base)]
     assert sizes == [(384, 384)] * 2
+
+
+@pytest.mark.parametrize("benchmark", CATSEG_BENCHMARKS)
+@pytest.mark.parametrize("name", CATSEG)
+def test_a_trained_catseg_has_its_six_benchmarks(name: str, benchmark: str) -> None:
+    config, trained = (load(f"{name}_{end}").to_dict() for end in (benchmark, "coco-stuff"))
+    clip = load(f"catseg/catseg_vitb16_{benchmark}").to_dict()
+    assert config["model"] == trained["model"]
+    for key in ("test_dataloader", "test_evaluator"):
+        assert config[key] == clip[key]
 
 
 def test_tips_has_the_nine_prompts_of_its_notebook() -> None:
