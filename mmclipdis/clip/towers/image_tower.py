@@ -16,7 +16,7 @@ from mmclipdis.clip.towers.blocks import view_of
 from mmclipdis.clip.towers.branches import NO_TOKENS, Beside, merged_once, read_branches, run_beside
 from mmclipdis.clip.towers.features import DenseFeatures, tokens_to_map
 from mmclipdis.clip.towers.pools import CLS_POOL, Pool
-from mmclipdis.clip.towers.positions import check_position_rule, resample_positions
+from mmclipdis.clip.towers.positions import NAFLEX, check_position_rule, resample_positions
 from mmclipdis.clip.towers.readout import AnyReadout, DualPath, Readout
 from mmclipdis.clip.towers.scclip import calibrated
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
@@ -147,10 +147,18 @@ class ImageTower(nn.Module, ABC):
         """Patch grid (h, w) of ``images``: remainders right and below are cut off.
 
         Raises:
-            ValueError: if a side is shorter than a patch.
+            ValueError: if a side is shorter than a patch, or no whole patches under NaFlex, whose
+                images are always resized to some.
         """
         size = (known_size(images.shape[-2]), known_size(images.shape[-1]))
         grid = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
+        whole = (grid[0] * self.patch_size[0], grid[1] * self.patch_size[1])
+        if self.positions == NAFLEX and 0 not in grid and size != whole:
+            raise ValueError(
+                f"image or crop of {size[0]} x {size[1]} px is no whole patches of "
+                f"{self.patch_size[0]} x {self.patch_size[1]} px, which positions={NAFLEX!r} "
+                f"(NaFlex) wants; resize or pad it, to {whole[0]} x {whole[1]} px for example"
+            )
         if 0 in grid:
             raise ValueError(
                 f"image or crop of {size[0]} x {size[1]} px is smaller than one patch of "

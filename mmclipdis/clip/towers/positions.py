@@ -51,12 +51,15 @@ def _bilinear_antialias(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return antialiased(table, grid, mode="bilinear")
 
 
+#: The rule of SigLIP 2 NaFlex, which sees images of whole patches alone.
+NAFLEX = "bilinear_antialias"
+
 POSITION_RULES: dict[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
     "legacy": _legacy,
     "size": _size,
     "antialias": _antialias,
     "bilinear": _bilinear,
-    "bilinear_antialias": _bilinear_antialias,
+    NAFLEX: _bilinear_antialias,
 }
 
 #: The same, as :func:`~mmclipdis.utils.interpolation.by_products` does it.

@@ -79,6 +79,15 @@ def test_wrong_rule_and_wrong_table_are_clear_errors(tower):
         tower.forward_dense(torch.zeros(1, 3, 8, 64).double(), READOUTS["vanilla"])
 
 
+def test_naflex_wants_whole_patches(tower):
+    tower.positions = "bilinear_antialias"
+    images = torch.zeros(1, 3, 70, 96).double()
+    line = "70 x 96 px is no whole patches of 16 x 16 px.*to 64 x 96 px"
+    with pytest.raises(ValueError, match=line):
+        tower.forward_dense(images, READOUTS["vanilla"])
+    tower.forward_dense(images[:, :, :64], READOUTS["vanilla"])
+
+
 @pytest.mark.parametrize("rule", sorted(POSITION_RULES))
 def test_a_native_grid_that_is_not_square_keeps_rows_and_columns_apart(rule):
     """What is constant along an axis stays so, and the other axis is resampled by itself."""
