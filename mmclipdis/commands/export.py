@@ -57,10 +57,10 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
     """Settings as mmengine reads them on the command lines of mm; None for none."""
     if not pairs:
         return None
-    from mmengine.config import DictAction
+    from mmclipdis.apis.cfg_options import CfgOptions
 
     parser = argparse.ArgumentParser()
-    parser.add_argument(SETTINGS, nargs="+", action=DictAction)
+    parser.add_argument(SETTINGS, nargs="+", action=CfgOptions)
     found: dict[str, Any] = parser.parse_args([SETTINGS, *pairs]).cfg_options
     return found
 
