@@ -50,7 +50,8 @@ class ModelInfo:
         default: whether the task takes it when no model is named.
         converter: the tool for the checkpoint that the authors released, if there is one.
         page: of the documentation.
-        results: data set, metrics and source of each number that the metafile quotes.
+        results: data set, metrics and source of each number that the metafile quotes for the config
+            as it stands; those of a ``Variant`` (an option, other weights) are for its tables.
     """
 
     name: str
@@ -191,7 +192,7 @@ def _info(entry: dict[str, Any], collections: dict[str, Any]) -> ModelInfo:
         default=DEFAULTS.get(task) == name,
         converter=collection["Metadata"].get("Converter") if "Released" in about else None,
         page=collection["Metadata"]["Page"],
-        results=tuple(map(_result, entry.get("Results", ()))),
+        results=tuple(_result(one) for one in entry.get("Results", ()) if "Variant" not in one),
     )
 
 
