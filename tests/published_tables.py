@@ -21,7 +21,7 @@ class Cell:
     """A cell: what measures it, and the number in the metafile (None: nobody printed one).
 
     Attributes:
-        table, row, dataset, metric: its place.
+        table, row, column, dataset, metric: its place; the column's title, and its data set.
         model: name of the entry that is tested.
         options: for the test.
         train: name of the entry that is trained first; None: nothing is.
@@ -31,6 +31,7 @@ class Cell:
 
     table: str
     row: str
+    column: str
     dataset: str
     metric: str
     model: str
@@ -84,10 +85,19 @@ def known_pairs() -> frozenset[tuple[str, str]]:
     return frozenset((one["Dataset"], metric) for one in every for metric in one["Metrics"])
 
 
-def columns(table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Data set and metric of each column; mAcc of things is none of ADE20K, say."""
-    pairs = ((dataset, metric) for dataset in table["Columns"] for metric in table["Metrics"])
-    return [pair for pair in pairs if pair in known_pairs()]
+def titled(listed: Sequence[Any]) -> dict[str, str]:
+    """Columns or metrics: title -> what it stands for."""
+    return {k: v for one in listed for k, v in (one if isinstance(one, dict) else {one: one}).items()}
+
+
+def columns(table: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Title, data set and metric of each column; mAcc of things is none of ADE20K, say."""
+    return [
+        (title, dataset, metric)
+        for title, dataset in titled(table["Columns"]).items()
+        for metric in titled(table["Metrics"])
+        if (dataset, metric) in known_pairs()
+    ]
 
 
 def cells(table: Mapping[str, Any]) -> Iterator[Cell]:
@@ -98,7 +108,7 @@ def cells(table: Mapping[str, Any]) -> Iterator[Cell]:
     """
     for row in table["Rows"]:
         found = list(results(row, named(row.get("Models", row.get("Train", [])))))
-        for dataset, metric in columns(table):
+        for title, dataset, metric in columns(table):
             fits = [
                 (name, result["Metrics"][metric])
                 for name, result in found
@@ -106,12 +116,13 @@ def cells(table: Mapping[str, Any]) -> Iterator[Cell]:
             ]
             if len(fits) > 1:
                 raise ValueError(f"{table['Name']}, row {row['Name']}, {dataset}: {fits}")
-            test = row.get("Test", {}).get(dataset, {})
+            test = row.get("Test", {}).get(title, {})
             if not test and (not fits or "Test" in row):
                 continue
             yield Cell(
                 table["Name"],
                 row["Name"],
+                title,
                 dataset,
                 metric,
                 model=test.get("Model", fits[0][0] if fits else ""),

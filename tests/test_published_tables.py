@@ -7,12 +7,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from mmengine.config import Config
 
-from tests.paths import ROOT
-from tests.published_tables import Cell, cells, entries, files, named, tables
 
-TABLE = {"Name", "Paper", "Title", "Columns", "Metrics", "Average", "Gates", "Reasons", "Rows"}
+from tests.config_options import check_options
+from tests.published_tables import Cell, cells, entries, named, tables, titled
+
+TABLE = {"Name", "Paper", "Title", "Columns", "Metrics", "Average", "Gates", "Reasons", "Page", "Rows"}
 ROW = {"Name", "Models", "Variant", "Source", "Options", "Train", "Train Options", "Test"}
 TEST = {"Model", "Options", "Checkpoint"}
 MEASURED_HERE = ("camvid", "shapes")
@@ -36,12 +36,12 @@ def test_a_table_has_known_words_and_cells_in_every_row_and_column(name: str) ->
     found = list(cells(table))
     names = [row["Name"] for row in table["Rows"]]
     assert len(names) == len(set(names)) and {cell.row for cell in found} == set(names)
-    assert {cell.dataset for cell in found} == set(table["Columns"])
-    assert {cell.metric for cell in found} == set(table["Metrics"])
+    assert {cell.column for cell in found} == set(titled(table["Columns"]))
+    assert {cell.metric for cell in found} == set(titled(table["Metrics"]))
     for row in table["Rows"]:
         assert set(row) <= ROW and {"Models", "Train", "Test"} & set(row), row["Name"]
         assert named(row.get("Models", row.get("Train", "*"))), row["Name"]
-        assert set(row.get("Test", {})) <= set(table["Columns"]), row["Name"]
+        assert set(row.get("Test", {})) <= set(titled(table["Columns"])), row["Name"]
         assert all(set(test) <= TEST for test in row.get("Test", {}).values()), row["Name"]
     for cell in found:
         assert {cell.model, cell.train or cell.model} <= set(entries()), cell
@@ -50,7 +50,7 @@ def test_a_table_has_known_words_and_cells_in_every_row_and_column(name: str) ->
 
 def needs_training(cell: Cell, table: dict[str, Any]) -> bool:
     row = next(row for row in table["Rows"] if row["Name"] == cell.row)
-    test = row.get("Test", {}).get(cell.dataset, {})
+    test = row.get("Test", {}).get(cell.column, {})
     return "Train" in row and (
         test.get("Checkpoint", False) or any("{checkpoint}" in one for one in cell.options)
     )
@@ -74,11 +74,6 @@ def test_every_published_number_of_a_metafile_is_in_a_cell() -> None:
     assert missing == []
 
 
-@functools.cache
-def read_config(path: str) -> Config:
-    return Config.fromfile(ROOT / path)
-
-
 def options_of_cells() -> list[tuple[str, tuple[str, ...]]]:
     """Config and options, each once."""
     pairs: dict[tuple[str, tuple[str, ...]], None] = {}
@@ -87,3 +82,9 @@ def options_of_cells() -> list[tuple[str, tuple[str, ...]]]:
         if cell.train:
             pairs[entries()[cell.train]["Config"], cell.train_options] = None
     return [(path, options) for path, options in pairs if options]
+
+
+def test_options_of_cells_are_settings_that_their_config_has() -> None:
+    """A setting that is not in the config is an argument of what it would be given to."""
+    for path, options in options_of_cells():
+        check_options(path, [one.replace("{checkpoint}", "x.pth") for one in options])
