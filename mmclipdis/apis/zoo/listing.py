@@ -144,6 +144,11 @@ def everything() -> tuple[ModelInfo, ...]:
     return tuple(info for file in _files() for info in _models_of(file))
 
 
+def entries() -> dict[str, tuple[str, dict[str, Any]]]:
+    """All entries as they stand in the metafiles: name -> the metafile and the entry."""
+    return {one["Name"]: (file, one) for file in _files() for one in _read(ROOT / file)["Models"]}
+
+
 @functools.cache
 def _files() -> tuple[str, ...]:
     return tuple(_read(ROOT / "model-index.yml")["Import"])
