@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Pool:
         for slot in range(setup.jobs):
             self._slots.put(slot)
 
-    def each(self, job: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
+    def each(self, job: Callable[[T], R], tasks: Sequence[T]) -> Generator[tuple[T, R], None, None]:
         """Tasks and what the job made of them, as they are done."""
         with ThreadPoolExecutor(self.setup.jobs) as threads:
             futures = {threads.submit(job, task): task for task in tasks}

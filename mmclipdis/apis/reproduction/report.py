@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -30,15 +30,17 @@ class Line:
     row: str
     column: str
     metric: str
-    published: float
+    published: float | None
     measured: float | None
     result: Result | None
     note: str
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published, in points."""
-        return None if self.measured is None else self.measured - self.published
+        """Measured minus published, in points; None without one of the two."""
+        if self.measured is None or self.published is None:
+            return None
+        return self.measured - self.published
 
 
 def lines(table: Table, outcomes: Sequence[Outcome]) -> list[Line]:
@@ -48,7 +50,9 @@ def lines(table: Table, outcomes: Sequence[Outcome]) -> list[Line]:
 
 def _lines(table: Table, outcome: Outcome) -> Iterator[Line]:
     cell, result = outcome.cell, outcome.result
-    for metric, published in cell.published.items():
+    # of what only a figure shows all metrics are measured, and none is compared
+    for metric in cell.published or table.metrics:
+        published = cell.published.get(metric)
         measured = None if result is None else value_of(result.metrics, table.metrics[metric])
         yield Line(
             cell.row,
@@ -72,7 +76,7 @@ def _plain(name: str) -> str:
 
 
 def _note(
-    table: Table, outcome: Outcome, metric: str, published: float, measured: float | None
+    table: Table, outcome: Outcome, metric: str, published: float | None, measured: float | None
 ) -> str:
     """What is to be said: not run and why, too far away and what may be the reason, other code."""
     if outcome.result is None:
@@ -81,7 +85,7 @@ def _note(
         return f"the test gave no {table.metrics[metric]}, but {', '.join(outcome.result.metrics)}"
     notes = []
     # rounding must not decide: the numbers of papers have a digit or two
-    if abs(measured - published) > table.gates[metric] + 1e-6:
+    if published is not None and abs(measured - published) > table.gates[metric] + 1e-6:
         known = (
             f"; known reasons ({table.page}): {', '.join(table.reasons)}" if table.reasons else ""
         )
@@ -114,8 +118,8 @@ def as_markdown(table: Table, outcomes: Sequence[Outcome], note: str = "") -> st
         f"# {table.name}: {table.title}",
         f"{table.paper}. Measured (published).{f' {note}.' if note else ''}",
         _piped([grid[0], head, *grid[1:]]),
-        "Seconds an image are those of the model and its metric; MB is the most that was held, on a "
-        "GPU by tensors, else by the process.",
+        "Seconds an image are those of the model and its metric; MB is the most that was held, on "
+        "a GPU by tensors, else by the process.",
         _piped(every),
     ]
     return "\n\n".join(parts) + "\n"
@@ -167,9 +171,11 @@ def _as_row(outcome: Outcome, table: Table, note: str) -> dict[str, object]:
         raise ValueError(f"{outcome.cell.name} has no result")
     metrics: dict[str, float | str] = {}
     for line in _lines(table, outcome):
-        metrics[f"{line.metric} published"] = line.published
-        if line.measured is not None and line.difference is not None:
+        if line.published is not None:
+            metrics[f"{line.metric} published"] = line.published
+        if line.measured is not None:
             metrics[line.metric] = round(line.measured, 4)
+        if line.difference is not None:
             metrics[f"{line.metric} difference"] = round(line.difference, 4)
         if line.note:
             metrics[f"{line.metric} note"] = line.note
@@ -201,16 +207,18 @@ def _means(table: Table, row: Sequence[Line]) -> Iterator[Line]:
         of_metric = [line for line in row if line.metric == metric]
         if len(of_metric) < len(table.columns):
             continue
-        measured = [line.measured for line in of_metric if line.measured is not None]
-        yield Line(
-            row[0].row,
-            "mean",
-            metric,
-            mean(line.published for line in of_metric),
-            mean(measured) if len(measured) == len(of_metric) else None,
-            None,
-            "",
+        published, measured = (
+            _mean(line.published for line in of_metric),
+            _mean(line.measured for line in of_metric),
         )
+        yield Line(row[0].row, "mean", metric, published, measured, None, "")
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean; None where a value is not there."""
+    known = list(values)
+    there = [value for value in known if value is not None]
+    return mean(there) if there and len(there) == len(known) else None
 
 
 def _words(line: Line) -> tuple[str, ...]:
@@ -221,7 +229,7 @@ def _words(line: Line) -> tuple[str, ...]:
         else (ABSENT,) * 3
     )
     return (
-        *(line.row, line.column, line.metric, f"{line.published:.2f}"),
+        *(line.row, line.column, line.metric, _number(line.published)),
         *(_number(line.measured), _number(line.difference, "+"), *costs, line.note),
     )
 
@@ -247,7 +255,7 @@ def _pair(line: Line | None) -> str:
     if line is None:
         return ""
     far = "*" if "differs by more" in line.note else ""
-    return f"{_number(line.measured)}{far} ({line.published:.2f})"
+    return f"{_number(line.measured)}{far} ({_number(line.published)})"
 
 
 def _number(value: float | None, sign: str = "") -> str:
