@@ -50,9 +50,3 @@ def measured_by(config: Config, path: Path) -> Config:
     hooks: list[Any] = list(config.get("custom_hooks") or ())
     config.custom_hooks = [*hooks, {"type": "CostHook", "path": str(path)}]
     return config
-
-
-def as_python(config: Config, comment: str) -> str:
-    """A config as Python, a line an entry; mmengine's own layout takes a second."""
-    entries = config.to_dict().items()
-    return f"# {comment}\n" + "".join(f"{key} = {value!r}\n" for key, value in entries)

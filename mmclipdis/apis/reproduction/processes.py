@@ -68,7 +68,7 @@ class Pool:
                 raise
 
     def run(self, tool: str, words: Sequence[str], log: Path) -> str | None:
-        """Run ``tools/TOOL.py``; what it prints goes to ``log``.
+        """Run ``tools/TOOL.py FILES --work-dir DIR ...``; what it prints goes to ``log``.
 
         Returns:
             None if it was done, else what is said of it: its own line, if it printed one.
@@ -99,8 +99,9 @@ class Pool:
         several = f"--nproc_per_node={self.setup.processes}"
         # a free port of its own, as tools/dist_test.sh
         torchrun = ["-m", "torch.distributed.run", "--standalone", several]
-        # before --cfg-options, which takes all words behind it
-        script[2:2] = ["--launcher", self.setup.launcher]
+        # between the files and --cfg-options, which takes all words behind it
+        place = script.index("--work-dir")
+        script[place:place] = ["--launcher", self.setup.launcher]
         return [sys.executable, *torchrun, *script]
 
     def _environment(self, slot: int) -> dict[str, str]:

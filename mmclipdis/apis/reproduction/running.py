@@ -17,13 +17,13 @@ from mmengine.config import Config
 
 from mmclipdis.apis.experiments import request_of
 from mmclipdis.apis.reproduction.cell_config import (
-    as_python,
     entry_config,
     info_of,
     late_options,
     measured_by,
 )
-from mmclipdis.apis.reproduction.kept import DONE, Result, code_state, keep, kept, read_done
+from mmclipdis.apis.reproduction.kept import DONE, Result, code_state, keep, kept, last, read_done
+from mmclipdis.apis.reproduction.miniature import as_python
 from mmclipdis.apis.reproduction.needs import Needs
 from mmclipdis.apis.reproduction.places import Places
 from mmclipdis.apis.reproduction.processes import Pool
@@ -100,6 +100,10 @@ class Runner:
     def folder(self, cell: Cell) -> Path:
         """The work folder of a cell."""
         return self.places.work / cell.table / file_name(cell.row) / file_name(cell.column)
+
+    def measured_before(self, cell: Cell) -> Result | None:
+        """What an earlier run measured of a cell, whatever its options were; None: nothing."""
+        return last(self.folder(cell))
 
     def _train(self, training: Training) -> str:
         """Train unless that was done; returns what went wrong, or nothing."""
