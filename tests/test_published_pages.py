@@ -1,4 +1,4 @@
-"""Published numbers on the pages stand in the metafiles: tables are made of them, prose is compared.
+"""Published numbers on the pages are those of the metafiles: tables are made of them, prose held.
 
 (Those in the comments of configs: ``test_metafiles.py``.)
 """
@@ -22,7 +22,7 @@ WHOSE = re.compile(
     r"re-implementations?|page that collects)\b",
     re.I,
 )
-#: Page -> numbers in such sentences that belong to no config: settings, differences, others' models.
+#: Page -> numbers in such sentences that belong to no config: settings, differences, others.
 OTHERS = {
     "dclip.md": {
         *(0.03, 93.2, 93.6, 0.05),  # DualCoOp's weights of ASL, and a user's and its mAP
