@@ -183,14 +183,18 @@ class Runner:
     def _write(self, config: Config, folder: Path, model: str, trains: bool = False) -> Path:
         """The config as a file, with the weights that it names, or its miniature."""
         make_folder(folder)
-        if self.shrink is not None:
-            name = file_name(str(folder.relative_to(self.places.work)))
-            named = Config(config.to_dict(), filename=str(folder / f"{name}.py"))
-            return self.shrink(named, self.places.work / "world", trains)
-        self._fetch(config, model)
-        path = folder / f"{model}.py"
+        if self.shrink is None:
+            self._fetch(config, model)
+        # miniatures lie in one folder, and need names of their own
+        name = (
+            model if self.shrink is None else file_name(str(folder.relative_to(self.places.work)))
+        )
+        path = folder / f"{name}.py"
         write_text(path, as_python(config, f"{info_of(model).config}, as it is measured here"))
-        return path
+        if self.shrink is None:
+            return path
+        named = Config(config.to_dict(), filename=str(path))
+        return self.shrink(named, self.places.work / "world", trains)
 
     def _fetch(self, config: Config, model: str) -> None:
         """Name the weights that are here, and download what has an address.
