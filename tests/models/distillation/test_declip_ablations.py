@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 
 from tests.models.distillation.test_declip_configs import shrunk
 from tests.paths import ROOT
+from tests.words import config_of
 
 FOLDER = ROOT / "configs" / "declip"
 BASE = FOLDER / "distill_vitb16_eva_dinov2_coco.py"
@@ -93,3 +94,27 @@ def test_table_12_differs_by_the_clip_alone() -> None:
         assert config.model.student.readout.pop("scale") == ("none" if config is ours else "sqrt")
         config.model.student.pop("type")
     assert ours.model.to_dict() == theirs.model.to_dict()
+
+
+#: Words for configs/shapes/declip_distill.py -> what holds of its model.
+WORDS: dict[str, Callable[[Any], bool]] = {
+    "model.context_loss=None model.vfms=[] "
+    "train_dataloader.dataset.pipeline.1.proxy_sizes=()": lambda m: m.context_loss is None,
+    "model.context_from=map": lambda m: m.context_from == "map",
+    "model.context_loss.loss_weight=0.1": lambda m: m.context_loss.loss_weight == 0.1,
+    "model.student.trainable=(blocks,3)": lambda m: (
+        {name.split("blocks.")[1][0] for name, p in m.student.named_parameters() if p.requires_grad}
+        == {"1", "2", "3"}
+    ),
+    "model.student.readout=qq": lambda m: terms(m) == ("qq",),
+    "model.student.readout=kk": lambda m: terms(m) == ("kk",),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_the_words_for_shape_scenes_reach_the_model(words: str) -> None:
+    usual, varied = (
+        MODELS.build({**config_of("shapes/declip_distill", w).model, "region_classifier": None})
+        for w in ("", words)
+    )
+    assert WORDS[words](varied) and not WORDS[words](usual)
