@@ -79,7 +79,8 @@ def list_lines(places: Places) -> Iterator[str]:
         ready = sum(not one.missing for one in needs)
         missing = {line.partition(":")[0] for one in needs for line in one.missing}
         lacking = f"; {len(missing)} things missing" if missing else ""
+        others = f" ({', '.join(table.aliases)})" if table.aliases else ""
         yield (
-            f"{table.name}: {table.title} ({table.paper}): {len(needs)} cells, {ready} can be run"
+            f"{table.name}{others}: {table.title} ({table.paper}): {len(needs)} cells, {ready} can be run"
             f"{lacking}"
         )
