@@ -50,6 +50,7 @@ class Look:
         self.deep = deep
         self._data: dict[str, tuple[str, ...]] = {}
         self._cells: dict[tuple[Any, ...], Needs] = {}
+        self._tests: dict[str, tuple[str, ...]] = {}
 
     def needs(self, cell: Cell) -> Needs:
         """What a cell needs, and what of it is missing."""
@@ -57,6 +58,13 @@ class Look:
         if key not in self._cells:
             self._cells[key] = self._looked(cell)
         return self._cells[key]
+
+    def data(self, cell: Cell) -> tuple[str, ...]:
+        """What of the data of a cell's test is missing."""
+        if cell.model not in self._tests:
+            config = entry_config(cell.model, (), self.places)
+            self._tests[cell.model] = tuple(self._data_of(config, cell.model, _TEST))
+        return self._tests[cell.model]
 
     def _looked(self, cell: Cell) -> Needs:
         missing: list[str] = []
