@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch.distributed
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 import mmclipdis
+from mmclipdis.apis.cfg_options import CfgOptions
 from mmclipdis.apis.config_check import UserInputError, check_config
 from mmclipdis.apis.plain_values import check_plain_values
 from mmclipdis.apis.resources import (
@@ -57,7 +58,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=CfgOptions,
         help="settings that replace those of the config, as key=value, for example "
         "train_dataloader.batch_size=2 or key='[a,b]'",
     )
@@ -77,12 +78,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     """Parse the command line; sets ``LOCAL_RANK`` as mmengine expects it.
 
     Raises:
-        UserInputError: ``--cfg-options`` has a part without ``=``.
+        UserInputError: ``--cfg-options`` has a part that cannot be read.
     """
-    try:
-        args = parser.parse_args(arguments)
-    except ValueError as error:  # DictAction splits at "="
-        raise UserInputError(f"--cfg-options takes key=value pairs ({error}).") from error
+    args = parser.parse_args(arguments)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if args.debug:
         os.environ[DEBUG_VARIABLE] = "1"

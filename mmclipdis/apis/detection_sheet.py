@@ -10,9 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmclipdis.apis.cfg_options import CfgOptions
 from mmclipdis.apis.cli import DEBUG_VARIABLE, UserInputError, read_config
 from mmclipdis.apis.segment import build_model, read_photo
 from mmclipdis.utils.device import usable_device
@@ -171,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--score", type=float, help="draw all boxes of at least this score")
     add("--device", help="such as cuda:0 or cpu; a GPU if there is one")
     add("--overwrite", action="store_true", help="replace the file")
-    add("--cfg-options", nargs="+", action=DictAction, help="settings that replace those of every "
+    add("--cfg-options", nargs="+", action=CfgOptions, help="settings that replace those of every "
         "config")  # fmt: skip
     add("--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)")
     return parser

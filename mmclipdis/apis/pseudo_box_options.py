@@ -7,8 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmclipdis.apis.cfg_options import CfgOptions
 from mmclipdis.apis.cli import DEBUG_VARIABLE, UserInputError
 from mmclipdis.datasets.detection.proposals import ProposalFilters
 
@@ -109,6 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", help="such as cuda:0 or cpu; a GPU if there is one")
     add("--overwrite", action="store_true", help="replace FILE, and a part of one that was made "
         "with other options")  # fmt: skip
-    add("--cfg-options", nargs="+", action=DictAction, help="settings that replace the config's")
+    add("--cfg-options", nargs="+", action=CfgOptions, help="settings that replace the config's")
     add("--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)")
     return parser

@@ -11,8 +11,8 @@ from mmengine.config import Config
 
 from mmclipdis.apis.preflight import check_data, datasets_of
 from mmclipdis.apis.reproduction.cell_config import entry_config, info_of, late_options
+from mmclipdis.apis.reproduction.cells import Cell
 from mmclipdis.apis.reproduction.places import Places
-from mmclipdis.apis.reproduction.tables import Cell
 from mmclipdis.apis.zoo.on_disk import find_checkpoint, look_for_weights
 from mmclipdis.apis.zoo.resolving import merge, read_settings
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from mmclipdis.apis.reproduction.cells import Cell, Table
 from mmclipdis.apis.reproduction.needs import Look, Needs
 from mmclipdis.apis.reproduction.places import Places
-from mmclipdis.apis.reproduction.tables import Cell, Table, tables
+from mmclipdis.apis.reproduction.tables import tables
 
 #: How many names of cells stand behind something that several lack.
 _NAMED = 2

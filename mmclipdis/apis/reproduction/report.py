@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from mmclipdis.apis.reproduction.cells import Table
 from mmclipdis.apis.reproduction.kept import Result, code_state
 from mmclipdis.apis.reproduction.running import Outcome
-from mmclipdis.apis.reproduction.tables import Table
 from mmclipdis.engine.results import write_results
 from mmclipdis.utils.whole_files import make_folder, write_text
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmclipdis.apis.reproduction.cells import Cell, Table
 from mmclipdis.apis.reproduction.miniature import LABEL, miniature
 from mmclipdis.apis.reproduction.needs import Look, Needs
 from mmclipdis.apis.reproduction.places import Places
@@ -15,7 +16,7 @@ from mmclipdis.apis.reproduction.plan import plan_lines, select_cells
 from mmclipdis.apis.reproduction.processes import Pool, Setup
 from mmclipdis.apis.reproduction.report import as_text, write_reports
 from mmclipdis.apis.reproduction.running import Outcome, Runner
-from mmclipdis.apis.reproduction.tables import Cell, Table, find_table
+from mmclipdis.apis.reproduction.tables import find_table
 from mmclipdis.utils import locks
 from mmclipdis.utils.places import RESULTS
 from mmclipdis.utils.whole_files import make_folder

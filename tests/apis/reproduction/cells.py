@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from mmclipdis.apis.reproduction.cells import Cell, Row, Table, Training
 from mmclipdis.apis.reproduction.processes import Pool, Setup
-from mmclipdis.apis.reproduction.tables import Cell, Row, Table, Training
 
 MODEL = "clearclip_vitb16_voc20"
 #: What CostHook would write.

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmclipdis.apis.reproduction import plan
+from mmclipdis.apis.reproduction.cells import Cell, Training
 from mmclipdis.apis.reproduction.needs import Look, Needs
 from mmclipdis.apis.reproduction.places import GUIDE, SOURCES, Places
 from mmclipdis.apis.reproduction.plan import plan_lines, select_cells
-from mmclipdis.apis.reproduction.tables import Cell, Training
 from mmclipdis.apis.zoo import on_disk
 from mmclipdis.shapes.coco import Settings, write_dataset
 from tests.apis.reproduction.cells import cell, table

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mmclipdis.apis.reproduction import kept, running
+from mmclipdis.apis.reproduction.cells import Cell
 from mmclipdis.apis.reproduction.needs import Needs
 from mmclipdis.apis.reproduction.places import Places
 from mmclipdis.apis.reproduction.running import Runner, file_name
-from mmclipdis.apis.reproduction.tables import Cell
 from tests.apis.reproduction.cells import MODEL, TRAINING, Pretended, cell
 
 HERE = Needs(())

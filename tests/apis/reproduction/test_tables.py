@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from mmclipdis.apis.reproduction import published
-from mmclipdis.apis.reproduction.tables import Table, find_table, read_tables, tables
+from mmclipdis.apis.reproduction.cells import Table
+from mmclipdis.apis.reproduction.tables import find_table, read_tables, tables
 
 TABLE: dict[str, Any] = {
     "Name": "toy/one",
