@@ -20,6 +20,7 @@ from mmclipdis.apis.reproduction.miniature_model import parts, scale_of, shrink_
 from mmclipdis.apis.reproduction.miniature_towers import Scale, seeded
 from mmclipdis.clip.weights.vfm import VFMS
 from mmclipdis.engine.foreign_checkpoint_guard import check_trained
+from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.utils.whole_files import make_folder, whole_file, write_text
 
 #: What every number of a miniature is of.
@@ -139,7 +140,10 @@ def _shorten_training(config: Config) -> None:
     if "max_iters" in loop:
         loop.update(max_iters=_BATCHES, val_interval=_BATCHES)
     else:
-        loop.update(max_epochs=1, val_interval=1)
+        schedules = config.get("param_scheduler") or []
+        later = [each.get("begin", 0) for each in schedules if each.get("by_epoch", True)]
+        epochs = 1 + max(later, default=0)  # each part of the schedule has an epoch
+        loop.update(max_epochs=epochs, val_interval=epochs)
         if "val_begin" in loop:
             loop.val_begin = 1
     hooks = config.get("default_hooks") or {}
@@ -153,10 +157,10 @@ def _checkpoint(config: Config, path: Path, scope: str) -> str | None:
         model: Any = MODELS.build(config.model)
         try:
             check_trained(model)
-        except ValueError:
-            model.init_weights()  # mmdet leaves parts of its DINO without any values
-        else:
+            check_weights(model)
             return None
+        except (ValueError, RuntimeError):
+            model.init_weights()  # mmdet leaves parts of its DINO without any values
     with whole_file(path) as file:
         torch.save({"state_dict": model.state_dict(), "meta": {}}, file)
     return str(path)
