@@ -1,4 +1,7 @@
-"""Miniatures of configs: tiny towers, generated data that every config reads. About 40 s."""
+"""Miniatures of configs: tiny towers, and data that every config reads.
+
+About a minute, most of it to read all configs.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +137,7 @@ def distinct() -> Iterator[tuple[str, Config, str]]:
         (ROOT / "configs" / name, ("train_dataloader", "val_dataloader")) for name in TRAININGS
     ]
     for path, names in (*tests, *trained):
-        config = Config.fromfile(path)
+        config = Config.fromfile(path, False, use_environment_variables=False)
         for name in names:
             if config.get(name):
                 dataset = config[name].dataset.to_dict()
