@@ -120,7 +120,8 @@ def write_panoptic(path: Path, photos: Path, maps: Path, seed: int) -> None:
         rng = np.random.default_rng([seed, number])
         segments = []
         for region, thing in enumerate(isthing):
-            category = int(rng.choice([c["id"] for c in (things if thing else stuff)]))
+            known_ids = np.array([int(c["id"]) for c in (things if thing else stuff)])
+            category = int(rng.choice(known_ids))
             rows, columns = np.nonzero(places == region)
             top, left = int(rows.min()), int(columns.min())
             box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]

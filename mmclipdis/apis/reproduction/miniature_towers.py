@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def seeded(*words: Any) -> Iterator[None]:
         yield
 
 
+@lru_cache(maxsize=64)
 def patch_of(arch: str) -> int:
     """Pixels a side of a token of the image tower.
 
