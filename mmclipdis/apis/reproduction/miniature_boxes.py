@@ -109,8 +109,12 @@ def write_pseudo_boxes(path: Path, seed: int) -> None:
 
 def write_panoptic(path: Path, photos: Path, maps: Path, seed: int) -> None:
     """Write photos, PNGs whose colours are ids (R + 256 G + 65536 B), and the json of segments."""
-    things = [dict(id=c["id"], name=c["name"], isthing=1) for c in coco_categories(COCO_CLASSES)]
-    stuff = [dict(id=92 + i, name=f"stuff {i}", isthing=0) for i in range(_STUFF)]
+    things: list[dict[str, Any]] = [
+        dict(id=c["id"], name=c["name"], isthing=1) for c in coco_categories(COCO_CLASSES)
+    ]
+    stuff: list[dict[str, Any]] = [
+        dict(id=92 + i, name=f"stuff {i}", isthing=0) for i in range(_STUFF)
+    ]
     images, notes = [], []
     for number in range(COUNT):
         stem = f"{number + 1:012d}"

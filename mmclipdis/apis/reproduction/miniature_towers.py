@@ -160,7 +160,9 @@ def write_tokenizer(arch: str, folder: Path) -> Path:
     words = _words(name)
     model = dict(type="WordLevel", vocab={w: i for i, w in enumerate(words)}, unk_token="<unk>")
     cut = dict(type="Split", pattern=dict(Regex="."), behavior="Isolated", invert=False)
-    empty = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    empty: dict[str, Any] = dict.fromkeys(
+        ("truncation", "padding", "normalizer", "post_processor", "decoder")
+    )
     content = dict(version="1.0", added_tokens=[], pre_tokenizer=cut, model=model, **empty)
     path = folder / f"{Path(name).name}_tokenizer.json"
     write_text(path, json.dumps(content))
