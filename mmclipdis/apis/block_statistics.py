@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from mmclipdis.apis.cli import UserInputError, read_config
 from mmclipdis.apis.feature_maps import Model, build_encoder, encoder_in, read_photo
 from mmclipdis.clip.towers.image_tower import ImageTower
 from mmclipdis.datasets.distillation.images import images_below
+from mmclipdis.models.backbones import CLIPViT
 from mmclipdis.utils.device import usable_device
 from mmclipdis.utils.statistics import Statistics
 from mmclipdis.utils.whole_files import refuse_existing, write_text
@@ -52,11 +53,6 @@ def block_statistics(arguments: Sequence[str] | None = None) -> Path:
     for name in FILES:
         refuse_existing(folder / name, args.overwrite)
     encoder = build_encoder(_model(args, config), usable_device(args.device))
-    if not isinstance(encoder.tower, ImageTower):
-        raise ValueError(
-            f"{type(encoder.tower).__name__} has no transformer blocks to take statistics of; "
-            "choose the config or arch of a ViT, such as ViT-B-16-quickgelu"
-        )
     side = _side(args.size, encoder.tower)
     report = measure(encoder, paths, side, args.batch_size)
     settings = _settings(args, encoder, side)
@@ -183,6 +179,12 @@ def _model(args: argparse.Namespace, config: Config | None) -> Model:
         arch, checkpoint = Path(args.config).stem, args.checkpoint
         own = encoder_in(config.model, args.config)
         own.pop("vfm", None)  # guides the readout, which is not looked at
+        kind = MODELS.get(own["type"])
+        if kind is None or not issubclass(kind, CLIPViT):
+            raise ValueError(
+                f"{own['type']} of {args.config!r} has no transformer blocks to take statistics "
+                "of; choose the config of a ViT, or --arch ViT-B-16-quickgelu"
+            )
     own.update(readout="vanilla", any_readout=True)
     if checkpoint:
         own["init_cfg"] = dict(type="Pretrained", checkpoint=checkpoint)

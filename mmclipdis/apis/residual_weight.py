@@ -43,9 +43,9 @@ class ResidualWeightLoop(TestLoop):
     def __init__(
         self, runner: Runner, dataloader: Any, evaluator: Any, weights: Sequence[float]
     ) -> None:
-        super().__init__(runner, dataloader, copy.deepcopy(evaluator))
-        from mmclipdis.models.segmentation.residual_sweep import check_sweep
+        from mmclipdis.models.segmentation.residual_sweep import check_sweep  # needs mmseg
 
+        super().__init__(runner, dataloader, copy.deepcopy(evaluator))
         self.weights = tuple(weights)
         check_sweep(_bare(runner.model))
         self.evaluators = [runner.build_evaluator(copy.deepcopy(evaluator)) for _ in self.weights]

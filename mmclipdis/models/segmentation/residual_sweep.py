@@ -73,7 +73,7 @@ def check_sweep(model: Any) -> None:
 def sweep_residual(
     model: OpenVocabSegmentor,
     inputs: Tensor | Sequence[Tensor],
-    data_samples: Sequence[SegDataSample],
+    data_samples: Sequence[SegDataSample] | None,
     weights: Sequence[float],
 ) -> Iterator[tuple[float, list[SegDataSample]]]:
     """Label images under ``readout(residual="token", residual_weight=w)`` for every weight.
