@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
-from mmengine.runner import Runner, TestLoop
+from mmengine.runner import Runner, TestLoop, autocast
 
 from mmclipdis.apis.class_similarity import writable_folder
 from mmclipdis.apis.cli import DEBUG_VARIABLE, UserInputError
@@ -34,6 +34,7 @@ class ResidualWeightLoop(TestLoop):
     Args:
         runner, dataloader, evaluator: As in mmengine's ``TestLoop``.
         weights: Values of alpha.
+        fp16: Test in mixed precision.
 
     Raises:
         ValueError: The model's residual cannot be swept, see
@@ -41,11 +42,16 @@ class ResidualWeightLoop(TestLoop):
     """
 
     def __init__(
-        self, runner: Runner, dataloader: Any, evaluator: Any, weights: Sequence[float]
+        self,
+        runner: Runner,
+        dataloader: Any,
+        evaluator: Any,
+        weights: Sequence[float],
+        fp16: bool = False,
     ) -> None:
         from mmclipdis.models.segmentation.residual_sweep import check_sweep  # needs mmseg
 
-        super().__init__(runner, dataloader, copy.deepcopy(evaluator))
+        super().__init__(runner, dataloader, copy.deepcopy(evaluator), fp16)
         self.weights = tuple(weights)
         check_sweep(_bare(runner.model))
         self.evaluators = [runner.build_evaluator(copy.deepcopy(evaluator)) for _ in self.weights]
@@ -79,8 +85,9 @@ class ResidualWeightLoop(TestLoop):
         data = model.data_preprocessor(data_batch, False)
         swept = sweep_residual(model, data["inputs"], data["data_samples"], self.weights)
         outputs: Any = []
-        for one, (_, outputs) in zip(self.evaluators, swept, strict=True):
-            one.process(data_samples=outputs, data_batch=data_batch)
+        with autocast(enabled=self.fp16):
+            for one, (_, outputs) in zip(self.evaluators, swept, strict=True):
+                one.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
             "after_test_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
         )

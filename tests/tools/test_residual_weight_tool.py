@@ -33,11 +33,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def built(name: str, **changes: Any) -> Any:
+def built(name: str, readout: dict[str, Any] | None = None) -> Any:
     """The segmentor of a config of ShapeScenes with its weights, without a test data set."""
     init_default_scope("mmseg")
     config = Config.fromfile(CONFIGS / f"{name}.py")
-    config.merge_from_dict(changes)
+    if readout is not None:
+        config.model.backbone.readout = readout
     model = MODELS.build(config.model)
     model.init_weights()
     model.set_vocabulary(["apple", "banana", "grass", "snow", "water"])
@@ -53,7 +54,7 @@ def test_each_alpha_is_the_model_with_that_readout(name: str) -> None:
     for weight, found in sweep_residual(swept, photos, None, (0.0, 0.4, 1.0)):
         fields = dict(residual="token", residual_weight=weight, ffn=readout.ffn)
         fields |= dict(attention=readout.attention, neighbours=readout.neighbours)
-        single = built(name, **{"model.backbone.readout": fields})
+        single = built(name, fields)
         for one, wanted in zip(found, single.predict(photos), strict=True):
             same = one.pred_sem_seg.data == wanted.pred_sem_seg.data
             assert same.float().mean() > 0.999  # a pixel may lie on the edge of two classes

@@ -29,6 +29,9 @@ from mmclipdis.models.segmentation.prediction import WindowScores
 from mmclipdis.models.segmentation.samples import predict_samples
 from mmclipdis.models.segmentation.windows import Padding, Windows
 
+#: ``[X | A]`` of the windows of an image, the windows, and their padding.
+_Parts = tuple[Tensor, Windows, Padding]
+
 
 def check_sweep(model: Any) -> None:
     """Refuse a model whose last block does not have a residual that can be weighted afterwards.
@@ -87,13 +90,15 @@ def sweep_residual(
         A weight and the samples, which the next one overwrites.
     """
     check_weights(model)
-    kept: dict[tuple[int, torch.Size], tuple[Tensor, Windows, Padding]] = {}
+    # by their memory, which the image that is kept beside its parts holds
+    kept: dict[tuple[int, torch.Size], tuple[Tensor, _Parts]] = {}
 
     def scores(images: Sequence[Tensor], masks: Sequence[Tensor] | None = None) -> Any:
         keys = [(image.data_ptr(), image.shape) for image in images]
         if not all(key in kept for key in keys):
-            kept.update(zip(keys, _window_parts(model, images), strict=True))
-        return [_scores_at(model, *kept[key], weight) for key in keys]
+            parts = zip(images, _window_parts(model, images), strict=True)
+            kept.update(zip(keys, parts, strict=True))
+        return [_scores_at(model, *kept[key][1], weight) for key in keys]
 
     def predict(images: Any, samples: Any) -> list[SegDataSample]:
         return predict_samples(
@@ -105,9 +110,7 @@ def sweep_residual(
         yield weight, model.predict_by_names(predict, inputs, data_samples)
 
 
-def _window_parts(
-    model: OpenVocabSegmentor, images: Sequence[Tensor]
-) -> list[tuple[Tensor, Windows, Padding]]:
+def _window_parts(model: OpenVocabSegmentor, images: Sequence[Tensor]) -> list[_Parts]:
     """Of each image: ``[X | A]`` of the patches of its windows ``(n, 2 D, h, w)``, and these."""
     settings, backbone = model._settings(), model.backbone
     bare = replace(backbone.readout, residual="none", residual_weight=1.0, ffn=False)
