@@ -63,11 +63,15 @@ def test_each_alpha_is_the_model_with_that_readout(name: str) -> None:
 def test_the_blocks_before_the_last_run_once_for_all_alphas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, calls = built("clearclip"), []
+    model = built("clearclip")
+    calls: list[int] = []
     original = model.backbone.tower.embed
-    monkeypatch.setattr(
-        model.backbone.tower, "embed", lambda images: calls.append(1) or original(images)
-    )
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return original(images)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(model.backbone.tower, "embed", embed)
     list(sweep_residual(model, [torch.randn(3, 80, 80)], None, (0, 0.5, 1)))
     assert len(calls) == 1
 
