@@ -50,7 +50,8 @@ class ModelInfo:
         default: whether the task takes it when no model is named.
         converter: the tool for the checkpoint that the authors released, if there is one.
         page: of the documentation.
-        results: data set, metrics and source of each number that the metafile quotes.
+        results: data set, metrics and source of each number that the metafile quotes for the config
+            as it stands; those of a ``Variant`` (an option, other weights) are for its tables.
     """
 
     name: str
@@ -143,6 +144,11 @@ def everything() -> tuple[ModelInfo, ...]:
     return tuple(info for file in _files() for info in _models_of(file))
 
 
+def entries() -> dict[str, tuple[str, dict[str, Any]]]:
+    """All entries as they stand in the metafiles: name -> the metafile and the entry."""
+    return {one["Name"]: (file, one) for file in _files() for one in _read(ROOT / file)["Models"]}
+
+
 @functools.cache
 def _files() -> tuple[str, ...]:
     return tuple(_read(ROOT / "model-index.yml")["Import"])
@@ -191,7 +197,7 @@ def _info(entry: dict[str, Any], collections: dict[str, Any]) -> ModelInfo:
         default=DEFAULTS.get(task) == name,
         converter=collection["Metadata"].get("Converter") if "Released" in about else None,
         page=collection["Metadata"]["Page"],
-        results=tuple(map(_result, entry.get("Results", ()))),
+        results=tuple(_result(one) for one in entry.get("Results", ()) if "Variant" not in one),
     )
 
 
