@@ -73,9 +73,9 @@ def results(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[str,
     """Entry and result of those that a row is about."""
     for name in names:
         for result in entries()[name].get("Results", ()):
-            if result.get("Variant") == row.get("Variant"):
-                if "Source" not in row or result["Source"] == row["Source"]:
-                    yield name, result
+            fits = result["Source"].startswith(row.get("Source", ""))
+            if fits and result.get("Variant") == row.get("Variant"):
+                yield name, result
 
 
 @functools.cache
@@ -87,7 +87,9 @@ def known_pairs() -> frozenset[tuple[str, str]]:
 
 def titled(listed: Sequence[Any]) -> dict[str, str]:
     """Columns or metrics: title -> what it stands for."""
-    return {k: v for one in listed for k, v in (one if isinstance(one, dict) else {one: one}).items()}
+    return {
+        k: v for one in listed for k, v in (one if isinstance(one, dict) else {one: one}).items()
+    }
 
 
 def columns(table: Mapping[str, Any]) -> list[tuple[str, str, str]]:

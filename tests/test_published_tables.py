@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import functools
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
-
+from mmclipdis.apis.reproduction import find_table
 from tests.config_options import check_options
 from tests.published_tables import Cell, cells, entries, named, tables, titled
 
-TABLE = {"Name", "Paper", "Title", "Columns", "Metrics", "Average", "Gates", "Reasons", "Page", "Rows"}
+TABLE = {
+    "Name",
+    "Paper",
+    "Title",
+    "Columns",
+    "Metrics",
+    "Average",
+    "Gates",
+    "Reasons",
+    "Page",
+    "Rows",
+}
 ROW = {"Name", "Models", "Variant", "Source", "Options", "Train", "Train Options", "Test"}
 TEST = {"Model", "Options", "Checkpoint"}
 MEASURED_HERE = ("camvid", "shapes")
@@ -46,6 +56,25 @@ def test_a_table_has_known_words_and_cells_in_every_row_and_column(name: str) ->
     for cell in found:
         assert {cell.model, cell.train or cell.model} <= set(entries()), cell
         assert (cell.train is not None) == needs_training(cell, table), cell
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reader_finds_what_a_naive_one_finds(name: str) -> None:
+    table = next(table for _, table in tables() if table["Name"] == name)
+    naive: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells(table):
+        naive.setdefault((cell.row, cell.column), []).append(cell)
+    read = find_table(name)
+    assert {(cell.row, cell.column) for cell in read.cells} == set(naive)
+    for cell in read.cells:
+        expected = naive[cell.row, cell.column]
+        first = expected[0]
+        assert (cell.model, cell.options) == (first.model, first.options)
+        training = (first.train, first.train_options) if first.train else None
+        assert (cell.training and (cell.training.model, cell.training.options)) == training
+        numbers = {one.metric: one.published for one in expected if one.published is not None}
+        assert cell.published == numbers
+        assert all(cell.sources[metric] for metric in numbers)
 
 
 def needs_training(cell: Cell, table: dict[str, Any]) -> bool:

@@ -14,6 +14,10 @@ column. A row that has none of the columns is left out.
 
 ``<!-- table: zoo segment -->`` is the list of models of a task that have short names, from the
 metafiles; ``zoo segment results`` all of the task with their published results.
+
+``<!-- table: published declip/table7 -->`` is a table of ``configs/*/tables.yml`` with the numbers
+of the metafiles; of several with the same columns, one below the other. ``rows=`` and ``title=`` as
+above, ``sources`` adds whose numbers a row has.
 """
 
 from __future__ import annotations
@@ -23,11 +27,14 @@ import difflib
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from mmclipdis.apis.reproduction import Row, find_table
 from mmclipdis.apis.zoo import as_table, models
 from mmclipdis.engine.results import read_results
 from mmclipdis.utils.whole_files import write_text
@@ -97,13 +104,12 @@ def make_table(spec: str, root: Path) -> list[str]:
     """
     if spec.startswith("zoo "):
         return _zoo(spec.split()[1:])
+    if spec.startswith("published "):
+        return _published(spec)
     path, columns, options = _parse(spec)
     rows = read_results(root / path)["rows"]
-    patterns = options.get("rows", "*").split("|")
-    unfit = [p for p in patterns if not any(fnmatchcase(r["name"], p) for r in rows)]
-    if unfit:
-        raise ValueError(f"no row of {path} fits {unfit}; there are {[r['name'] for r in rows]}")
-    rows = [r for r in rows if any(fnmatchcase(r["name"], pattern) for pattern in patterns)]
+    wanted = _fitting([row["name"] for row in rows], options, path)
+    rows = [row for row in rows if row["name"] in wanted]
     known = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
     unknown = [column for column in columns if column not in known]
     if unknown:
@@ -115,7 +121,64 @@ def make_table(spec: str, root: Path) -> list[str]:
     for row in rows:
         cells = (number(column, row["metrics"].get(column)) for column in columns)
         lines.append([row["name"], *cells])
+    return _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _fitting(names: Sequence[str], options: Mapping[str, str], where: str) -> set[str]:
+    """The names that the option ``rows`` asks for."""
+    patterns = options.get("rows", "*").split("|")
+    unfit = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
+    if unfit:
+        raise ValueError(f"no row of {where} fits {unfit}; there are {list(names)}")
+    return {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
+
+
+def _published(spec: str) -> list[str]:
+    """Lines of published tables, one below the other."""
+    _, words, options = _parse(spec)
+    found = [find_table(word) for word in words if word != "sources"]
+    if len({(tuple(one.columns), tuple(one.metrics)) for one in found}) != 1:
+        raise ValueError(f"{spec!r} names no table, or tables of other columns")
+    first, sources = found[0], "sources" in words
+    rows = [row for table in found for row in table.rows]
+    wanted = _fitting([row.name for row in rows], options, " ".join(words))
+    rows = [row for row in rows if row.name in wanted]
+    numbers = [dict(_numbers(row)) for row in rows]
+    known = [
+        pair
+        for pair in product(first.columns, first.metrics)
+        if any(pair in of_row for of_row in numbers)
+    ]
+    single = len(first.metrics) == 1, len({column for column, _ in known}) == 1
+    heads = [c if single[0] else m if single[1] else f"{c} {m}" for c, m in known]
+    average = first.average and len(known) > 1
+    lines = [[options.get("title", ""), *heads, *["average"] * average, *["source"] * sources]]
+    lines.append(["---", *["---:"] * (len(heads) + average), *["---"] * sources])
+    for row, of_row in zip(rows, numbers, strict=True):
+        values = [of_row.get(pair) for pair in known]
+        cells = ["" if value is None else _plain(value) for value in values]
+        if average:
+            full = [value for value in values if value is not None]
+            cells.append(f"{mean(full):.1f}" if len(full) == len(values) else "")
+        if sources:
+            texts = (text for cell in row.cells.values() for text in cell.sources.values())
+            cells.append("; ".join(dict.fromkeys(texts)))
+        lines.append([row.name, *cells])
+    return _markdown(lines)
+
+
+def _numbers(row: Row) -> Iterator[tuple[tuple[str, str], float]]:
+    for column, cell in row.cells.items():
+        yield from (((column, metric), value) for metric, value in cell.published.items())
+
+
+def _plain(value: float) -> str:
+    """As it was printed, with one decimal at least."""
+    return f"{value:.1f}" if value == round(value, 1) else f"{value:g}"
 
 
 def _zoo(words: Sequence[str]) -> list[str]:

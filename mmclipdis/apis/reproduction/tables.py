@@ -26,7 +26,8 @@ a key of their ``Metrics``, with the name that ``tools/test.py`` gives it where 
       VOC20: {Model: catseg_vitb16_pas20, Checkpoint: true}
 
 ``{checkpoint}`` is the file of the training, and ``Checkpoint: true`` gives it to ``tools/test.py``
-as its second word. Published numbers stand in the metafiles alone; a cell without one is empty.
+as its second word. Published numbers stand in the metafiles alone; a cell without one is empty,
+unless nothing of its row is published: a row may then have ``Test`` alone, and is measured.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Cell:
     Attributes:
         table, row, column: titles; together the name of the cell.
         model: the entry of the metafiles whose config is tested.
-        published: the numbers, by the metric's title.
+        published: the numbers, by the metric's title; none where only a figure shows them.
         sources: where each stands.
         options: for ``--cfg-options``; ``{checkpoint}`` is the file of the training.
         checkpoint: whether ``tools/test.py`` gets the checkpoint of the training.
@@ -96,7 +97,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row, with its cells by column; a column without a published number has none."""
+    """A row, with its cells by column; a column without a published number has none,
+    unless nothing of the row is published."""
 
     name: str
     cells: Mapping[str, Cell]
@@ -231,9 +233,9 @@ def _row(
 ) -> Row:
     _check_keys(data, ROW_KEYS, {"Name"}, where)
     where = f"{where}: row {data['Name']!r}"
-    if "Models" not in data and "Train" not in data:
+    if not {"Models", "Train", "Test"} & data.keys():
         raise ValueError(f"{where} names no Models; give a pattern or a list of entries")
-    models = select(data.get("Models", data.get("Train")), where)
+    models = select(data.get("Models", data.get("Train", [])), where)
     training = None
     if "Train" in data:
         (trained,) = select([data["Train"]], where)
@@ -246,6 +248,12 @@ def _row(
         found = result_of(models, dataset, metrics, data.get("Variant"), data.get("Source"), where)
         if found is not None:
             cells[column] = _cell(data, table, column, found, training, where)
+    if not cells:  # of figures without numbers
+        cells = {
+            column: _cell(data, table, column, Published(how["Model"], {}, {}), training, where)
+            for column, how in tests.items()
+            if "Model" in how
+        }
     if not cells:
         raise ValueError(
             f"{where}: none of {len(models)} entries has a result of {', '.join(columns.values())} "
