@@ -40,7 +40,7 @@ def _train(rank: int, folder: Path, pairs_dir: Path, recipe: Recipe, meeting: st
     torch.set_num_threads(1)
     config = model_config(ARCH)
     side = config["vision_cfg"]["image_size"]
-    pairs = make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side)
+    pairs = make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side, named=recipe.named)
     if recipe.processes > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=recipe.processes
@@ -77,7 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refuse_existing(args.weights, args.overwrite)
     pairs_dir = args.pairs_dir or args.work_dir / "pairs"
     side = model_config(ARCH)["vision_cfg"]["image_size"]
-    make_pairs(pairs_dir, recipe.pairs, seed=recipe.seed, side=side, workers=recipe.processes)
+    make_pairs(
+        *(pairs_dir, recipe.pairs),
+        **dict(seed=recipe.seed, side=side, named=recipe.named, workers=recipe.processes),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         job = (args.work_dir, pairs_dir, recipe, f"{scratch}/meeting")
         torch.multiprocessing.spawn(_train, job, nprocs=recipe.processes)

@@ -44,15 +44,22 @@ class Settings:
     val: int = 150
     seed: int = 0
     version: int = VERSION
+    objects: tuple[int, int] | None = None  # least and most of a picture; None: 1 to 5, few more
+
+    def as_json(self) -> str:
+        """What the marker of a data set says; of ``objects`` nothing where nothing was asked."""
+        return json.dumps({k: v for k, v in asdict(self).items() if v is not None})
 
 
-def draw(split: str, index: int, seed: int) -> tuple[Scene, list[str]]:
+def draw(
+    split: str, index: int, seed: int, objects: tuple[int, int] | None = None
+) -> tuple[Scene, list[str]]:
     """Scene and captions of image ``index`` of a split; independent of how many others there are.
 
     Every caption names exactly what is visible.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    scene = draw_scene(rng, random_size(rng))
+    scene = draw_scene(rng, random_size(rng), objects=objects)
     captions = [full_caption(rng, scene.things, scene.grounds) for _ in range(CAPTIONS_PER_IMAGE)]
     return scene, captions
 
@@ -78,14 +85,20 @@ def write_dataset(
             raise ValueError(f"{split} must be at least 1 image, got {getattr(settings, split)}")
     if settings.seed < 0 or workers < 1:
         raise ValueError(f"seed must be >= 0 and workers >= 1, got {settings.seed}, {workers}")
+    if settings.objects is not None and not 1 <= settings.objects[0] <= settings.objects[1]:
+        raise ValueError(
+            f"objects are the least and the most of a picture, 1 <= least <= most, "
+            f"got {settings.objects}"
+        )
     marker, aside, old = out / "shapes.json", out / ".shapes.part", out / ".shapes.old"
-    if marker.exists() and json.loads(marker.read_text()) == asdict(settings) and not overwrite:
+    wanted = settings.as_json()
+    if marker.exists() and json.loads(marker.read_text()) == json.loads(wanted) and not overwrite:
         return False
     others = {path.name for path in out.iterdir()} - {aside.name} if out.exists() else set()
     if others and not overwrite:
         raise FileExistsError(
             f"{out} is not empty and does not hold this data set complete "
-            f"({asdict(settings)}); name another folder or pass --overwrite"
+            f"({wanted}); name another folder or pass --overwrite"
         )
     foreign = others & set(_FOLDERS)
     if foreign and not marker.exists():
@@ -96,24 +109,25 @@ def write_dataset(
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     for split in SPLITS:
-        _write_split(aside, split, getattr(settings, split), settings.seed, workers)
+        _write_split(aside, split, settings, workers)
     marker.unlink(missing_ok=True)
     old.mkdir()
     for name in _FOLDERS:
         if (out / name).exists():
             (out / name).rename(old / name)
         (aside / name).rename(out / name)
-    write_text(marker, json.dumps(asdict(settings)))
+    write_text(marker, wanted)
     shutil.rmtree(aside)
     shutil.rmtree(old)
     return True
 
 
-def _write_split(out: Path, split: str, count: int, seed: int, workers: int) -> None:
+def _write_split(out: Path, split: str, settings: Settings, workers: int) -> None:
+    count, seed = getattr(settings, split), settings.seed
     notes = out / "annotations"
     for folder in (out / "images" / split, notes / split, notes / f"panoptic_{split}"):
         folder.mkdir(parents=True, exist_ok=True)
-    job = partial(_write_image, out=out, split=split, seed=seed)
+    job = partial(_write_image, out=out, split=split, seed=seed, objects=settings.objects)
     records = list(each(job, range(count), workers, title=f"draw {split}", spawn=True))
     images = [record["image"] for record in records]
     annotations = [item for record in records for item in record["annotations"]]
@@ -154,8 +168,10 @@ def categories() -> list[dict[str, Any]]:
     ]
 
 
-def _write_image(index: int, out: Path, split: str, seed: int) -> dict[str, Any]:
-    scene, captions = draw(split, index, seed)
+def _write_image(
+    index: int, out: Path, split: str, seed: int, objects: tuple[int, int] | None
+) -> dict[str, Any]:
+    scene, captions = draw(split, index, seed, objects)
     stem, number = f"{index:012d}", index
     notes = out / "annotations"
     _save(out / "images" / split / f"{stem}.png", scene.image[..., ::-1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -24,6 +24,8 @@ from mmclipdis.utils.whole_files import whole_file, write_text
 
 CAPTIONS_PER_IMAGE = 8
 _SHARES = {"scene": 0.45, "single": 0.13, "closeup": 0.12, "subject": 0.22, "ground": 0.08}
+#: What the sentences name: all that is in sight, or of the things the largest one only.
+Named = Literal["all", "largest"]
 _STREAM = 7_777  # keeps the pictures of pretraining apart from those of the data sets
 
 
@@ -35,9 +37,30 @@ class Pairs:
     captions: list[tuple[str, ...]]
 
 
-def draw_view(
-    rng: np.random.Generator, manner: str
-) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
+@dataclass(frozen=True)
+class View:
+    """A photograph, and what is in sight.
+
+    Attributes:
+        image: ``(h, w, 3)`` uint8 RGB of any size.
+        things: names of the things that a caption could name.
+        grounds: names of the grounds.
+        shares: ``(C,)`` part of the picture that each class covers.
+    """
+
+    image: NDArray[np.uint8]
+    things: tuple[str, ...]
+    grounds: tuple[str, ...]
+    shares: NDArray[np.float64]
+
+    @property
+    def largest(self) -> tuple[str, ...]:
+        """The thing that covers most, alone; none where there is none."""
+        by_share = sorted(self.things, key=lambda name: -self.shares[CLASSES.index(name)])
+        return tuple(by_share[:1])
+
+
+def draw_view(rng: np.random.Generator, manner: str) -> View:
     """One photograph of any size with the things and the grounds that a caption would name.
 
     ``subject`` is a scene photographed from near, with one of its objects filling the frame more
@@ -47,17 +70,21 @@ def draw_view(
     if manner != "subject":
         low, high, aspect = (18.0, 110.0, 2.0) if manner == "closeup" else (64.0, 176.0, 1.6)
         scene = draw_scene(rng, random_size(rng, low, high, aspect), cast(Kind, manner))
-        return scene.image, scene.things, scene.grounds
+        return View(scene.image, scene.things, scene.grounds, _shares(scene.labels))
     scene = draw_scene(rng, random_size(rng), "scene")
     number = int(rng.integers(len(scene.objects))) + 1
     rows, cols = np.nonzero(scene.instances == number)
     y, x = _frame(rng, rows, scene.labels.shape[0]), _frame(rng, cols, scene.labels.shape[1])
-    seen = np.bincount(scene.labels[y, x].ravel(), minlength=len(CLASSES))
-    share = seen / seen.sum()
+    share = _shares(scene.labels[y, x])
     subject = CLASSES[scene.objects[number - 1]]
     things = [n for n in THINGS if n == subject or share[CLASSES.index(n)] > 0.15]
     grounds = [n for n in STUFF if share[CLASSES.index(n)] > 0.05]
-    return scene.image[y, x], tuple(things), tuple(grounds)
+    return View(scene.image[y, x], tuple(things), tuple(grounds), share)
+
+
+def _shares(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    counts = np.bincount(labels.ravel(), minlength=len(CLASSES))
+    return np.asarray(counts / counts.sum())
 
 
 def _frame(rng: np.random.Generator, covered: NDArray[np.int64], limit: int) -> slice:
@@ -74,37 +101,46 @@ def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (side, side), interpolation=mode), dtype=np.uint8)
 
 
-def make_pair(index: int, seed: int, side: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def make_pair(
+    index: int, seed: int, side: int, named: Named = "all"
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Pair number ``index`` of the stream with this seed; independent of all other pairs."""
     rng = np.random.default_rng([_STREAM, seed, index])
     manner = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
-    picture, things, grounds = draw_view(rng, manner)
+    view = draw_view(rng, manner)
+    things = view.things if named == "all" else view.largest
+    # with a thing in sight, people who name one thing do not name the ground either
+    grounds = view.grounds if named == "all" or not things else ()
     captions = [full_caption(rng, things, grounds) for _ in range(3)]
     captions.append(partial_caption(rng, grounds or things))
     while len(captions) < CAPTIONS_PER_IMAGE:
         # Most people name the object, and one of several.
         count = 1 if rng.random() < 0.75 else 2
         captions.append(partial_caption(rng, things or grounds, count))
-    return fit(picture, side), tuple(captions)
+    return fit(view.image, side), tuple(captions)
 
 
-def make_pairs(folder: Path, count: int, *, seed: int, side: int, workers: int = 1) -> Pairs:
+def make_pairs(
+    folder: Path, count: int, *, seed: int, side: int, named: Named = "all", workers: int = 1
+) -> Pairs:
     """Draws ``count`` pairs into ``folder``, or opens what is already there.
 
-    Raises ValueError if ``folder`` holds pairs of other settings.
+    Raises ValueError if ``folder`` holds pairs of other settings, or for another ``named``.
     """
-    settings = f"{count} {seed} {side}"
+    if named not in get_args(Named):
+        raise ValueError(f"named must be one of {', '.join(get_args(Named))}, got {named!r}")
+    settings = f"{count} {seed} {side}" + ("" if named == "all" else f" {named}")
     done, images_at, captions_at = (folder / n for n in ("done", "images.npy", "captions.txt"))
     if done.exists():
         if done.read_text() != settings:
             raise ValueError(
-                f"{folder} holds pairs of other settings (count seed side: {done.read_text()}, "
-                f"asked for {settings}); name another folder or delete it"
+                f"{folder} holds pairs of other settings (count seed side named: "
+                f"{done.read_text()}, asked for {settings}); name another folder or delete it"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         images = open_memmap(images_at, "w+", np.uint8, (count, side, side, 3))
-        job = partial(make_pair, seed=seed, side=side)
+        job = partial(make_pair, seed=seed, side=side, named=named)
         with whole_file(captions_at) as out:
             results = each(job, range(count), workers, title="draw pairs", spawn=True)
             for index, (image, captions) in enumerate(results):

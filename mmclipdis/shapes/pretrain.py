@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mmclipdis.engine.work_folder import lock_work_folder
 from mmclipdis.shapes.captions import names_in
-from mmclipdis.shapes.pairs import Pairs
+from mmclipdis.shapes.pairs import Named, Pairs
 from mmclipdis.shapes.training import adamw, clipped_step, learning_rate, resume_run, save_run
 from mmclipdis.shapes.world import CLASSES
 
@@ -34,7 +34,8 @@ class Recipe:
     ``settle`` share of the steps: it halves the work, and a class must be readable from whichever
     patches remain, which spreads it over the object instead of over a few tokens. A step takes
     ``batch`` pairs, split evenly over ``processes`` of one thread each; a sentence is compared
-    with the pictures of its own process.
+    with the pictures of its own process. ``named``: the captions name ``"all"`` that is in sight,
+    or of the things the ``"largest"`` one only, as people do.
     """
 
     pairs: int = 24_000
@@ -47,6 +48,7 @@ class Recipe:
     patch_dropout: float = 0.5
     settle: float = 0.1
     seed: int = 0
+    named: Named = "all"
 
     def __post_init__(self) -> None:
         if self.processes < 1 or self.batch % self.processes:

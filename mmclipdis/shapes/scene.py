@@ -65,12 +65,18 @@ class _Sprite:
     where: tuple[slice, slice]
 
 
-def draw_scene(rng: np.random.Generator, size: tuple[int, int], kind: Kind = "scene") -> Scene:
+def draw_scene(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    kind: Kind = "scene",
+    objects: tuple[int, int] | None = None,
+) -> Scene:
     """Draws a scene of ``size`` (height, width) in pixels.
 
     ``scene`` holds 1-5 objects of widely varied scale, ``single`` one object, ``closeup`` one
-    object about as large as the frame, ``ground`` none. Raises ValueError for another kind or a
-    side under 12 pixels.
+    object about as large as the frame, ``ground`` none; ``objects`` (least, most) asks for other
+    numbers, of which those that would hide others find no place. Raises ValueError for another
+    kind or a side under 12 pixels.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of scene {kind!r}; choose one of {', '.join(KINDS)}")
@@ -79,24 +85,28 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int], kind: Kind = "sc
         raise ValueError(f"a scene needs sides of at least 12 pixels, got {height} x {width}")
     canvas, labels = _lay_grounds(rng, height, width, kind)
     instances = np.zeros((height, width), np.uint8)
-    objects: list[int] = []
+    placed: list[int] = []
     areas: list[int] = []
-    for turn in range(_object_count(rng, kind)):
+    for turn in range(_object_count(rng, kind, objects)):
         manner: Kind = "scene" if turn else kind  # what joins a close-up is of ordinary size
         for _attempt in range(8):
             index = int(rng.integers(len(THINGS)))
             if _place(rng, index, manner, canvas, instances, areas):
                 labels[instances == len(areas)] = index
-                objects.append(index)
+                placed.append(index)
                 break
     # One light for the whole picture, as a camera's exposure and white balance would vary.
     canvas *= rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, size=3).astype(np.float32)
     canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(0, 6)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
-    return Scene(image, labels, instances, tuple(objects))
+    return Scene(image, labels, instances, tuple(placed))
 
 
-def _object_count(rng: np.random.Generator, kind: Kind) -> int:
+def _object_count(
+    rng: np.random.Generator, kind: Kind, asked: tuple[int, int] | None = None
+) -> int:
+    if asked is not None:
+        return int(rng.integers(asked[0], asked[1] + 1))
     if kind == "scene":
         return int(rng.choice(5, p=(0.15, 0.25, 0.25, 0.2, 0.15))) + 1
     if kind == "closeup":

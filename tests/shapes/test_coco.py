@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -128,10 +130,10 @@ def test_an_interrupted_run_starts_again_and_leaves_what_a_whole_one_leaves(
     out = tmp_path / "data"
     original = module.draw
 
-    def interrupted(split: str, index: int, seed: int) -> object:
+    def interrupted(split: str, index: int, *others: Any) -> object:
         if (split, index) == ("val", 1):
             raise KeyboardInterrupt
-        return original(split, index, seed)
+        return original(split, index, *others)
 
     monkeypatch.setattr(module, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -142,12 +144,25 @@ def test_an_interrupted_run_starts_again_and_leaves_what_a_whole_one_leaves(
     assert _digest(out) == _digest(folder)
 
 
+def test_pictures_hold_as_many_objects_as_asked(tmp_path: Path) -> None:
+    settings = Settings(6, 2, 3, objects=(4, 6))
+    write_dataset(tmp_path, settings)
+    notes = json.loads((tmp_path / "annotations/instances_train.json").read_text())
+    counts = Counter(note["image_id"] for note in notes["annotations"])
+    assert all(3 <= count <= 6 for count in counts.values()) and max(counts.values()) > 4
+    assert not write_dataset(tmp_path, settings)
+    with pytest.raises(FileExistsError, match='"objects"'):
+        write_dataset(tmp_path, Settings(6, 2, 3, objects=(4, 7)))
+
+
 @pytest.mark.parametrize(
     ("settings", "workers", "message"),
     [
         (Settings(0, 1, 0), 1, "train must be at least 1 image, got 0"),
         (Settings(1, 1, -1), 1, "seed must be >= 0"),
         (Settings(1, 1, 0), 0, "workers >= 1"),
+        (Settings(1, 1, 0, objects=(4, 3)), 1, r"1 <= least <= most, got \(4, 3\)"),
+        (Settings(1, 1, 0, objects=(0, 3)), 1, "1 <= least <= most"),
     ],
 )
 def test_bad_settings_are_refused(

@@ -14,7 +14,15 @@ from torch.nn import functional as F
 
 from mmclipdis.shapes import pretrain as module
 from mmclipdis.shapes.captions import names_in
-from mmclipdis.shapes.pairs import CAPTIONS_PER_IMAGE, Pairs, make_pair, make_pairs
+from mmclipdis.shapes.pairs import (
+    _SHARES,
+    _STREAM,
+    CAPTIONS_PER_IMAGE,
+    Pairs,
+    draw_view,
+    make_pair,
+    make_pairs,
+)
 from mmclipdis.shapes.pretrain import (
     Captions,
     Recipe,
@@ -191,3 +199,26 @@ def test_only_matrices_decay() -> None:
     assert decayed == {id(p) for p in model.parameters() if p.ndim >= 2}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert {group["weight_decay"] for group in groups} == {0.0, RECIPE.weight_decay}
+
+
+def test_captions_of_the_largest_name_it_alone_and_the_pictures_stay() -> None:
+    rng = [np.random.default_rng([_STREAM, 0, index]) for index in range(24)]
+    for index in range(24):
+        image, captions = make_pair(index, 0, 16, "largest")
+        assert np.array_equal(image, make_pair(index, 0, 16)[0])
+        manner = str(rng[index].choice(list(_SHARES), p=list(_SHARES.values())))
+        view = draw_view(rng[index], manner)
+        named = {name for caption in captions for name in names_in(caption)}
+        if view.things:
+            area = {name: view.shares[CLASSES.index(name)] for name in view.things}
+            assert named == {max(area, key=lambda name: area[name])}
+        else:
+            assert named <= set(view.grounds)
+
+
+def test_another_way_of_naming_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="named must be one of all, largest, got 'most'"):
+        make_pairs(tmp_path, 1, seed=0, side=16, named="most")  # type: ignore[arg-type]
+    make_pairs(tmp_path, 2, seed=0, side=16, named="largest")
+    with pytest.raises(ValueError, match="count seed side named: 2 0 16 largest"):
+        make_pairs(tmp_path, 2, seed=0, side=16)

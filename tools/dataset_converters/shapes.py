@@ -24,11 +24,15 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=Settings.train, help="training images")
     parser.add_argument("--val", type=int, default=Settings.val, help="test images")
     parser.add_argument("--seed", type=int, default=Settings.seed, help="of the pictures")
+    parser.add_argument(
+        "--objects", type=int, nargs=2, metavar=("LEAST", "MOST"), help="of a picture; 1 to 5 as is"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
     args = parser.parse_args()
-    settings = Settings(args.train, args.val, args.seed)
     try:
+        objects = tuple(args.objects) if args.objects else None
+        settings = Settings(args.train, args.val, args.seed, objects=objects)
         written = write_dataset(args.out, settings, overwrite=args.overwrite, workers=args.workers)
     except (OSError, ValueError) as error:
         parser.error(line_of(error))
