@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmclipdis.apis import experiments
+from mmclipdis.apis.claims.measures import MEASURES
 from mmclipdis.apis.claims.sheet import Claim, Experiment, Sheet, Step
 from mmclipdis.apis.claims.verdict import Measured
-from mmclipdis.apis.class_similarity import class_similarity
 from mmclipdis.apis.experiments import Metrics
 from mmclipdis.apis.run import find_checkpoint
 from mmclipdis.engine.results import read_results
 from mmclipdis.utils.places import ROOT
 
-#: In place of a config: cosines between the texts of classes (class_similarity.py).
-SIMILARITY = "similarity"
 #: A run in results/claims.json.
 RUN = "{experiment} | {row} | seed {seed}"
 
@@ -79,18 +76,14 @@ def _tested(experiment: Experiment, test: Step, row: Step) -> Step:
     """A test; without a config of its own that of the training, or the row's, with its options."""
     if test.config is not None:
         return test
-    config = row.config or (experiment.train and experiment.train.config)
-    return Step(config, (*test.options, *row.options), (), test.metrics)
+    trained = experiment.train.config if experiment.train is not None else None
+    return Step(row.config or trained, (*test.options, *row.options), (), test.metrics)
 
 
 def _test(step: Step, folder: Path, data: Path, checkpoint: str) -> Metrics:
     """What one test gives."""
-    if step.config == SIMILARITY:
-        words = ["ShapeScenesDataset", "--overwrite", "--out", str(folder)]
-        words += ["--projectors", checkpoint] if checkpoint else []
-        report = json.loads((class_similarity(words) / "similarity.json").read_text())
-        found: Metrics = report["projected" if checkpoint else "clip"]
-        return found
+    if step.config is not None and step.config in MEASURES:
+        return MEASURES[step.config](folder, data, checkpoint)
     options = [*_filled(step.options, data, checkpoint), *experiments.roots(data, "test")]
     named = any("{checkpoint}" in option for option in step.options)  # then it is no second word
     return experiments.evaluate(str(step.config), folder, options, "" if named else checkpoint)

@@ -14,8 +14,8 @@ Three lists. ``Worlds`` says how pictures are drawn (options of
         ASL: {Options: [model.mfi=None], Config: ...}   # over those of Train
         CLIP: {Untrained: true, Tests: [...]}           # tests of its own
 
-``{data}`` and ``{checkpoint}`` in options stand for the pictures and the trained file; the config
-``similarity`` is ``tools/analysis_tools/class_similarity.py``. ``Claims``::
+``{data}`` and ``{checkpoint}`` in options stand for the pictures and the trained file; a config
+may be a measure of :mod:`mmclipdis.apis.claims.measures`. ``Claims``::
 
     - Name: dclip/losses
       Paper: DCLIP (arXiv 2502.02977 v4)
