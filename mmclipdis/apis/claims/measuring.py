@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def measure(
     """Draw the pictures, train and test one row with one seed, as far as that is not done."""
     world = experiment.world(seed)
     data, folder = places.world(world), places.run(experiment, row, seed)
-    experiments.command("tools/dataset_converters/shapes.py", data, *worlds[world])
+    _draw(data, tuple(worlds[world]))
     checkpoint, own = "", experiment.rows[row]
     if experiment.train is not None and not own.untrained:
         train = _over(experiment.train, own.step)
@@ -64,6 +65,12 @@ def measure(
         metrics = _test(step, folder / f"test_{number}", data, checkpoint)
         found |= {ours: metrics[theirs] for ours, theirs in step.metrics.items()}
     return found
+
+
+@functools.cache
+def _draw(data: Path, words: tuple[str, ...]) -> None:
+    """Draw a world, unless it is there; asked once a process, since asking takes seconds."""
+    experiments.command("tools/dataset_converters/shapes.py", data, *words)
 
 
 def _over(base: Step, row: Step) -> Step:

@@ -188,8 +188,8 @@ def _tests(raw: Iterable[Mapping[str, Any]], where: str) -> tuple[Step, ...]:
 
 def _step(raw: Mapping[str, Any], where: str) -> Step:
     _keys(raw, set(), {"Config", "Options", "Flags", "Metrics"}, where)
-    listed = (tuple(map(str, raw.get(key, ()))) for key in ("Options", "Flags"))
-    return Step(raw.get("Config"), *listed, raw.get("Metrics", {}))
+    options, flags = (tuple(map(str, raw.get(key, ()))) for key in ("Options", "Flags"))
+    return Step(raw.get("Config"), options, flags, raw.get("Metrics", {}))
 
 
 def _claim(raw: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> Claim:
