@@ -68,10 +68,10 @@ def train(
     options = [*options, f"randomness.seed={seed}"]
     words = [config_file(config), "--work-dir", str(folder), *flags, "--cfg-options", *options]
     done = folder / "done.json"
-    if _read(done) == _request(words):
+    if _read(done) == request_of(words):
         return
     command("tools/train.py", *words)
-    write_text(done, json.dumps(_request(words)))
+    write_text(done, json.dumps(request_of(words)))
 
 
 def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str = "") -> Metrics:
@@ -80,17 +80,17 @@ def evaluate(config: str, folder: Path, options: Sequence[str], checkpoint: str 
     words += ["--cfg-options", *options]
     kept = folder / "metrics.json"
     before = _read(kept) or {}
-    if before.get("request") == _request(words):
+    if before.get("request") == request_of(words):
         found: Metrics = before["metrics"]
         return found
     print("$ python tools/test.py", *words, flush=True)
     metrics = {n: float(v) for n, v in test([*words, "log_level=ERROR"]).items()}
-    write_text(kept, json.dumps({"request": _request(words), "metrics": metrics}))
+    write_text(kept, json.dumps({"request": request_of(words), "metrics": metrics}))
     print("  ", metrics, flush=True)
     return metrics
 
 
-def _request(words: Sequence[str]) -> dict[str, Any]:
+def request_of(words: Sequence[str]) -> dict[str, Any]:
     """The words of a command, and what the files among them (config, checkpoint) hold."""
     paths = [Path(word.rpartition("=")[2]) for word in words]
     files = {str(p): sha256_of(p) for p in paths if p.is_file()}

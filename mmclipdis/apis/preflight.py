@@ -37,7 +37,7 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
     scope = config.get("default_scope")  # first: mmseg and mmdet share names (CityscapesDataset)
     kinds = sorted(_known_kinds(), key=lambda known: known[0].scope != scope)
     for loader in loaders:
-        datasets = list(_datasets((config.get(loader) or {}).get("dataset")))
+        datasets = list(datasets_of((config.get(loader) or {}).get("dataset")))
         for dataset in datasets:
             _check_names(dataset)
             if "://" in str(dataset) or dataset.get("backend_args"):
@@ -181,14 +181,14 @@ def _check_evaluator(evaluator: Any, folders: Sequence[str]) -> None:
             raise type(error)(f"{name}: {error}") from error
 
 
-def _datasets(config: Any) -> Iterator[Any]:
+def datasets_of(config: Any) -> Iterator[Any]:
     """A data set's config; of a wrapper those of the data sets inside."""
     if isinstance(config, (list, tuple)):
         for part in config:
-            yield from _datasets(part)
+            yield from datasets_of(part)
     elif isinstance(config, dict):
         inside = [config[key] for key in ("dataset", "datasets") if key in config]
         if inside:
-            yield from _datasets(inside)
+            yield from datasets_of(inside)
         elif "type" in config:
             yield config

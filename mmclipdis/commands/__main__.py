@@ -17,6 +17,7 @@ from mmclipdis.commands.doctor import doctor
 from mmclipdis.commands.export import export
 from mmclipdis.commands.models import models
 from mmclipdis.commands.photos import detect, segment, tag
+from mmclipdis.commands.reproduce import reproduce
 from mmclipdis.commands.training import test, train
 from mmclipdis.commands.web import web
 from mmclipdis.version import __version__
@@ -62,7 +63,7 @@ def mmclipdis(context: click.Context) -> None:
 
 for _command in (segment, detect, tag, models, web, export):
     mmclipdis.add_command(_command)
-for _command in (train, test, convert, doctor, completion):
+for _command in (train, test, reproduce, convert, doctor, completion):
     mmclipdis.add_command(_command)
 
 

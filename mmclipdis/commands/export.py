@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,18 +50,6 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
         raise Mistake(f"--image-size {value!r}: give a side or height x width, as 224 or 480x640")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
-def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
-    """Settings as mmengine reads them on the command lines of mm; None for none."""
-    if not pairs:
-        return None
-    from mmclipdis.apis.cfg_options import CfgOptions
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument(SETTINGS, nargs="+", action=CfgOptions)
-    found: dict[str, Any] = parser.parse_args([SETTINGS, *pairs]).cfg_options
-    return found
 
 
 @click.command(
@@ -122,6 +109,7 @@ def export(
     found = words_of(words, words_file)
 
     def work() -> int:
+        from mmclipdis.apis.zoo.resolving import read_settings
         from mmclipdis.export import export as write
 
         path = write(

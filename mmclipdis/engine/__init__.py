@@ -9,6 +9,7 @@ from mmclipdis.engine.checkpoint_io import (
     write_checkpoint,
 )
 from mmclipdis.engine.configs import read_config_file
+from mmclipdis.engine.cost_hook import CostHook
 from mmclipdis.engine.data_check_hook import DataCheckHook
 from mmclipdis.engine.foreign_checkpoint_guard import ForeignCheckpointGuard
 from mmclipdis.engine.loops import ExactEpochBasedTrainLoop, ExactIterBasedTrainLoop
@@ -21,6 +22,7 @@ from mmclipdis.engine.vocabulary_hook import VocabularyHook
 from mmclipdis.engine.weight_ensemble_hook import WeightEnsembleHook
 
 __all__ = [
+    "CostHook",
     "DataCheckHook",
     "ExactCheckpointHook",
     "ExactEpochBasedTrainLoop",

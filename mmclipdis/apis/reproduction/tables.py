@@ -11,8 +11,8 @@ A file is a list ``Tables``. A table has::
 
 A column is a ``Dataset`` of the metafiles' results, with a short title if it needs one; a metric is
 a key of their ``Metrics``, with the name that ``tools/test.py`` gives it where that is another
-(``_`` for a blank, and what stands before a ``/``, make no difference). ``Average``, ``Gates``,
-``Reasons`` and ``Page`` may follow: see :class:`Table`. A row has::
+(``_`` for a blank, and what stands before a ``/``, make no difference). ``Aliases``,
+``Average``, ``Gates``, ``Reasons`` and ``Page`` may follow: see :class:`Table`. A row has::
 
     Name: ClearCLIP, ViT-B/16
     Models: clearclip_vitb16_*    # entries of the metafiles: a pattern, or a list of names
@@ -51,7 +51,7 @@ GATES = {"mIoU": 0.3, "mAcc": 0.3, "AP": 0.5, "mAP": 0.5, "box AP": 0.5, "mask A
 OTHER_GATE = 0.5
 TABLE_KEYS = {
     *("Name", "Paper", "Title", "Columns", "Metrics", "Rows"),
-    *("Average", "Gates", "Reasons", "Page"),
+    *("Aliases", "Average", "Gates", "Reasons", "Page"),
 }
 ROW_KEYS = {"Name", "Models", "Variant", "Source", "Options", "Train", "Train Options", "Test"}
 TEST_KEYS = {"Model", "Options", "Checkpoint"}
@@ -119,6 +119,7 @@ class Table:
         reasons: known reasons of a difference.
         page: of the documentation, where they are explained.
         file: the ``tables.yml``, from the root.
+        aliases: other names that are understood.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Table:
     reasons: tuple[str, ...] = ()
     page: str = ""
     file: str = ""
+    aliases: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -146,7 +148,7 @@ def tables() -> tuple[Table, ...]:
         ValueError: naming the file and the table in which something is wrong.
     """
     found = tuple(table for file in _files() for table in read_tables(file))
-    names = [table.name for table in found]
+    names = [name for table in found for name in (table.name, *table.aliases)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two tables are called {twice[0]}; give one of them another Name")
     return found
@@ -158,13 +160,19 @@ def find_table(name: str) -> Table:
     Raises:
         ValueError: there is none, with names that look like it; or its file is wrong.
     """
-    known = {table["Name"]: file for file in _files() for table in _contents(file)}
+    known = {
+        called: (table["Name"], file)
+        for file in _files()
+        for table in _contents(file)
+        for called in (table["Name"], *table.get("Aliases", ()))
+    }
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         near = near or [one for one in known if name.strip("/") in one.split("/")][:5]
         hint = f"did you mean {' or '.join(near)}" if near else "--list names all"
         raise ValueError(f"there is no table {name!r}; {hint}")
-    return next(table for table in read_tables(known[name]) if table.name == name)
+    title, file = known[name]
+    return next(table for table in read_tables(file) if table.name == title)
 
 
 @functools.cache
@@ -217,6 +225,7 @@ def _table(data: Mapping[str, Any], file: Path) -> Table:
         tuple(data.get("Reasons", ())),
         data.get("Page", ""),
         str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file),
+        tuple(data.get("Aliases", ())),
     )
     names = [row.name for row in table.rows]
     if twice := sorted({one for one in names if names.count(one) > 1}):

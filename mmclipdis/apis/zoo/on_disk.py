@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from open_clip import pretrained
+
 from mmclipdis.apis.zoo.listing import ModelInfo, find
 from mmclipdis.apis.zoo.sources import Weights, cache_folder, known_file
+from mmclipdis.clip.weights.fetching import place_of_tag
 from mmclipdis.clip.weights.loading import fetch_weights
-from mmclipdis.clip.weights.tags import tags_of
+from mmclipdis.clip.weights.tags import PACKAGED, tags_of
 from mmclipdis.engine.checkpoint_io import is_remote
 from mmclipdis.engine.downloads import downloaded_to
 from mmclipdis.utils.downloading import sha256_of
@@ -34,7 +37,7 @@ def put_weights(config: Any, info: ModelInfo | None, name: str) -> None:
         ValueError: a downloaded file is not the one that it should be.
     """
     tags: dict[tuple[str, str], None] = {}
-    for owner, key, arch in list(_sources(config.get("model") or {})):
+    for owner, key, arch in list(weight_sources(config.get("model") or {})):
         source = str(owner[key])
         if Path(source).expanduser().is_file() or is_remote(source):
             continue
@@ -51,8 +54,54 @@ def put_weights(config: Any, info: ModelInfo | None, name: str) -> None:
             raise FileNotFoundError(f"{name!r} needs what is not here: {error}") from error
 
 
+def look_for_weights(
+    config: Any, info: ModelInfo | None, name: str, folder: Path
+) -> tuple[list[str], list[str]]:
+    """Which weights a config lacks, and which :func:`put_weights` would download.
+
+    Args:
+        config: As of :func:`put_weights`; what lies in ``folder`` is named there.
+        info, name: As of :func:`put_weights`.
+        folder: Where files are looked for by their names, too, those of tags included.
+
+    Returns:
+        A line for each that has to be got by hand, and one for each download.
+    """
+    missing: dict[str, None] = {}
+    downloads: dict[str, None] = {}
+    for owner, key, arch in list(weight_sources(config.get("model") or {})):
+        source = str(owner[key])
+        if Path(source).expanduser().is_file():
+            continue
+        tag = isinstance(arch, str) and source in tags_of(arch)
+        kept = _place_of_tag(arch, source) if tag else cache_folder() / Path(source).name
+        given = folder / kept.name
+        weights = known_file(source)
+        if given.is_file():
+            owner[key] = str(given)
+        elif tag:
+            if not kept.is_file():
+                downloads[f"{source} of {arch} (open_clip fetches it unless it has it)"] = None
+        elif is_remote(source):
+            downloads[source] = None
+        elif weights is not None and kept.is_file():
+            owner[key] = str(kept)
+        elif weights is not None and weights.url is not None:
+            downloads[f"{weights.name} ({weights.title}, licence: {weights.license})"] = None
+        elif weights is not None:
+            missing[_missing(source, weights, name)] = None
+        else:
+            made = _made(source, info)
+            missing[_not_made(source, made, name)] = None
+    return list(missing), list(downloads)
+
+
 def find_checkpoint(
-    info: ModelInfo | None, given: str | Path | None, name: str, needed: bool
+    info: ModelInfo | None,
+    given: str | Path | None,
+    name: str,
+    needed: bool,
+    folder: Path = Path("checkpoints"),
 ) -> str | None:
     """The checkpoint to load: the one that is given, that ships, or that was put into a folder.
 
@@ -61,6 +110,7 @@ def find_checkpoint(
         given: A file or URL.
         name: What the model was called, for messages.
         needed: Whether a model that must be trained is refused without one.
+        folder: Where one is looked for by its name, before the folder of downloads.
 
     Raises:
         FileNotFoundError: there is none, and the model is worth nothing without.
@@ -78,15 +128,15 @@ def find_checkpoint(
         return None
     for called in (info.name, *info.aliases):
         for ending in ENDINGS:
-            for folder in (Path("checkpoints"), cache_folder()):
-                if (folder / f"{called}{ending}").is_file():
-                    return str(folder / f"{called}{ending}")
+            for place in (folder, cache_folder()):
+                if (place / f"{called}{ending}").is_file():
+                    return str(place / f"{called}{ending}")
     if needed:
         raise FileNotFoundError(_untrained(info, name))
     return None
 
 
-def _sources(node: Any, arch: Any = None) -> Iterator[tuple[Any, Any, Any]]:
+def weight_sources(node: Any, arch: Any = None) -> Iterator[tuple[Any, Any, Any]]:
     """Where settings name weights: the dict or list, the key, and the CLIP that they are of."""
     if isinstance(node, dict):
         arch = node.get("arch", arch)
@@ -96,9 +146,17 @@ def _sources(node: Any, arch: Any = None) -> Iterator[tuple[Any, Any, Any]]:
     pairs = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in pairs:
         if isinstance(value, (dict, list)):
-            yield from _sources(value, arch)
+            yield from weight_sources(value, arch)
         elif isinstance(value, str) and value.endswith(ENDINGS):
             yield node, key, arch
+
+
+def _place_of_tag(arch: str, tag: str) -> Path:
+    """The file of a tag: in the package, or where one that was downloaded lies."""
+    packaged = PACKAGED.get((arch, tag))
+    if packaged is not None:
+        return packaged
+    return place_of_tag(arch, tag, pretrained.get_pretrained_cfg(arch, tag) or {})
 
 
 def _fetched(source: str, info: ModelInfo | None, name: str) -> Path | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,18 @@ def merge(config: Config, options: Mapping[str, Any] | None) -> None:
         raise ValueError(
             f"cfg_options do not fit the config {str(config.filename)!r}: {reason}"
         ) from error
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
+    """``key=value`` pairs as mmengine reads them on the command lines of mm; None for none."""
+    if not pairs:
+        return None
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    found: dict[str, Any] = parser.parse_args(["--cfg-options", *pairs]).cfg_options
+    return found
 
 
 def _read(path: Path, options: Mapping[str, Any] | None) -> Config:

@@ -167,7 +167,7 @@ def test_a_tag_is_taken_from_the_folder_of_open_clip(
 def test_what_the_list_says_is_downloaded_is_what_the_config_names(name: str) -> None:
     for info in filter(None, {find(name, task) for task in DEFAULTS}):
         config = Config.fromfile(info.path)
-        named = {str(node[key]) for node, key, _ in on_disk._sources(config.model)}
+        named = {str(node[key]) for node, key, _ in on_disk.weight_sources(config.model)}
         listed = {one.where for one in info.downloads if not one.where.startswith("python")}
         assert {Path(one).name for one in named} == {Path(one).name for one in listed}
 
