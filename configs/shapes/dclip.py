@@ -11,7 +11,9 @@ model = dict(
     type="DCLIP",
     encoder=dict(type="MaskCLIPViT", **clip),
     text_encoder=dict(type="OpenCLIPTextEncoder", **clip),
-    mfi=dict(type="MFILoss", loss_weight=2e-3),
+    projectors=dict(out_dim=256),
+    asl=dict(type="AsymmetricLoss", gamma_pos=1, gamma_neg=2, clip=0.05, loss_weight=0.05),
+    mfi=dict(type="MFILoss", lam=0.2, loss_weight=2e-3),
 )
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=3e-3, weight_decay=5e-4))
 param_scheduler = [

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmclipdis.models.recognition.pooling import spatial_logits
+from mmclipdis.models.recognition.pooling import pooled_logits, spatial_logits
 from mmclipdis.models.score_scale import probabilities_of
 from mmclipdis.utils.interpolation import by_products
 
@@ -21,6 +21,7 @@ class PooledTokens(nn.Module):
     """
 
     text: Tensor
+    clip_text: Tensor | None
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -28,6 +29,9 @@ class PooledTokens(nn.Module):
         self.mean_token = model.mean_token
         self.options = (model.logit_temperature, model.logit_scale, model.pooling)
         self.register_buffer("text", model.class_features().detach().clone())
+        decides = model.order == "pool_project"
+        own = model.text.embeddings().detach().clone() if decides else None
+        self.register_buffer("clip_text", own)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and logits (B, N) of normalised images (B, 3, H, W)."""
@@ -35,9 +39,11 @@ class PooledTokens(nn.Module):
         tokens = dense.map.flatten(2).mT
         if self.mean_token and dense.mean_token is not None:
             tokens = torch.cat([dense.mean_token[:, None], tokens], dim=1)
-        negative, positive = spatial_logits(self.project(tokens), self.text, *self.options).unbind(
-            1
-        )
+        if self.clip_text is None:
+            pairs = spatial_logits(self.project(tokens), self.text, *self.options)
+        else:
+            pairs = pooled_logits(tokens, self.clip_text, self.text, self.project, *self.options)
+        negative, positive = pairs.unbind(1)
         logits = positive - negative
         return logits.sigmoid(), logits
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -25,10 +28,31 @@ from mmclipdis.clip.weights.loading import Arch
 from mmclipdis.engine.random_weights import before_use, is_random, watch_weights
 from mmclipdis.utils.finite import check_weights
 
-#: A weight that every projector has and no other module; its name tells the prefix.
-_LAST = "text.3.weight"
-#: What the names of weights start with.
-_PARTS = ("text.", "image.")
+#: What every projector has and no other module, side by side; the names tell the prefix. Which of
+#: the second ones depends on the layers of the image projector.
+_TEXT, _IMAGE = "text.0.weight", ("image.weight", "image.0.weight")
+#: Names of weights and norms.
+_ENTRY = re.compile(r"(text|image)\.(\d+\.)?\w+")
+#: Modules that a layer brings: linear, batch norm, ReLU. The last one is linear alone.
+_STEP = 3
+
+
+class RowMLP(nn.Sequential):
+    """``(Linear, BatchNorm1d, ReLU) x (layers - 1), Linear``, no biases, of rows ``(..., D)``.
+
+    Args:
+        sizes: Widths of input, hidden layers and output.
+    """
+
+    def __init__(self, *sizes: int) -> None:
+        steps: list[nn.Module] = []
+        for before, width in pairwise(sizes):
+            steps += [nn.Linear(before, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+        super().__init__(*steps[: 1 - _STEP])  # nothing after the last linear layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to ``(..., d')``; a norm in training mode looks at all rows together."""
+        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])  # type: ignore[no-any-return]
 
 
 @MODELS.register_module()
@@ -37,12 +61,12 @@ class Projectors(BaseModule):
 
     .. math:: t' = W_2\,\mathrm{ReLU}(\mathrm{BN}(W_1 t)), \qquad x' = W x
 
-    No biases. D = 512 (RN101, ViT-B) gives 426,752 parameters, D = 1024 (RN50) 1,246,720. Every
-    token is projected before anything is normalised or pooled. Initialised as PyTorch does.
+    No biases. D = 512 (RN101, ViT-B) gives 426,752 parameters, D = 1024 (RN50) 1,246,720.
+    Initialised as PyTorch does.
 
     Args:
         in_dim: D, width of CLIP's joint space.
-        hidden_dim: Width between the text layers; None for 0.75 D.
+        hidden_dim: Width between layers; None for 0.75 D.
         out_dim: d', width of the new space.
         arch: The CLIP they belong to, saved with the weights and compared when weights are loaded;
             None for none.
@@ -51,17 +75,22 @@ class Projectors(BaseModule):
             normalises over the prompts of a class list, and forgets what they have in common.
         any_arch: Load weights whatever CLIP they were trained on, of whatever arch and weights.
         init_cfg: As in mmengine.
+        text_layers: Linear layers of the text projector, with batch norm and ReLU between two; 1 is
+            a matrix, as for images.
+        image_layers: Those of the image projector, the same for every token.
 
     Raises:
-        ValueError: for a width below 1; when weights are loaded, if they have other widths or
-            belong to another CLIP.
+        ValueError: for a width or a number of layers below 1, or ``hidden_dim`` without a hidden
+            layer; when weights are loaded, if they have other widths or layers, or belong to
+            another CLIP.
 
     Source: DCLIP (arXiv 2502.02977), section 4; layer sizes and the mode of the batch norm from the
-    first author's development code.
+    first author's development code, where an image projector with a hidden layer was tried and
+    dropped (its norm had a channel a *token*; here, as for text, one a feature).
     """
 
     text: nn.Sequential
-    image: nn.Linear
+    image: nn.Linear | RowMLP
 
     def __init__(
         self,
@@ -72,23 +101,32 @@ class Projectors(BaseModule):
         norm_eval: bool = True,
         any_arch: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
+        text_layers: int = 2,
+        image_layers: int = 1,
     ) -> None:
         super().__init__(init_cfg=dict(init_cfg) if init_cfg else None)
+        layers = {"text_layers": text_layers, "image_layers": image_layers}
+        if hidden_dim is not None and max(layers.values()) == 1:
+            raise ValueError(
+                f"Projectors.hidden_dim={hidden_dim} is of no layer, since text_layers and "
+                "image_layers are 1: leave it out"
+            )
         hidden_dim = in_dim * 3 // 4 if hidden_dim is None else hidden_dim
-        for name, width in (("in_dim", in_dim), ("hidden_dim", hidden_dim), ("out_dim", out_dim)):
-            if width < 1:
-                raise ValueError(f"Projectors.{name} must be at least 1, got {width}")
+        widths = {"in_dim": in_dim, "hidden_dim": hidden_dim, "out_dim": out_dim}
+        for name, value in {**widths, **layers}.items():
+            if value < 1:
+                raise ValueError(f"Projectors.{name} must be at least 1, got {value}")
         self.in_dim, self.hidden_dim, self.out_dim = in_dim, hidden_dim, out_dim
+        self.text_layers, self.image_layers = text_layers, image_layers
         self.arch = arch
         self.any_arch = any_arch
         self.norm_eval = norm_eval
-        self.text = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim, bias=False),
-            nn.BatchNorm1d(hidden_dim),
-            nn.ReLU(),
-            nn.Linear(hidden_dim, out_dim, bias=False),
+        self.text = RowMLP(in_dim, *[hidden_dim] * (text_layers - 1), out_dim)
+        self.image = (
+            nn.Linear(in_dim, out_dim, bias=False)
+            if image_layers == 1
+            else RowMLP(in_dim, *[hidden_dim] * (image_layers - 1), out_dim)
         )
-        self.image = nn.Linear(in_dim, out_dim, bias=False)
         #: Fingerprint of the weights of the CLIP that they belong to; None while unknown.
         self.clip: str | None = None
         self._compared_with: int | None = None
@@ -102,6 +140,11 @@ class Projectors(BaseModule):
         """Whether weights are random: neither loaded nor trained."""
         return is_random(self)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.image.parameters()).dtype
+
     def forward(self, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (..., D) and text rows (M, D) -> (..., d') and (M, d'), not normalised."""
         return self.image(tokens), self.text(text)
@@ -110,7 +153,9 @@ class Projectors(BaseModule):
         """As in PyTorch; with ``norm_eval`` the batch norm stays in eval mode."""
         super().train(mode)
         if self.norm_eval:
-            self.text[1].eval()
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm1d):
+                    module.eval()
         return self
 
     def belong_to(self, encoder: nn.Module) -> None:
@@ -137,19 +182,28 @@ class Projectors(BaseModule):
         super()._load_from_state_dict(state, prefix, *more)  # a mark of another CLIP speaks first
         # Non-strict loading, mmengine's, would leave weights of other shapes random, with a warning
         own = self.state_dict()
-        found = {name: state.get(f"{prefix}{name}") for name in own if name.startswith(_PARTS)}
-        shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
-        if any(tuple(own[name].shape) != shape for name, shape in shapes.items()):
+        shapes = {
+            name.removeprefix(prefix): tuple(value.shape)
+            for name, value in state.items()
+            if name.startswith(prefix) and _ENTRY.fullmatch(name.removeprefix(prefix))
+        }
+        if any(name not in own or tuple(own[name].shape) != s for name, s in shapes.items()):
             raise ValueError(self._misfit(shapes, prefix.removesuffix(".") or "Projectors"))
 
     def _misfit(self, shapes: Mapping[str, tuple[int, ...]], owner: str) -> str:
-        """What to say of weights of other shapes."""
-        hidden_dim, in_dim = shapes.get("text.0.weight", (self.hidden_dim, self.in_dim))
-        last = shapes.get("text.3.weight", shapes.get("image.weight"))
-        out_dim = last[0] if last else self.out_dim
-        sizes = (in_dim, hidden_dim, out_dim)
+        """What to say of weights of other layers or shapes."""
         start = f"the checkpoint of {owner} has "
-        if sizes == (self.in_dim, self.hidden_dim, self.out_dim):
+        layers = _layers(shapes)
+        if layers != (self.text_layers, self.image_layers):
+            text, image = layers
+            return (
+                f"{start}text_layers={text}, image_layers={image}, the model {self.text_layers}, "
+                f"{self.image_layers}: set projectors=dict(text_layers={text}, "
+                f"image_layers={image})"
+            )
+        own = (self.in_dim, self.hidden_dim, self.out_dim)
+        sizes = in_dim, hidden_dim, out_dim = _widths(shapes, own)
+        if sizes == own:
             return f"{start}weights whose shapes contradict each other ({shapes}): it is damaged"
         start += "in_dim={}, hidden_dim={}, out_dim={}, ".format(*sizes)
         start += f"the model {self.in_dim}, {self.hidden_dim}, {self.out_dim}: "
@@ -184,7 +238,8 @@ def load_projectors(
     where = f"{str(path)!r}"
     state = _projector_entries(read_file(path)[0], where)
     check_weights(state, str(path))
-    hidden_dim, found = state["text.0.weight"].shape
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    layers, (found, hidden_dim, out_dim) = _layers(shapes), _widths(shapes)
     if in_dim is not None and found != in_dim:
         raise ValueError(
             f"the projectors of {where} are for a CLIP of {found} channels, the one in use has "
@@ -194,8 +249,15 @@ def load_projectors(
     trained = None if mark is None else decode_arch(mark, where)
     if not any_arch:
         check_arch(trained, arch, where)
-    out_dim = len(state["image.weight"])
-    projectors = Projectors(found, hidden_dim, out_dim, trained or arch, any_arch=any_arch)
+    projectors = Projectors(
+        found,
+        None if max(layers) == 1 else hidden_dim,
+        out_dim,
+        trained or arch,
+        any_arch=any_arch,
+        text_layers=layers[0],
+        image_layers=layers[1],
+    )
     try:
         projectors.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
@@ -207,15 +269,45 @@ def load_projectors(
 def _projector_entries(content: Any, where: str) -> dict[str, Tensor]:
     """The entries of the projectors in the content of a file, without what stands before them."""
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    prefixes = [key.removesuffix(_LAST) for key in state if str(key).endswith(_LAST)]
+    starts = [key.removesuffix(_TEXT) for key in state if str(key).endswith(_TEXT)]
+    starts = [start for start in starts if any(start + name in state for name in _IMAGE)]
     own: dict[str, Tensor] = {}
-    if len(prefixes) == 1:
-        start = prefixes[0]
-        own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-        own = {k: v for k, v in own.items() if k in (MARK, WEIGHTS_MARK) or k.startswith(_PARTS)}
-    if any(own.get(name) is None for name in ("text.0.weight", _LAST, "image.weight")):
+    if len(starts) == 1:
+        cut = {k.removeprefix(starts[0]): v for k, v in state.items() if k.startswith(starts[0])}
+        own = {k: v for k, v in cut.items() if k in (MARK, WEIGHTS_MARK) or _ENTRY.fullmatch(k)}
+    if not own:
         raise ValueError(
             f"{where} holds no projectors: name a checkpoint that tools/train.py wrote for a "
             "config of configs/dclip"
         )
     return own
+
+
+def _linear(names: Iterable[str], part: str) -> list[str]:
+    """Names of the weights of a projector's linear layers, first to last."""
+    numbers = sorted(
+        int(name.split(".")[1])
+        for name in names
+        if re.fullmatch(rf"{part}\.\d+\.weight", name) and not int(name.split(".")[1]) % _STEP
+    )
+    return [f"{part}.{number}.weight" for number in numbers] or [f"{part}.weight"]
+
+
+def _layers(names: Iterable[str]) -> tuple[int, int]:
+    """Layers of the text and of the image projector, from the names of their weights."""
+    names = list(names)
+    text, image = (_linear(names, part)[-1].split(".") for part in ("text", "image"))
+    return tuple(int(last[1]) // _STEP + 1 if len(last) == 3 else 1 for last in (text, image))  # type: ignore[return-value]
+
+
+def _widths(
+    shapes: Mapping[str, tuple[int, ...]], known: tuple[int, int, int] = (0, 0, 0)
+) -> tuple[int, int, int]:
+    """``in_dim, hidden_dim, out_dim`` from shapes of weights; ``known`` where they do not say."""
+    in_dim, hidden_dim, out_dim = known
+    for part in ("image", "text"):
+        linear = [shapes[name] for name in _linear(shapes, part) if name in shapes]
+        if linear:
+            in_dim, out_dim = linear[0][1], linear[-1][0]
+            hidden_dim = linear[0][0] if len(linear) > 1 else hidden_dim
+    return in_dim, hidden_dim, out_dim

@@ -80,13 +80,13 @@ def catseg() -> Any:
     return build(model)
 
 
-def dclip() -> Any:
+def dclip(**options: Any) -> Any:
     return build(
         dict(
             type="DCLIP",
             encoder=dict(type="CLIPViT", positions="size", arch=arch()),
             text_encoder=text_encoder(),
-            projectors=dict(out_dim=8),
+            **{"projectors": dict(out_dim=8), **options},
         ),
         "mmengine",
     )

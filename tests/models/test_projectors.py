@@ -50,6 +50,73 @@ def test_text_is_linear_norm_relu_linear():
     assert not torch.allclose(projectors.text(rows * 2), expected)
 
 
+@pytest.mark.parametrize(("text_layers", "image_layers"), [(1, 1), (1, 2), (2, 2), (3, 1)])
+def test_layers_can_be_chosen_and_a_file_tells_them(tmp_path, text_layers, image_layers):
+    torch.manual_seed(0)
+    hidden = None if text_layers == image_layers == 1 else 5
+    layers = dict(text_layers=text_layers, image_layers=image_layers)
+    saved = Projectors(12, hidden, 3, **layers).eval()
+    for side, count in ((saved.text, text_layers), (saved.image, image_layers)):
+        linear = [m for m in side.modules() if isinstance(m, nn.Linear)]
+        norms = [m for m in side.modules() if isinstance(m, nn.BatchNorm1d)]
+        assert (len(linear), len(norms)) == (count, count - 1)
+        assert all(layer.bias is None for layer in linear)
+        for norm in norms:
+            torch.nn.init.normal_(norm.weight)
+            torch.nn.init.normal_(norm.bias)
+        rows = expected = torch.randn(2, 4, 12)
+        for number, layer in enumerate(linear):
+            expected = expected @ layer.weight.T
+            if number < len(norms):
+                scaled = expected / (1 + 1e-5) ** 0.5
+                expected = (scaled * norms[number].weight + norms[number].bias).clamp(min=0)
+        torch.testing.assert_close(side(rows), expected)
+    torch.save({f"projectors.{k}": v for k, v in saved.state_dict().items()}, tmp_path / "p.pth")
+    loaded = load_projectors(tmp_path / "p.pth", in_dim=12)
+    assert (loaded.text_layers, loaded.image_layers, loaded.out_dim) == (*layers.values(), 3)
+    assert loaded.hidden_dim == (hidden or 9)
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    assert not loaded.fresh
+
+
+@pytest.mark.parametrize("load", [nn.Module.load_state_dict, load_state_dict])
+def test_weights_of_other_layers_are_refused(load):
+    """Also where loading is not strict, as mmengine's is."""
+    for saved, own in (((3, 1), (2, 1)), ((2, 2), (2, 1)), ((1, 1), (2, 1)), ((2, 1), (2, 2))):
+        state = {
+            f"projectors.{k}": v
+            for k, v in Projectors(12, text_layers=saved[0], image_layers=saved[1])
+            .state_dict()
+            .items()
+        }
+        model = nn.ModuleDict(
+            {"projectors": Projectors(12, text_layers=own[0], image_layers=own[1])}
+        )
+        message = (
+            f"the checkpoint of projectors has text_layers={saved[0]}, image_layers={saved[1]}, "
+            f"the model {own[0]}, {own[1]}: set projectors=dict(text_layers={saved[0]}, "
+            f"image_layers={saved[1]})"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load(model, state, strict=False)
+        assert model["projectors"].fresh
+
+
+def test_layers_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="Projectors.text_layers must be at least 1, got 0"):
+        Projectors(12, text_layers=0)
+    with pytest.raises(ValueError, match="hidden_dim=5 is of no layer.*leave it out"):
+        Projectors(12, hidden_dim=5, text_layers=1)
+
+
+@pytest.mark.parametrize("norm_eval", [True, False])
+def test_norms_of_all_layers_stay_in_eval_mode_unless_asked(norm_eval):
+    projectors = Projectors(8, norm_eval=norm_eval, text_layers=3, image_layers=2).train()
+    norms = [m for m in projectors.modules() if isinstance(m, nn.BatchNorm1d)]
+    assert len(norms) == 3 and all(norm.training is not norm_eval for norm in norms)
+
+
 @pytest.mark.parametrize("norm_eval", [True, False])
 def test_statistics_of_the_norm_move_only_when_asked_to(norm_eval):
     projectors = Projectors(8, norm_eval=norm_eval)  # in training mode, as every new module

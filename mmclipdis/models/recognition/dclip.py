@@ -14,7 +14,12 @@ from mmclipdis.clip.text.templates import Templates
 from mmclipdis.engine.random_weights import check_weights, training_begins
 from mmclipdis.models.class_text import ClassText, WithClassText, check_same_clip
 from mmclipdis.models.projectors import Projectors
-from mmclipdis.models.recognition.pooling import POOLINGS, spatial_logits
+from mmclipdis.models.recognition.pooling import (
+    ORDERS,
+    POOLINGS,
+    pooled_logits,
+    spatial_logits,
+)
 from mmclipdis.models.recognition.samples import attach, targets
 from mmclipdis.models.unsaved import SharesUnsaved, leave_out_of_checkpoints
 
@@ -51,6 +56,9 @@ class DCLIP(SharesUnsaved, WithClassText, BaseModel):
             :func:`~mmclipdis.models.text_encoder.build_vocabulary` reads, one name a class.
         prompts: The negative prompt and the positive one, or two lists of them.
         pooling: ``'separate'`` (DCLIP) or ``'positive'`` (DualCoOp).
+        order: ``'project_pool'`` (DCLIP): tokens are projected, compared and pooled.
+            ``'pool_project'``, for comparison: CLIP's own tokens and texts decide about places, and
+            what they pool to is projected (``pooled_logits`` of the same module).
         logit_temperature: Inverse temperature of the softmax over places.
         logit_scale: Factor of the pooled scores.
         mean_token: Whether a ResNet's mean token is one of the tokens. (A ViT has none.) True needs
@@ -83,6 +91,7 @@ class DCLIP(SharesUnsaved, WithClassText, BaseModel):
         mfi: Mapping[str, Any] | None = MFI,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        order: str = "project_pool",
     ) -> None:
         super().__init__(
             data_preprocessor=data_preprocessor or {"type": "DCLIPDataPreprocessor"},
@@ -90,6 +99,8 @@ class DCLIP(SharesUnsaved, WithClassText, BaseModel):
         )
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
         if isinstance(prompts, str) or len(prompts) != 2:
             raise ValueError(f"prompts must be the negative and the positive one, got {prompts!r}")
         self.encoder: Any = MODELS.build(encoder) if isinstance(encoder, Mapping) else encoder
@@ -106,6 +117,7 @@ class DCLIP(SharesUnsaved, WithClassText, BaseModel):
         check_same_clip(arch, self.text.encoder)
         self.projectors = _build_projectors(projectors, width, arch)
         self.pooling = pooling
+        self.order = order
         self.logit_temperature = logit_temperature
         self.logit_scale = logit_scale
         self.mean_token = mean_token
@@ -191,10 +203,12 @@ class DCLIP(SharesUnsaved, WithClassText, BaseModel):
                 f"expected images (B, 3, H, W) or tokens (B, L, {width}), got {tuple(inputs.shape)}"
             )
         with torch.autocast(tokens.device.type, enabled=False):
-            image = self.projectors.image(tokens.to(self.projectors.image.weight.dtype))
-            return spatial_logits(
-                image, text, self.logit_temperature, self.logit_scale, self.pooling
-            )
+            tokens = tokens.to(self.projectors.dtype)
+            options = (self.logit_temperature, self.logit_scale, self.pooling)
+            if self.order == "pool_project":
+                own = self.text.embeddings()
+                return pooled_logits(tokens, own, text, self.projectors.image, *options)
+            return spatial_logits(self.projectors.image(tokens), text, *options)
 
     def train(self, mode: bool = True) -> DCLIP:
         """As in PyTorch; CLIP stays in eval mode."""

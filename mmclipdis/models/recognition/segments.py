@@ -84,7 +84,7 @@ class DCLIPSegments(BaseModule):
             size: (H, W).
         """
         with torch.autocast(maps.device.type, enabled=False):
-            dtype = self.projector.image.weight.dtype
+            dtype = self.projector.dtype
             tokens, classes = self.projector(maps.to(dtype).movedim(1, -1), text.to(dtype))
             cosines = F.normalize(tokens, dim=-1) @ F.normalize(classes, dim=-1).T  # (B, h, w, N)
             # an image at a time: N maps at full size are the largest tensor here

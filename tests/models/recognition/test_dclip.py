@@ -58,6 +58,7 @@ def naive_logits(model: DCLIP, images: torch.Tensor, pool_first: bool = False) -
                 pooled = (weights * 20 * cosines).sum()
                 if pool_first:
                     unit = F.normalize(torch.stack(tokens), dim=1)
+                    weights = (20 * F.cosine_similarity(unit, raw)).softmax(0)
                     pooled = 20 * F.cosine_similarity(
                         model.projectors.image(weights @ unit), text, dim=0
                     )
@@ -68,11 +69,13 @@ def naive_logits(model: DCLIP, images: torch.Tensor, pool_first: bool = False) -
 
 
 @KINDS
-def test_losses_and_predictions_are_those_of_a_naive_loop(kind):
-    model = of_kind(kind).train()
+@pytest.mark.parametrize("order", ["project_pool", "pool_project"])
+def test_losses_and_predictions_are_those_of_a_naive_loop(kind, order):
+    model = of_kind(kind, order=order).train()
     images, labelled = batch()
-    z = naive_logits(model, images)
-    assert not torch.allclose(z, naive_logits(model, images, pool_first=True), atol=0.01)
+    first = order == "pool_project"
+    z = naive_logits(model, images, first)
+    assert not torch.allclose(z, naive_logits(model, images, not first), atol=0.01)
     losses = model(images, labelled, mode="loss")
     assert set(losses) == {"loss_asl", "loss_mfi"}
     target = torch.stack([sample.gt_score for sample in labelled])
@@ -363,6 +366,10 @@ def test_parts_that_do_not_fit_are_refused():
         build(text_encoder=dict(text, trainable=("all",)))
     with pytest.raises(ValueError, match="image and text must be of one CLIP"):
         build(encoder=RESNET)
+    with pytest.raises(
+        ValueError, match="order must be one of project_pool, pool_project, got 'x'"
+    ):
+        build(order="x")
     with pytest.raises(ValueError, match="pooling must be one of"):
         build(pooling="max")
     with pytest.raises(ValueError, match="prompts must be the negative and the positive one"):
