@@ -30,6 +30,10 @@ NOT_DRAWN = (
     "{} attends by more than one product of the last block: maps of its attention are not drawn; "
     "leave the group 'attention' out (--show cls blocks features)"
 )
+NO_ATTENTION = (
+    "a readout of the residual alone attends to nothing: leave the group 'attention' out (--show "
+    "cls blocks features)"
+)
 _VANILLA = cast(Readout, READOUTS["vanilla"])
 
 
@@ -114,6 +118,8 @@ def attention_rows(
     beyond = [term for term in readout.attention if term in ("layers", "affinity", "gem")]
     if beyond:
         raise ValueError(NOT_DRAWN.format(f"the term {beyond[0]!r}"))
+    if not readout.attention:
+        raise ValueError(NO_ATTENTION)
     bias: Tensor | None = None
     if readout.neighbours is not None:
         if grid is None:

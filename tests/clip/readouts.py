@@ -16,7 +16,7 @@ def _has(name: str, *fields: str) -> bool:
 
 def _is_plain(name: str) -> bool:
     terms = getattr(READOUTS[name], "attention", ("gem",))
-    return "gem" not in terms and not _has(name, "neighbours", "layers", "weights")
+    return bool(terms) and "gem" not in terms and not _has(name, "neighbours", "layers", "weights")
 
 
 #: Those that need no vision model.

@@ -204,7 +204,9 @@ def mixed_heads(
     return out.transpose(1, 2).flatten(2)
 
 
-def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: bool) -> Tensor:
+def finish_block(
+    block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: bool, weight: float = 1.0
+) -> Tensor:
     """Add the residual and the feed-forward branch of ``block`` as a readout says.
 
     Args:
@@ -213,11 +215,11 @@ def finish_block(block: nn.Module, x: Tensor, out: Tensor, residual: str, ffn: b
         out: Attention output for the last ``L'`` of its tokens, ``(B, L', D)``.
         residual: ``token``, ``cls`` or ``none``.
         ffn: Whether the FFN branch follows.
+        weight: Factor of the residual.
     """
-    if residual == "token":
-        out = out + x[:, x.shape[1] - out.shape[1] :]
-    elif residual == "cls":
-        out = out + x[:, :1]
+    if residual != "none":
+        added = x[:, x.shape[1] - out.shape[1] :] if residual == "token" else x[:, :1]
+        out = out + (added if weight == 1 else weight * added)
     view = view_of(block)
     out = out + view.feed_forward(out) if ffn else out
     return out if view.after is None else cast(Tensor, view.after(out))

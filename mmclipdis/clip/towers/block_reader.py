@@ -133,6 +133,9 @@ class BlockReader:
         """
         if self._ordinary is not None and readout == READOUTS["vanilla"]:
             return self._ordinary[:, self.prefix :]
+        if not readout.attention:
+            nothing = torch.zeros_like(self.x[:, self.prefix :])
+            return self._residual_added(readout, nothing)
         return self._finished(readout, self._mixed(readout, guide, layers)[0])
 
     def patches_and_spatial(
@@ -151,7 +154,11 @@ class BlockReader:
         return self._finished(readout, out), self.view.merge(spatial)
 
     def _finished(self, readout: Readout, out: Tensor) -> Tensor:
-        return finish_block(self.block, self.x, self.view.merge(out), readout.residual, readout.ffn)
+        return self._residual_added(readout, self.view.merge(out))
+
+    def _residual_added(self, readout: Readout, out: Tensor) -> Tensor:
+        kept = readout.residual, readout.ffn, readout.residual_weight
+        return finish_block(self.block, self.x, out, *kept)
 
     def _mixed(
         self,

@@ -259,6 +259,8 @@ class ImageTower(nn.Module, ABC):
                 layers = [self._reader(index, kept, last) for index in self._blocks_of(readout)]
                 if readout.branches is None:
                     tokens = last.patches(readout, guide, layers)
+                    for index in self._read_before_last(readout):
+                        tokens = tokens + self._reader(index, kept, last).patches(readout)
                 else:
                     summed = read_branches(last, readout, guide, layers, beside, self.norm_post)
             elif isinstance(readout, SelfCalibrated):
@@ -323,7 +325,20 @@ class ImageTower(nn.Module, ABC):
         """The blocks whose outputs a readout reads; -1 is what enters the first one."""
         if isinstance(readout, SelfCalibrated):
             return [self._block_index(index) for index in readout.blocks_read]
-        return [index - 1 for index in self._blocks_of(readout)]
+        before = self._read_before_last(readout) if isinstance(readout, Readout) else ()
+        return [index - 1 for index in (*self._blocks_of(readout), *before)]
+
+    def _read_before_last(self, readout: Readout) -> Sequence[int]:
+        """The blocks before the last that are read like it.
+
+        Raises:
+            ValueError: the tower has fewer.
+        """
+        if readout.last_blocks > self.depth:
+            raise ValueError(
+                f"Readout.last_blocks={readout.last_blocks}, but the tower has {self.depth} blocks"
+            )
+        return range(self.depth - readout.last_blocks, self.depth - 1)
 
     def _blocks_of(self, readout: Readout | DualPath) -> Sequence[int]:
         """The blocks that a readout reads beside the ordinary stream, by their inputs."""

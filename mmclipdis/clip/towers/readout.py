@@ -16,6 +16,7 @@ name           attention        residual  FFN  source
 ``qq kk vv``   as named         none      no   ClearCLIP's and DeCLIP's ablations
 ``csa``        qq + kk          none      no   DeCLIP's own name of ``declip``
 ``all``        qkv              none      no   DeCLIP's ablation
+``residual``   nothing          token     no   ClearCLIP's probe: the block's own input
 ``clip_surgery``  a dual path of vv, see :class:`DualPath`
 ``gem``        a dual path of its own attention, GEM (Bousselham et al., 2024), in ClearCLIP's code
 ``naclip``     kk, neighbours   none      no   NACLIP (Hajimiri et al., 2025)
@@ -43,14 +44,16 @@ from mmclipdis.clip.towers.readout_fields import (
     Affinity,
     Branches,
     block_numbers,
+    check_last_blocks,
+    checked_branches,
     fields_of,
     given,
+    weighted_residual,
 )
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 from mmclipdis.utils.finite import finite_number
 
 ATTENTION_TERMS = ("qk", "qq", "kk", "vv", "qkv", "gem", "identity", "layers", "affinity")
-RESIDUALS = ("token", "cls", "none")
 #: Terms of the attention among patches inside an attention pool; ``identity`` is the value path.
 POOL_TERMS = ("identity", "kk", "vv")
 SCALES = ("sqrt", "none")
@@ -69,7 +72,7 @@ class Readout:
             ``identity`` is ``v`` itself; ``layers`` is the mean of the ordinary matrices
             ``softmax(s q k^T)`` of the blocks in ``layers``, head by head, times the last block's
             ``v``; ``affinity`` is ``W v`` of the patches alone, one matrix for all heads. A mapping
-            gives each term its factor, ``dict(kk=1.4, layers=0.6)``.
+            gives each term its factor, ``dict(kk=1.4, layers=0.6)``. Empty: the residual alone.
         residual: ``token`` adds the block's own input, ``cls`` adds the CLS row of the input
             to every token (CAT-Seg), ``none`` adds nothing.
         ffn: Whether the block's feed-forward branch (with its own residual) follows.
@@ -84,6 +87,10 @@ class Readout:
         pool_attention: How patches are mixed inside the attention pool of a SigLIP or PE, behind
             the last block: not (``identity``), or by ``kk`` or ``vv``. Its ``q`` was only ever of
             the learned query, so there is no ``qq`` or ``qk`` there (encoders spec 2.3).
+        residual_weight: Factor of the residual, ClearCLIP's alpha: ``U = A + alpha X``. 0 is the
+            same as ``residual="none"``, and becomes it.
+        last_blocks: How many blocks, the last ones, are read so, each at its input in the ordinary
+            stream; their outputs are summed (``last_n_layers`` of ClearCLIP's code).
 
     Raises:
         ValueError: for a term, residual or scale that does not exist, and for fields that
@@ -100,6 +107,8 @@ class Readout:
     affinity: Affinity | None = None
     branches: Branches | None = None
     pool_attention: str = "identity"
+    residual_weight: float = 1.0
+    last_blocks: int = 1
 
     def __post_init__(self) -> None:
         terms: Any = self.attention  # a string is one term, not its letters
@@ -108,21 +117,24 @@ class Readout:
                 raise ValueError("Readout.attention is a mapping of factors: leave weights out")
             object.__setattr__(self, "weights", tuple(terms.values()))
         object.__setattr__(self, "attention", (terms,) if isinstance(terms, str) else tuple(terms))
+        residual, weight = weighted_residual(self.residual, self.residual_weight)
+        object.__setattr__(self, "residual", residual)
+        object.__setattr__(self, "residual_weight", weight)
         unknown = [term for term in self.attention if term not in ATTENTION_TERMS]
-        if unknown or not self.attention:
+        if unknown or not (self.attention or self.residual != "none"):
             raise ValueError(
-                f"Readout.attention must be one or more of {ATTENTION_TERMS}, got {self.attention}"
+                f"Readout.attention must be one or more of {ATTENTION_TERMS}, got {self.attention};"
+                " without any there must be a residual"
             )
         if len(set(self.attention)) < len(self.attention):
             raise ValueError(f"Readout.attention names a term twice: {self.attention}")
-        if self.residual not in RESIDUALS:
-            raise ValueError(f"Readout.residual must be one of {RESIDUALS}, got {self.residual!r}")
         if self.scale not in SCALES:
             raise ValueError(f"Readout.scale must be one of {SCALES}, got {self.scale!r}")
         self._check_weights()
         self._check_terms()
         self._check_affinity()
-        self._check_branches()
+        object.__setattr__(self, "branches", checked_branches(self.affinity, self.branches))
+        check_last_blocks(self.attention, self.last_blocks)
         if self.pool_attention not in POOL_TERMS:
             raise ValueError(
                 f"Readout.pool_attention must be one of {POOL_TERMS}, got {self.pool_attention!r}: "
@@ -178,21 +190,6 @@ class Readout:
                 "grid than those of CLIP; choose residual='none' or 'cls'"
             )
 
-    def _check_branches(self) -> None:
-        object.__setattr__(self, "branches", given("branches", Branches, self.branches))
-        if self.branches is None:
-            return
-        if self.affinity is None:
-            raise ValueError(
-                f"Readout.branches and the terms {self.attention}: branches need the term "
-                "'affinity' and affinity=dict(...)"
-            )
-        if self.branches.semantic and self.affinity.scope != "masks":
-            raise ValueError(
-                "Readout.branches has a semantic branch, a token of each region, which needs "
-                "masks: affinity=dict(scope='masks', ...), or branches=dict(semantic=0)"
-            )
-
     @property
     def needs_cls(self) -> bool:
         """Whether CLS enters the map: by its residual, or copied for every region."""
@@ -210,7 +207,9 @@ class Readout:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The projections this readout needs, in q, k, v order; v always."""
+        """The projections this readout needs, in q, k, v order; v of every attention."""
+        if not self.attention:
+            return ()
         return _letters(term for term in (*self.self_terms, "v") if term != "identity")
 
     @property
@@ -274,6 +273,7 @@ READOUTS: dict[str, AnyReadout] = {
     "vv": Readout(("vv",)),
     "csa": Readout(("qq", "kk")),
     "all": Readout(("qkv",)),
+    "residual": Readout((), residual="token"),
     "clip_surgery": DualPath(),
     "gem": DualPath(attention=("gem",)),
     "naclip": Readout(("kk",), neighbours=5.0),

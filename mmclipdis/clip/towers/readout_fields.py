@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 KEEPS = ("all", "positive")
 SCOPES = ("all", "masks")
+RESIDUALS = ("token", "cls", "none")
 
 
 def block_numbers(what: str, value: Any) -> tuple[int, ...]:
@@ -21,6 +22,40 @@ def block_numbers(what: str, value: Any) -> tuple[int, ...]:
     if any(not isinstance(index, int) or isinstance(index, bool) for index in blocks):
         raise ValueError(f"{what} must be numbers of blocks, got {value!r}")
     return blocks
+
+
+def weighted_residual(residual: str, weight: Any) -> tuple[str, float]:
+    """What is added to the attention output, and its factor; nothing is ``("none", 1.0)``.
+
+    Raises:
+        ValueError: there is no such residual, the factor is no finite number, or there is nothing
+            that it could be a factor of.
+    """
+    if residual not in RESIDUALS:
+        raise ValueError(f"Readout.residual must be one of {RESIDUALS}, got {residual!r}")
+    weight = finite_number("Readout.residual_weight", weight)
+    if residual == "none" and weight != 1:
+        raise ValueError(
+            f"Readout.residual_weight={weight} with residual='none', which adds nothing: set "
+            "residual='token' (or 'cls'), or leave residual_weight out"
+        )
+    return (residual, weight) if weight else ("none", 1.0)
+
+
+def check_last_blocks(attention: tuple[str, ...], count: Any) -> None:
+    """Refuse a number of blocks to read that is none, or above 1 under terms of other tokens.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"Readout.last_blocks must be a whole number from 1 on, got {count!r}")
+    beyond = [term for term in ("layers", "affinity") if term in attention]
+    if count > 1 and beyond:
+        raise ValueError(
+            f"Readout.last_blocks={count} with the term {beyond[0]!r}: several blocks are read by "
+            "their own q, k and v only; leave one of the two out"
+        )
 
 
 def given(field: str, kind: type[T], value: Any) -> T | None:
@@ -139,3 +174,25 @@ class Branches:
                 f"{depth - 2}, those before the last"
             )
         return tuple(sorted(found))
+
+
+def checked_branches(affinity: Affinity | None, value: Any) -> Branches | None:
+    """``branches`` of a readout, which need an affinity, and the semantic one masks.
+
+    Raises:
+        ValueError: they are no branches, or lack what they need.
+    """
+    branches = given("branches", Branches, value)
+    if branches is None:
+        return None
+    if affinity is None:
+        raise ValueError(
+            "Readout.branches need the term 'affinity' and affinity=dict(...), and the readout has "
+            "none"
+        )
+    if branches.semantic and affinity.scope != "masks":
+        raise ValueError(
+            "Readout.branches has a semantic branch, a token of each region, which needs "
+            "masks: affinity=dict(scope='masks', ...), or branches=dict(semantic=0)"
+        )
+    return branches

@@ -220,6 +220,7 @@ def check_pool_readout(readout: AnyReadout) -> Readout:
     if isinstance(readout, Readout) and readout.residual == "none" and not readout.ffn:
         beyond = [name for name in ("neighbours", "layers", "affinity") if getattr(readout, name)]
         beyond += ["the term gem"] if "gem" in readout.attention else []
+        beyond += ["last_blocks"] if readout.last_blocks > 1 else []
         if beyond:
             raise ValueError(
                 f"readout {describe_readout(readout)} has {beyond[0]}, which the attention pool of "

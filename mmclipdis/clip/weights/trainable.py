@@ -261,7 +261,8 @@ def freeze_unread(block: nn.Module, readout: AnyReadout, depth: int | None = Non
         unread += view.ffn_prefixes
     frozen = []
     for name, parameter in block.named_parameters():
-        if parameter.requires_grad and unread and name.startswith(unread):
+        no_attention = not parts and not name.startswith(view.ffn_prefixes)
+        if parameter.requires_grad and (no_attention or name.startswith(unread)):
             frozen.append(name.removeprefix("attn."))
             parameter.requires_grad = False
     return frozen

@@ -288,7 +288,7 @@ def test_gradients_reach_only_what_the_readout_reads(tower, images):
     [
         ("clearclp", "unknown readout 'clearclp'; known: all, catseg, clearclip"),
         (dict(attention=("qv",)), "attention must be one or more of"),
-        (dict(attention=()), "attention must be one or more of"),
+        (dict(attention=()), "attention must be one or more of .*there must be a residual"),
         (dict(attention=("qq", "qq")), "names a term twice"),
         (dict(attention=("qq",), residual="yes"), "residual must be one of"),
         (dict(attention=("qq",), scale=2), "scale must be one of"),

@@ -259,16 +259,19 @@ def test_a_small_image_is_a_clear_error(tower, size):
             read(photos(*size))
 
 
+OTHER_PATHS = ("gem", "residual", "scclip")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["gem", "scclip", *sorted(set(PLAIN_READOUTS) - {*POOL_READOUTS, "clearclip", "declip"})],
+    [*OTHER_PATHS, *sorted(set(PLAIN_READOUTS) - {*POOL_READOUTS, "clearclip", "declip"})],
 )
 def test_readouts_of_transformer_blocks_are_refused(tower, name):
     with pytest.raises(ValueError, match=f"readout '{name}' needs transformer blocks.*choose 'v'"):
         tower.forward_dense(photos(), READOUTS[name])
 
 
-@pytest.mark.parametrize("name", sorted(set(READOUTS) - {*PLAIN_READOUTS, "gem", "scclip"}))
+@pytest.mark.parametrize("name", sorted(set(READOUTS) - {*PLAIN_READOUTS, *OTHER_PATHS}))
 def test_what_no_pool_has_been_read_with_is_refused(tower, name):
     with pytest.raises(ValueError, match=f"'{name}'.* has (neighbours|layers|affinity), .* a ViT"):
         tower.forward_dense(photos(), READOUTS[name])
