@@ -13,6 +13,7 @@ those in the work folder are read from there. All of it takes hours on 2 cores; 
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs") / "claims")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args(arguments)
+    if args.run and args.judge:
+        parser.error("--judge runs nothing: leave out --run")
     names = chosen(args.only, known, parser)
     if (args.run or args.write) and not args.judge:
         measure_all(args, names, known)
@@ -59,7 +62,9 @@ def chosen(only: Sequence[str] | None, known: Sheet, parser: argparse.ArgumentPa
     for word in only or known.claims:
         names = [name for name in known.claims if word in (name, name.partition("/")[0])]
         if not names:
-            parser.error(f"--only: no claim {word!r}; there are {', '.join(known.claims)}")
+            near = difflib.get_close_matches(word, known.claims, n=2, cutoff=0.6)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {[*known.claims]}"
+            parser.error(f"--only: no claim {word!r}; {hint}")
         found += names
     return list(dict.fromkeys(found))
 

@@ -24,7 +24,7 @@ This page and `results/claims.json` are made by `python tools/claims.py --write`
 **The rule**, which was there before the measurements. An order such as "A > B" compares two rows by
 one metric. It *holds* if the mean of A's lead over B, of three seeds, exceeds the spread of the
 lead (one standard deviation), it *does not hold* if it exceeds it the other way, and is *undecided*
-in between or with fewer than two seeds. The lead is that of the same seed where single runs are
+in between or with fewer than three seeds. The lead is that of the same seed where single runs are
 kept; of tables that keep mean and deviation alone it is the difference of the means, and the spread
 the root of the sum of both squared deviations. A claim of several orders holds if all do, and does
 not hold if one does not.
@@ -151,11 +151,10 @@ def _quoted(quotes: Sequence[Quote], row: str, what: str) -> str:
 def _cell(measured: Measured | None) -> str:
     if measured is None:
         return "-"
-    if measured.std is None:
-        return _number(measured.mean)
     runs = len(measured.runs)
-    short = f" ({runs} seeds)" if 0 < runs < 3 else ""
-    return f"{_number(measured.mean)} ± {_number(measured.std)}{short}"
+    short = {1: " (1 seed)", 2: " (2 seeds)"}.get(runs, "")
+    spread = "" if measured.std is None else f" ± {_number(measured.std)}"
+    return f"{_number(measured.mean)}{spread}{short}"
 
 
 def _number(value: float) -> str:

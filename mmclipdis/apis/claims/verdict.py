@@ -9,7 +9,8 @@ experiment, compared by one metric, neighbour with neighbour. Of two rows
   the root of the sum of the squared deviations.
 
 The comparison holds if the difference exceeds the spread in the direction that is claimed, fails if
-it exceeds it in the other one, and is undecided otherwise, as it is with less than two runs.
+it exceeds it in the other one, and is undecided otherwise, as it is with fewer than three seeds in
+common, and of tables without any deviation.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+
+#: Seeds that two rows must share before they are judged.
+LEAST = 3
 
 
 class Verdict(Enum):
@@ -73,9 +77,12 @@ def compare(better: Measured | None, worse: Measured | None) -> tuple[Verdict, f
     if better is None or worse is None:
         return Verdict.NOT_RUN, math.nan, math.nan
     shared = sorted(set(better.runs) & set(worse.runs))
-    if len(shared) > 1:
+    if shared or (better.runs and worse.runs):
         differences = [better.runs[seed] - worse.runs[seed] for seed in shared]
-        difference, spread = statistics.mean(differences), statistics.stdev(differences)
+        difference = statistics.mean(differences) if shared else math.nan
+        spread = statistics.stdev(differences) if len(shared) > 1 else math.nan
+        if len(shared) < LEAST:
+            return Verdict.UNDECIDED, difference, spread
     else:
         difference = better.mean - worse.mean
         if better.std is None and worse.std is None:

@@ -140,10 +140,10 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any] | None:
     """``key=value`` pairs as mmengine reads them on the command lines of mm; None for none."""
     if not pairs:
         return None
-    from mmengine.config import DictAction
+    from mmclipdis.apis.cfg_options import CfgOptions
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions)
     found: dict[str, Any] = parser.parse_args(["--cfg-options", *pairs]).cfg_options
     return found
 

@@ -47,8 +47,9 @@ def test_what_all_seeds_share_does_not_count_as_spread() -> None:
 
 
 def test_only_shared_seeds_are_compared() -> None:
-    one, other = Measured.of_runs({0: 5, 1: 6, 2: 100}), Measured.of_runs({0: 4, 1: 4.5, 3: -9})
-    assert compare(one, other) == (Verdict.HOLDS, 1.25, pytest.approx(0.3535534))
+    one = Measured.of_runs({0: 5, 1: 6, 2: 7, 3: 100})
+    other = Measured.of_runs({0: 4, 1: 4.5, 2: 6, 4: -9})
+    assert compare(one, other) == (Verdict.HOLDS, pytest.approx(7 / 6), pytest.approx(0.2886751))
 
 
 def test_means_and_deviations_of_a_table() -> None:
@@ -58,8 +59,10 @@ def test_means_and_deviations_of_a_table() -> None:
     assert compare(kept(10, None), kept(4, 4)) == (Verdict.HOLDS, 6, 4)
 
 
-def test_a_single_run_decides_nothing_and_a_lacking_row_is_not_run() -> None:
+def test_fewer_than_three_seeds_decide_nothing_and_a_lacking_row_is_not_run() -> None:
     assert compare(runs(9), runs(1))[0] is Verdict.UNDECIDED
+    assert compare(runs(9, 10), runs(1, 2, 3)) == (Verdict.UNDECIDED, 8, 0)
+    assert compare(runs(9, 9, 9), Measured.of_runs({7: 1, 8: 2, 9: 3}))[0] is Verdict.UNDECIDED
     assert compare(kept(9, None), kept(1, None))[0] is Verdict.UNDECIDED
     assert compare(runs(9, 9, 9), None)[0] is Verdict.NOT_RUN
 
@@ -95,7 +98,7 @@ def test_the_numbers_count_in_the_direction_of_the_claim() -> None:
 def test_orders_are_read() -> None:
     assert pairs_of("mIoU: a > b, c > d + e") == ("mIoU", [("a", "b, c"), ("b, c", "d + e")])
     assert pairs_of("cos: a < b < c") == ("cos", [("b", "a"), ("c", "b")])
-    names = [pair for pair in itertools.pairwise("abc")]
+    names = list(itertools.pairwise("abc"))
     assert pairs_of("x: a > b > c")[1] == names
 
 
