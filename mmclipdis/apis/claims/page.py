@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +78,10 @@ def _spread(comparison: Comparison) -> object:
 
 def page(claims: Sequence[Judged], sheet: Sheet) -> str:
     """The whole of docs/claims.md."""
-    lines = [HEAD, *_summary(claims), ""]
-    for paper, group in itertools.groupby(claims, key=lambda one: one.claim.paper):
+    papers = dict.fromkeys(one.claim.paper for one in claims)
+    groups = {paper: [one for one in claims if one.claim.paper == paper] for paper in papers}
+    lines = [HEAD, *_summary([one for group in groups.values() for one in group]), ""]
+    for paper, group in groups.items():
         lines += [f"## {paper}", ""]
         for one in group:
             lines += _section(one, sheet)
@@ -134,11 +135,12 @@ def _table(claim: Claim, rows: Table) -> list[str]:
     """Rows of ours and of the paper: published numbers first, then our metrics."""
     titles = list(dict.fromkeys(quote.what for quote in claim.published))
     names = list(dict.fromkeys([*claim.rows, *(quote.row for quote in claim.published)]))
-    head = ["", *(f"published {title}" for title in titles), *claim.metrics]
+    metrics = list(dict.fromkeys([*claim.metrics, *claim.shown]))
+    head = ["", *(f"published {title}" for title in titles), *metrics]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name in names:
         quotes = [_quoted(claim.published, name, title) for title in titles]
-        ours = [_cell(rows.get(name, {}).get(metric)) for metric in claim.metrics]
+        ours = [_cell(rows.get(name, {}).get(metric)) for metric in metrics]
         lines.append([name, *quotes, *ours])
     return ["| " + " | ".join(line) + " |" for line in lines]
 

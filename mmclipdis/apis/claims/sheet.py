@@ -23,6 +23,7 @@ may be a measure of :mod:`mmclipdis.apis.claims.measures`. ``Claims``::
       Published: [{Row: ASL, Model: dclip_rn101_coco14, Dataset: COCO 2014, Metric: mAP}]
       Experiment: dclip              # or Results: results/shapes_declip.json
       Orders: ["mAP: ASL > focal > BCE"]
+      Show: [mIoU]                   # metrics that stand in the table besides
       Unseen: a reason               # in place of Experiment, Results and Orders
       Note: what was tried, what the world has to do with it
 
@@ -117,6 +118,7 @@ class Claim:
     text: str
     published: tuple[Quote, ...]
     orders: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     experiment: str | None = None
     results: str | None = None
     unseen: str = ""
@@ -195,7 +197,7 @@ def _step(raw: Mapping[str, Any], where: str) -> Step:
 def _claim(raw: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> Claim:
     where = f"claim {raw.get('Name')}"
     ways = {"Experiment", "Results", "Unseen"}
-    _keys(raw, {"Name", "Paper", "Claim", "Published"}, {"Orders", "Note", *ways}, where)
+    _keys(raw, {"Name", "Paper", "Claim", "Published"}, {"Orders", "Show", "Note", *ways}, where)
     if len(ways & set(raw)) != 1 or ("Unseen" in raw) == ("Orders" in raw):
         raise ValueError(
             f"{where}: say Experiment or Results with Orders, or Unseen with the reason"
@@ -206,6 +208,7 @@ def _claim(raw: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> Cla
         text=" ".join(raw["Claim"].split()),
         published=tuple(quote for one in raw["Published"] for quote in _quotes(one, where)),
         orders=tuple(raw.get("Orders", ())),
+        shown=tuple(raw.get("Show", ())),
         experiment=raw.get("Experiment"),
         results=raw.get("Results"),
         unseen=" ".join(raw.get("Unseen", "").split()),
