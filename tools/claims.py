@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.write:
         found = judged(known, OUT, known.claims)
         write_results(OUT, as_rows(found), seeds=args.seeds, merge=True)
-        write_text(PAGE, page(found, known))
+        write_text(PAGE, page(found, known, OUT))
     for one in judged(known, OUT, names):
         print(f"{one.claim.name}: {one.verdict.value}")
 

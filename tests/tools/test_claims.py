@@ -35,7 +35,9 @@ def run(tmp_path: Path, *words: str) -> None:
 def test_the_page_and_the_verdicts_are_made_from_the_results() -> None:
     known = sheet()
     found = judged(known, tool.OUT, known.claims)
-    assert tool.PAGE.read_text() == page(found, known), "run tools/claims.py --write --judge"
+    assert tool.PAGE.read_text() == page(found, known, tool.OUT), (
+        "run tools/claims.py --write --judge"
+    )
     kept = {row["name"]: row["metrics"] for row in read_results(tool.OUT)["rows"]}
     for row in as_rows(found):
         assert kept[str(row["name"])] == row["metrics"], "run tools/claims.py --write --judge"

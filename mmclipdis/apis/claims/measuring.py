@@ -121,6 +121,15 @@ def kept_runs(path: Path, experiment: Experiment) -> Table:
     }
 
 
+def commits_of(path: Path, experiment: Experiment) -> tuple[str, ...]:
+    """The commits at which its runs in ``results/claims.json`` were measured, each once."""
+    if not path.is_file():
+        return ()
+    table = read_results(path)
+    entries = [e for e in table["rows"] if e["name"].startswith(f"{experiment.name} | ")]
+    return tuple(dict.fromkeys(entry.get("commit", table["commit"]) for entry in entries))
+
+
 def table_of(file: str) -> Table:
     """The rows of a results file that another tool wrote."""
     found: dict[str, dict[str, Measured]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmclipdis.apis.claims.measuring import Table, rows_of
+from mmclipdis.apis.claims.measuring import Table, commits_of, rows_of
 from mmclipdis.apis.claims.sheet import Claim, Experiment, Quote, Sheet
 from mmclipdis.apis.claims.verdict import Comparison, Measured, Verdict, judge
 
@@ -76,8 +76,8 @@ def _spread(comparison: Comparison) -> object:
     return lead if comparison.spread is None else {"mean": lead, "std": round(comparison.spread, 3)}
 
 
-def page(claims: Sequence[Judged], sheet: Sheet) -> str:
-    """The whole of docs/claims.md."""
+def page(claims: Sequence[Judged], sheet: Sheet, path: Path) -> str:
+    """The whole of docs/claims.md; ``path`` is results/claims.json."""
     papers = dict.fromkeys(one.claim.paper for one in claims)
     groups = {paper: [one for one in claims if one.claim.paper == paper] for paper in papers}
     lines = [HEAD, *_summary([one for group in groups.values() for one in group]), ""]
@@ -85,7 +85,8 @@ def page(claims: Sequence[Judged], sheet: Sheet) -> str:
         lines += [f"## {paper}", ""]
         for one in group:
             lines += _section(one, sheet)
-    lines += ["## What is measured", "", *map(_about, sheet.experiments.values()), ""]
+    about = [_about(experiment, path) for experiment in sheet.experiments.values()]
+    lines += ["## What is measured", "", *about, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -118,9 +119,17 @@ def _section(one: Judged, sheet: Sheet) -> list[str]:
 
 
 def _word(one: Judged) -> str:
+    """The verdict; how many orders hold if some do, the reason if nothing can be seen."""
     if one.verdict is Verdict.UNSEEN:
         return f"{one.verdict.value}, because {one.claim.unseen}"
-    return one.verdict.value
+    held = sum(comparison.verdict is Verdict.HOLDS for comparison in one.comparisons)
+    if one.verdict is Verdict.HOLDS or not held:
+        return one.verdict.value
+    return f"{one.verdict.value}; {held} of its {len(one.comparisons)} orders {_do(held)}"
+
+
+def _do(count: int) -> str:
+    return "does" if count == 1 else "do"
 
 
 def _order(comparison: Comparison) -> str:
@@ -163,8 +172,13 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _about(experiment: Experiment) -> str:
-    return f"- **{experiment.name}**: {' '.join(experiment.about.split())}."
+def _about(experiment: Experiment, path: Path) -> str:
+    """What an experiment does, and the commits that its runs are of: several may differ."""
+    commits = commits_of(path, experiment)
+    measured = (
+        f"measured at {', '.join(f'`{one}`' for one in commits)}" if commits else "not run yet"
+    )
+    return f"- **{experiment.name}**: {' '.join(experiment.about.split())}; {measured}."
 
 
 def _anchor(name: str) -> str:
