@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,8 @@ class Places:
     def run(self, experiment: Experiment, row: str, seed: int) -> Path:
         """Work folder of a run; one for all seeds of a row that depends on none."""
         name = re.sub(r"[^A-Za-z0-9.]+", "_", row)
-        return (
-            self.work
-            / experiment.name
-            / (name if experiment.rows[row].untrained else f"{name}_{seed}")
-        )
+        alone = experiment.rows[row].untrained
+        return self.work / experiment.name / (name if alone else f"{name}_{seed}")
 
 
 def measure(
@@ -52,19 +49,26 @@ def measure(
     world = experiment.world(seed)
     data, folder = places.world(world), places.run(experiment, row, seed)
     _draw(data, tuple(worlds[world]))
-    checkpoint, own = "", experiment.rows[row]
-    if experiment.train is not None and not own.untrained:
-        train = _over(experiment.train, own.step)
-        options = [*_filled(train.options, data, ""), *experiments.roots(data, "train", "val")]
-        flags = _filled(train.flags, places.work / experiment.name, "")
-        experiments.train(str(train.config), folder, options, seed, flags)
-        checkpoint = find_checkpoint(str(folder))
+    own = experiment.rows[row]
+    checkpoint = "" if own.untrained else _train(experiment, own.trained_as or row, seed, places)
     found: Metrics = {}
     for number, test in enumerate(own.tests or experiment.tests):
         step = _tested(experiment, test, own.step)
         metrics = _test(step, folder / f"test_{number}", data, checkpoint)
         found |= {ours: metrics[theirs] for ours, theirs in step.metrics.items()}
     return found
+
+
+def _train(experiment: Experiment, row: str, seed: int, places: Places) -> str:
+    """The checkpoint of a row, trained if it is not there; none where nothing is trained."""
+    if experiment.train is None:
+        return ""
+    data, folder = places.world(experiment.world(seed)), places.run(experiment, row, seed)
+    train = _over(experiment.train, experiment.rows[row].step)
+    options = [*train.options, *experiments.roots(data, "train", "val")]
+    flags = [flag.replace("{work}", str(places.work / experiment.name)) for flag in train.flags]
+    experiments.train(str(train.config), folder, options, seed, flags)
+    return find_checkpoint(str(folder))
 
 
 @functools.cache
@@ -91,17 +95,10 @@ def _test(step: Step, folder: Path, data: Path, checkpoint: str) -> Metrics:
     """What one test gives."""
     if step.config is not None and step.config in MEASURES:
         return MEASURES[step.config](folder, data, checkpoint)
-    options = [*_filled(step.options, data, checkpoint), *experiments.roots(data, "test")]
-    named = any("{checkpoint}" in option for option in step.options)  # then it is no second word
-    return experiments.evaluate(str(step.config), folder, options, "" if named else checkpoint)
-
-
-def _filled(words: Iterable[str], data: Path, checkpoint: str) -> list[str]:
-    """Options or flags with the folder and the file that they name."""
-    return [
-        word.replace("{data}", str(data)).replace("{checkpoint}", checkpoint or "None")
-        for word in words
-    ]
+    named = [option.replace("{checkpoint}", checkpoint) for option in step.options]
+    options = [*named, *experiments.roots(data, "test")]
+    word = "" if named != list(step.options) else checkpoint  # an option names it, or a word
+    return experiments.evaluate(str(step.config), folder, options, word)
 
 
 def kept_runs(path: Path, experiment: Experiment) -> Table:

@@ -13,9 +13,11 @@ Three lists. ``Worlds`` says how pictures are drawn (options of
       Rows:
         ASL: {Options: [model.mfi=None], Config: ...}   # over those of Train
         CLIP: {Untrained: true, Tests: [...]}           # tests of its own
+        segments: {Trained As: ASL, Tests: [...]}       # the training of another row
 
-``{data}`` and ``{checkpoint}`` in options stand for the pictures and the trained file; a config
-may be a measure of :mod:`mmclipdis.apis.claims.measures`. ``Claims``::
+``{checkpoint}`` in the options of a test is the trained file, ``{work}`` in flags the folder of the
+experiment; a config of a test may be a measure of :mod:`mmclipdis.apis.claims.measures`.
+``Claims``::
 
     - Name: dclip/losses
       Paper: DCLIP (arXiv 2502.02977 v4)
@@ -63,12 +65,14 @@ class Step:
 class Row:
     """A row: config and options over those of the experiment, perhaps tests of its own.
 
-    ``untrained`` is a row of an experiment of trainings without one, the same for every seed.
+    ``untrained`` is a row of an experiment of trainings without one, the same for every seed;
+    ``trained_as`` names the row whose training it tests in its own way.
     """
 
     step: Step
     tests: tuple[Step, ...] = ()
     untrained: bool = False
+    trained_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,13 +179,18 @@ def _experiment(raw: Mapping[str, Any], worlds: Mapping[str, Any]) -> Experiment
         raise ValueError(f"{where}: a training needs a Config and exactly one of Worlds")
     tests = _tests(raw["Tests"], where)
     rows = {name: _row(row, f"{where}: {name}") for name, row in raw["Rows"].items()}
+    for name, row in rows.items():
+        if row.trained_as is not None:
+            _known(row.trained_as, rows, f"{where}: {name}: row")
     return Experiment(raw["Name"], raw["About"], tuple(raw["Worlds"]), train, tests, rows)
 
 
 def _row(raw: Mapping[str, Any], where: str) -> Row:
-    _keys(raw, set(), {"Config", "Options", "Flags", "Tests", "Untrained"}, where)
-    step = _step({key: raw[key] for key in raw if key not in ("Tests", "Untrained")}, where)
-    return Row(step, _tests(raw.get("Tests", ()), where), bool(raw.get("Untrained", False)))
+    own = {"Tests", "Untrained", "Trained As"}
+    _keys(raw, set(), {"Config", "Options", "Flags", *own}, where)
+    step = _step({key: raw[key] for key in raw if key not in own}, where)
+    tests = _tests(raw.get("Tests", ()), where)
+    return Row(step, tests, bool(raw.get("Untrained", False)), raw.get("Trained As"))
 
 
 def _tests(raw: Iterable[Mapping[str, Any]], where: str) -> tuple[Step, ...]:

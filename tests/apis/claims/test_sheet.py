@@ -90,6 +90,7 @@ def test_seeds_are_trainings_or_worlds(tmp_path: Path) -> None:
         ({"Worlds": ["shapes", "other"]}, None, "experiment toy: a training needs a Config and ex"),
         ({"Train": {}}, None, "experiment toy: a training needs a Config"),
         ({"Rows": {"A": {"Option": []}}}, None, "experiment toy: A: unknown key Option; known"),
+        ({"Rows": {"A": {"Trained As": "C"}}}, None, "experiment toy: A: row 'C' is unknown"),
         ({"About": None}, None, "experiment toy: lacks About"),
         (None, {"Experiment": "tiy"}, "claim toy/one: experiment 'tiy' is unknown; there is toy"),
         (None, {"Orders": ["mAP: A > C"]}, "claim toy/one: row of experiment toy 'C' is unknown"),
