@@ -9,10 +9,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
 import mmclipdis  # noqa: F401  (registers what configs name)
+from mmclipdis.apis.cfg_options import CfgOptions
+from mmclipdis.clip.towers.readout import get_readout
 from tests.paths import ROOT
 
 
@@ -27,7 +29,7 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     if not options:
         return {}
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions)
     return parser.parse_args(["--cfg-options", *options]).cfg_options
 
 
@@ -51,7 +53,22 @@ def check_options(path: str, options: Sequence[str]) -> Config:
                 assert "type" not in place or part in arguments(place, before), (path, key)
                 break
             place = place[part]
+    check_readouts(after.model)
     return after
+
+
+def check_readouts(place: Any) -> None:
+    """Make every readout below ``place``.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    parts = place.values() if isinstance(place, dict) else place
+    for part in parts if isinstance(place, dict | list | tuple) else ():
+        check_readouts(part)
+    if isinstance(place, dict) and place.get("readout") is not None:
+        readout = place["readout"]
+        get_readout(readout.to_dict() if isinstance(readout, ConfigDict) else readout)
 
 
 def arguments(place: Any, config: Config) -> set[str]:

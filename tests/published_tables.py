@@ -27,6 +27,7 @@ class Cell:
         train: name of the entry that is trained first; None: nothing is.
         train_options: for the training.
         published: the number.
+        entry: whose number it is; "" without one.
     """
 
     table: str
@@ -39,6 +40,7 @@ class Cell:
     train: str | None
     train_options: tuple[str, ...]
     published: float | None
+    entry: str
 
 
 @functools.cache
@@ -132,4 +134,5 @@ def cells(table: Mapping[str, Any]) -> Iterator[Cell]:
                 train=row.get("Train"),
                 train_options=tuple(row.get("Train Options", ())),
                 published=fits[0][1] if fits else None,
+                entry=fits[0][0] if fits else "",
             )

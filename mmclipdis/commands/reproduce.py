@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,8 @@ def reproduce(table: str | None, listed: bool, **given: Any) -> int:
             for line in list_lines(places):
                 click.echo(line)
             return 0
+        # an end by a scheduler is one for the tests that were started, too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         setup = Setup(given["jobs"], given["launcher"], given["gpus"] or 1)
         order = Order(
             given["only"], given["plan"], given["again"], given["miniature"], given["out"]

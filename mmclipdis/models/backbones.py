@@ -143,10 +143,10 @@ class CLIPViT(Guided, CLIPBackbone):
         out_indices: What :meth:`forward` returns: block numbers give ``(B, D, h, w)``, ``'map'``
             the dense map in the joint space, ``(B, E, h, w)``.
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
-            'v')`` trains these matrices of every block (CAT-Seg), ``('blocks',)`` trains every
-            block and nothing outside them and ``('blocks', n)`` the last ``n`` (DeCLIP). What
-            neither the readout nor ``out_indices`` read stays frozen, since weights without
-            gradient stop DDP.
+            'v')`` trains these matrices of every block (CAT-Seg), ``('attention',)`` its whole
+            attention, ``('prefix',)`` CLS and registers, ``('blocks',)`` every block and nothing
+            outside them and ``('blocks', n)`` the last ``n`` (DeCLIP). What neither the readout nor
+            ``out_indices`` read stays frozen, since weights without gradient stop DDP.
         normalize: L2-normalise the dense map over its channels.
         grad_checkpointing: Recompute the blocks in the backward pass to save memory.
         vfm: Config of the vision model that a readout with an affinity is guided by, such as

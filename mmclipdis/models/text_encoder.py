@@ -51,7 +51,8 @@ class OpenCLIPTextEncoder(BaseModule):
     Args:
         arch: open_clip config name or dict; the same as the image encoder's.
         trainable: ``()`` freezes the tower, ``('all',)`` trains it, a subset of ``('q', 'k',
-            'v')`` trains these matrices of every block.
+            'v')`` trains these matrices of every block, ``('attention',)`` its whole attention,
+            ``('blocks',)`` every block, ``('blocks', n)`` the last ``n``.
         batch_size: Prompts a batch in :meth:`embed`.
         cache_dir: Disk cache of :meth:`embed`: None for ``$MMCLIPDIS_CACHE`` or, without it,
             ``mmclipdis`` in the user's folder of caches; False for none. Trainable towers never

@@ -132,3 +132,43 @@ def test_a_table_that_is_not_closed_eats_nothing(repo, capsys, tail):
 def test_numbers_and_heads_follow_the_name_of_the_metric(metric, value, head, cell):
     assert make_tables.head(metric) == head
     assert make_tables.number(metric, value) == cell
+
+
+def test_a_published_table_has_the_numbers_of_the_metafiles():
+    lines = make_tables.make_table("published declip/table7 title=features rows=Q|K", ROOT)
+    heads = "COCO panoptic mAcc things | COCO panoptic mAcc stuff | Context59 mIoU | ADE20K mIoU"
+    assert lines == [
+        f"| features | {heads} |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| Q | 77.2 | 52.5 | 38.7 | 21.8 |",
+        "| K | 76.5 | 51.0 | 39.4 | 21.6 |",
+    ]
+
+
+def test_published_tables_of_the_same_columns_stand_below_each_other():
+    spec = "published catseg/benchmarks infoclip/benchmarks sources"
+    lines = make_tables.make_table(spec, ROOT)
+    assert lines[0] == "|  | A-847 | PC-459 | A-150 | PC-59 | PAS-20 | PAS-20b | source |"
+    assert lines[2].startswith("| CAT-Seg, ViT-B/16 | 12.0 |") and "CVPR 2024" in lines[2]
+    assert lines[4].startswith("| InfoCLIP, ViT-B/16 | 12.6 |") and len(lines) == 6
+
+
+def test_the_average_of_a_published_row_is_that_of_its_columns():
+    (row,) = make_tables.make_table("published scclip/benchmarks", ROOT)[2:]
+    assert row.endswith("| 43.9 |")  # as the paper's table prints it
+    assert "| average |" in make_tables.make_table("published scclip/benchmarks", ROOT)[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("published declip/table99", "there is no table 'declip/table99'; did you mean"),
+        ("published sources", "names no table, or tables of other columns"),
+        ("published declip/table7 declip/table5", "names no table, or tables of other columns"),
+        ("published declip/table7 rows=Z", "no row of declip/table7 fits"),
+        ("published declip/table7 order=Z", "unknown option"),
+    ],
+)
+def test_a_published_table_that_there_is_not_is_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        make_tables.make_table(spec, ROOT)

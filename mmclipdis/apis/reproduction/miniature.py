@@ -7,28 +7,25 @@ weights to the metric. Its numbers mean nothing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmclipdis.apis.reproduction.miniature_data import write_data
-from mmclipdis.apis.reproduction.miniature_model import parts, scale_of, shrink_model
-from mmclipdis.apis.reproduction.miniature_towers import Scale, seeded
-from mmclipdis.clip.weights.vfm import VFMS
+from mmclipdis.apis.reproduction.miniature_loaders import shrink_loaders
+from mmclipdis.apis.reproduction.miniature_model import shrink_model
+from mmclipdis.apis.reproduction.miniature_towers import seeded
 from mmclipdis.engine.foreign_checkpoint_guard import check_trained
+from mmclipdis.engine.random_weights import check_weights
 from mmclipdis.utils.whole_files import make_folder, whole_file, write_text
 
 #: What every number of a miniature is of.
 LABEL = "random weights, generated data"
-#: Photos of a batch, and batches of a training.
-_BATCH, _BATCHES = 2, 2
+#: Batches of a training.
+_BATCHES = 2
 _LOADERS = {"train": ("train_dataloader", "val_dataloader"), "test": ("test_dataloader",)}
-#: Options of transforms that are sides in pixels, or pairs or lists of them.
-_SIDES = ("scale", "scales", "size", "crop_size", "max_size")
 #: What a test does not look at.
 _OF_TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler")
 _OF_VALIDATION = ("val_dataloader", "val_evaluator", "val_cfg")
@@ -62,13 +59,8 @@ def miniature(config: Config, root: Path, *, training: bool = False, seed: int =
     small = Config(copy.deepcopy(config.to_dict()))
     name = Path(config.filename or "config").stem + "_train" * training
     scope = small.get("default_scope") or "mmengine"
-    scale, teachers = scale_of(small.model), _teachers(small.model)
+    shrink_loaders(small, _LOADERS[kind], root, seed)
     shrink_model(small.model, root / "weights")
-    masks = _place_masks(small.model, root)
-    for loader in _LOADERS[kind]:
-        if small.get(loader):
-            _shrink_loader(small[loader], scale, teachers)
-            _write_loader(small, loader, root, scope, seed, masks)
     if training:
         _shorten_training(small)
         small.pop("test_dataloader", None)
@@ -90,56 +82,15 @@ def as_python(config: Config, comment: str) -> str:
     return f"# {comment}\n" + "".join(f"{key} = {value!r}\n" for key, value in entries)
 
 
-def _teachers(model: Any) -> list[int]:
-    """Patches of the vision models that a student is distilled from."""
-    return [VFMS[vfm["model"]].patch_size for vfm in model.get("vfms", ())]
-
-
-def _place_masks(model: Any, root: Path) -> Path | None:
-    """The folder that a model reads masks from, in place of the one it named."""
-    masks = model.get("masks")
-    if not isinstance(masks, Mapping) or masks.get("type") != "MaskFolder":
-        return None
-    masks["root"] = str(root / "masks")  # type: ignore[index]
-    return root / "masks"
-
-
-def _shrink_loader(loader: Any, scale: Scale, teachers: list[int]) -> None:
-    loader.update(num_workers=0, persistent_workers=False)
-    loader.batch_size = min(loader.get("batch_size", 1), _BATCH)
-    for step in parts(loader.dataset.get("pipeline", [])):
-        if step.get("type") == "DistillViews":
-            tokens = scale.side(step["size"], least=2) // scale.patch
-            step["proxy_sizes"] = tuple(dict.fromkeys(tokens * side for side in teachers))
-        for key in _SIDES:
-            if key in step:
-                step[key] = scale.sides(step[key], least=2)
-
-
-def _write_loader(
-    config: Config, name: str, root: Path, scope: str, seed: int, masks: Path | None
-) -> None:
-    """Write the data of a loader below ``root/data``, and point loader and evaluator there."""
-    dataset = config[name].dataset
-    old = str(dataset.get("data_root") or "")
-    place = PurePath(old)
-    below = PurePath(place.name) if place.is_absolute() else place
-    new = root / "data" / PurePath(*(part for part in below.parts if part not in ("data", "..")))
-    dataset.data_root = f"{new}/"
-    write_data(dataset, new, scope, seed, masks)
-    evaluator = config.get(name.replace("dataloader", "evaluator"))
-    for node in parts(evaluator):
-        given = node.get("ann_file")
-        if isinstance(given, str) and given.startswith(old):
-            node["ann_file"] = str(new / given[len(old) :])
-
-
 def _shorten_training(config: Config) -> None:
     loop = config.train_cfg
     if "max_iters" in loop:
         loop.update(max_iters=_BATCHES, val_interval=_BATCHES)
     else:
-        loop.update(max_epochs=1, val_interval=1)
+        schedules = config.get("param_scheduler") or []
+        later = [each.get("begin", 0) for each in schedules if each.get("by_epoch", True)]
+        epochs = 1 + max(later, default=0)  # each part of the schedule has an epoch
+        loop.update(max_epochs=epochs, val_interval=epochs)
         if "val_begin" in loop:
             loop.val_begin = 1
     hooks = config.get("default_hooks") or {}
@@ -153,10 +104,10 @@ def _checkpoint(config: Config, path: Path, scope: str) -> str | None:
         model: Any = MODELS.build(config.model)
         try:
             check_trained(model)
-        except ValueError:
-            model.init_weights()  # mmdet leaves parts of its DINO without any values
-        else:
+            check_weights(model)
             return None
+        except (ValueError, RuntimeError):
+            model.init_weights()  # mmdet leaves parts of its DINO without any values
     with whole_file(path) as file:
         torch.save({"state_dict": model.state_dict(), "meta": {}}, file)
     return str(path)

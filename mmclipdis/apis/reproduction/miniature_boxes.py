@@ -109,8 +109,12 @@ def write_pseudo_boxes(path: Path, seed: int) -> None:
 
 def write_panoptic(path: Path, photos: Path, maps: Path, seed: int) -> None:
     """Write photos, PNGs whose colours are ids (R + 256 G + 65536 B), and the json of segments."""
-    things = [dict(id=c["id"], name=c["name"], isthing=1) for c in coco_categories(COCO_CLASSES)]
-    stuff = [dict(id=92 + i, name=f"stuff {i}", isthing=0) for i in range(_STUFF)]
+    things: list[dict[str, Any]] = [
+        dict(id=c["id"], name=c["name"], isthing=1) for c in coco_categories(COCO_CLASSES)
+    ]
+    stuff: list[dict[str, Any]] = [
+        dict(id=92 + i, name=f"stuff {i}", isthing=0) for i in range(_STUFF)
+    ]
     images, notes = [], []
     for number in range(COUNT):
         stem = f"{number + 1:012d}"
@@ -120,7 +124,8 @@ def write_panoptic(path: Path, photos: Path, maps: Path, seed: int) -> None:
         rng = np.random.default_rng([seed, number])
         segments = []
         for region, thing in enumerate(isthing):
-            category = int(rng.choice([c["id"] for c in (things if thing else stuff)]))
+            known_ids = np.array([int(c["id"]) for c in (things if thing else stuff)])
+            category = int(rng.choice(known_ids))
             rows, columns = np.nonzero(places == region)
             top, left = int(rows.min()), int(columns.min())
             box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]

@@ -59,7 +59,7 @@ def write_names(root: Path, dataset: Mapping[str, Any], kind: type[LargeVocabula
     write_text(path, "".join(lines))
 
 
-def label_values(dataset: Mapping[str, Any], kind: type) -> tuple[NDArray[Any], int]:
+def label_values(dataset: Mapping[str, Any], kind: Any) -> tuple[NDArray[Any], int]:
     """What label maps of a benchmark hold, whichever classes are used, and what is ignored."""
     if issubclass(kind, LargeVocabulary):
         return np.arange(kind.NUM_CLASSES, dtype=np.uint16), IGNORED
@@ -89,7 +89,7 @@ def write_masks(folder: Path, photos: list[str], seed: int) -> None:
         np.savez(folder / f"{Path(photo).stem}.npz", instance_mask=(places + 1).astype(np.int32))
 
 
-def _setting(dataset: Mapping[str, Any], kind: type, key: str) -> Any:
+def _setting(dataset: Mapping[str, Any], kind: Any, key: str) -> Any:
     """An option of a data set: the config's, or the default along its bases."""
     if dataset.get(key) is not None:
         return dataset[key]

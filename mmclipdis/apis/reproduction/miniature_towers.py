@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def seeded(*words: Any) -> Iterator[None]:
         yield
 
 
+@lru_cache(maxsize=64)
 def patch_of(arch: str) -> int:
     """Pixels a side of a token of the image tower.
 
@@ -158,7 +160,9 @@ def write_tokenizer(arch: str, folder: Path) -> Path:
     words = _words(name)
     model = dict(type="WordLevel", vocab={w: i for i, w in enumerate(words)}, unk_token="<unk>")
     cut = dict(type="Split", pattern=dict(Regex="."), behavior="Isolated", invert=False)
-    empty = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    empty: dict[str, Any] = dict.fromkeys(
+        ("truncation", "padding", "normalizer", "post_processor", "decoder")
+    )
     content = dict(version="1.0", added_tokens=[], pre_tokenizer=cut, model=model, **empty)
     path = folder / f"{Path(name).name}_tokenizer.json"
     write_text(path, json.dumps(content))

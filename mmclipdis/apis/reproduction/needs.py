@@ -11,8 +11,8 @@ from mmengine.config import Config
 
 from mmclipdis.apis.preflight import check_data, datasets_of
 from mmclipdis.apis.reproduction.cell_config import entry_config, info_of, late_options
+from mmclipdis.apis.reproduction.cells import Cell
 from mmclipdis.apis.reproduction.places import Places
-from mmclipdis.apis.reproduction.tables import Cell
 from mmclipdis.apis.zoo.on_disk import find_checkpoint, look_for_weights
 from mmclipdis.apis.zoo.resolving import merge, read_settings
 
@@ -50,6 +50,7 @@ class Look:
         self.deep = deep
         self._data: dict[str, tuple[str, ...]] = {}
         self._cells: dict[tuple[Any, ...], Needs] = {}
+        self._tests: dict[str, tuple[str, ...]] = {}
 
     def needs(self, cell: Cell) -> Needs:
         """What a cell needs, and what of it is missing."""
@@ -57,6 +58,13 @@ class Look:
         if key not in self._cells:
             self._cells[key] = self._looked(cell)
         return self._cells[key]
+
+    def data(self, cell: Cell) -> tuple[str, ...]:
+        """What of the data of a cell's test is missing."""
+        if cell.model not in self._tests:
+            config = entry_config(cell.model, (), self.places)
+            self._tests[cell.model] = tuple(self._data_of(config, cell.model, _TEST))
+        return self._tests[cell.model]
 
     def _looked(self, cell: Cell) -> Needs:
         missing: list[str] = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from mmclipdis.apis.reproduction.cells import Cell, Table
 from mmclipdis.apis.reproduction.needs import Look, Needs
 from mmclipdis.apis.reproduction.places import Places
-from mmclipdis.apis.reproduction.tables import Cell, Table, tables
+from mmclipdis.apis.reproduction.tables import tables
 
 #: How many names of cells stand behind something that several lack.
 _NAMED = 2
@@ -72,14 +73,15 @@ def _by_line(cells: Iterable[Cell], of: Callable[[Cell], Sequence[str]]) -> dict
 
 
 def list_lines(places: Places) -> Iterator[str]:
-    """All tables: how many cells, how many of them can be run, and where the paper has them."""
+    """All tables: how many cells each has, and which of its columns lack data.
+
+    Reads one config a column: all of them would take a minute.
+    """
     look = Look(places, deep=False)
     for table in tables():
-        needs = [look.needs(cell) for cell in table.cells]
-        ready = sum(not one.missing for one in needs)
-        missing = {line.partition(":")[0] for one in needs for line in one.missing}
-        lacking = f"; {len(missing)} things missing" if missing else ""
-        yield (
-            f"{table.name}: {table.title} ({table.paper}): {len(needs)} cells, {ready} can be run"
-            f"{lacking}"
-        )
+        first = {cell.column: cell for cell in reversed(table.cells)}
+        lacking = [name for name in table.columns if name in first and look.data(first[name])]
+        data = f"; no data for {', '.join(lacking)}" if lacking else ""
+        others = f" ({', '.join(table.aliases)})" if table.aliases else ""
+        title = f"{table.name}{others}: {table.title} ({table.paper})"
+        yield f"{title}: {len(table.cells)} cells{data}"

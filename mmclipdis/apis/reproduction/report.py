@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from mmclipdis.apis.reproduction.cells import Table
 from mmclipdis.apis.reproduction.kept import Result, code_state
 from mmclipdis.apis.reproduction.running import Outcome
-from mmclipdis.apis.reproduction.tables import Table
 from mmclipdis.engine.results import write_results
 from mmclipdis.utils.whole_files import make_folder, write_text
 
@@ -21,11 +21,15 @@ COLUMNS = (
 WORDS = 3
 #: What a number is called that a table has and a test did not give.
 ABSENT = "-"
+_FAR = "differs by more than"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of a cell: what was published, what was measured, and what is to be said of it."""
+    """A metric of a cell: what was published, what was measured, and what is to be said of it.
+
+    ``compared`` is False where the two have nothing to do with each other, in a miniature.
+    """
 
     row: str
     column: str
@@ -34,21 +38,29 @@ class Line:
     measured: float | None
     result: Result | None
     note: str
+    compared: bool = True
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published, in points; None without one of the two."""
-        if self.measured is None or self.published is None:
+        """Measured minus published, in points; None if they are not compared."""
+        if not self.compared or self.measured is None or self.published is None:
             return None
         return self.measured - self.published
 
 
-def lines(table: Table, outcomes: Sequence[Outcome]) -> list[Line]:
-    """A line for each metric of each cell."""
-    return [line for outcome in outcomes for line in _lines(table, outcome)]
+def lines(table: Table, outcomes: Sequence[Outcome], label: str = "") -> list[Line]:
+    """A line for each metric of each cell.
+
+    Args:
+        table: The table.
+        outcomes: Of its cells.
+        label: Of what the numbers are, where they are not those of the paper: then nothing is
+            compared, and the label stands in every note.
+    """
+    return [line for outcome in outcomes for line in _lines(table, outcome, label)]
 
 
-def _lines(table: Table, outcome: Outcome) -> Iterator[Line]:
+def _lines(table: Table, outcome: Outcome, label: str) -> Iterator[Line]:
     cell, result = outcome.cell, outcome.result
     # of what only a figure shows all metrics are measured, and none is compared
     for metric in cell.published or table.metrics:
@@ -61,7 +73,8 @@ def _lines(table: Table, outcome: Outcome) -> Iterator[Line]:
             published,
             measured,
             result,
-            _note(table, outcome, metric, published, measured),
+            _note(table, outcome, metric, published, measured, label),
+            not label,
         )
 
 
@@ -76,28 +89,37 @@ def _plain(name: str) -> str:
 
 
 def _note(
-    table: Table, outcome: Outcome, metric: str, published: float | None, measured: float | None
+    table: Table,
+    outcome: Outcome,
+    metric: str,
+    published: float | None,
+    measured: float | None,
+    label: str,
 ) -> str:
     """What is to be said: not run and why, too far away and what may be the reason, other code."""
     if outcome.result is None:
         return outcome.problem or "not run"
     if measured is None:
         return f"the test gave no {table.metrics[metric]}, but {', '.join(outcome.result.metrics)}"
-    notes = []
+    notes = [label] if label else []
     # rounding must not decide: the numbers of papers have a digit or two
-    if published is not None and abs(measured - published) > table.gates[metric] + 1e-6:
-        known = (
-            f"; known reasons ({table.page}): {', '.join(table.reasons)}" if table.reasons else ""
-        )
-        notes.append(f"differs by more than {table.gates[metric]:g}{known}")
+    far = published is not None and abs(measured - published) > table.gates[metric] + 1e-6
+    if far and not label:
+        notes.append(f"{_FAR} {table.gates[metric]:g}{_reasons(table)}")
     if outcome.result.commit != code_state():
         notes.append(f"measured by {outcome.result.commit}")
     return "; ".join(notes)
 
 
-def as_text(table: Table, outcomes: Sequence[Outcome]) -> str:
+def _reasons(table: Table) -> str:
+    if not table.reasons:
+        return ""
+    return f"; known reasons ({table.page}): {', '.join(table.reasons)}"
+
+
+def as_text(table: Table, outcomes: Sequence[Outcome], label: str = "") -> str:
     """Aligned columns, with the mean of each row where the table has one."""
-    rows = [COLUMNS, *map(_words, _with_means(table, lines(table, outcomes)))]
+    rows = [COLUMNS, *map(_words, _with_means(table, lines(table, outcomes, label)))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -108,15 +130,15 @@ def as_text(table: Table, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def as_markdown(table: Table, outcomes: Sequence[Outcome], note: str = "") -> str:
+def as_markdown(table: Table, outcomes: Sequence[Outcome], label: str = "") -> str:
     """A page: the table as the paper has it, ``measured (published)``, then every cell."""
     rule = ["---" if place < WORDS else "---:" for place in range(len(COLUMNS) - 1)] + ["---"]
-    every = [COLUMNS, rule, *map(_words, _with_means(table, lines(table, outcomes)))]
-    grid = _grid(table, outcomes)
+    every = [COLUMNS, rule, *map(_words, _with_means(table, lines(table, outcomes, label)))]
+    grid = _grid(table, outcomes, label)
     head = ["---", *["---:"] * (len(grid[0]) - 1)]
     parts = [
         f"# {table.name}: {table.title}",
-        f"{table.paper}. Measured (published).{f' {note}.' if note else ''}",
+        f"{table.paper}. Measured (published).{f' {label}.' if label else ''}",
         _piped([grid[0], head, *grid[1:]]),
         "Seconds an image are those of the model and its metric; MB is the most that was held, on "
         "a GPU by tensors, else by the process.",
@@ -125,11 +147,11 @@ def as_markdown(table: Table, outcomes: Sequence[Outcome], note: str = "") -> st
     return "\n\n".join(parts) + "\n"
 
 
-def as_latex(table: Table, outcomes: Sequence[Outcome], note: str = "") -> str:
+def as_latex(table: Table, outcomes: Sequence[Outcome], label: str = "") -> str:
     """The table as the paper has it, ``measured (published)``, for the package booktabs."""
-    grid = [[_escaped(word) for word in row] for row in _grid(table, outcomes)]
+    grid = [[_escaped(word) for word in row] for row in _grid(table, outcomes, label)]
     body = [" & ".join(row) + r" \\" for row in grid]
-    said = f"{table.paper}: {table.title}. Measured (published).{f' {note}.' if note else ''}"
+    said = f"{table.paper}: {table.title}. Measured (published).{f' {label}.' if label else ''}"
     return "\n".join(
         [
             f"% {said}",
@@ -146,31 +168,31 @@ def as_latex(table: Table, outcomes: Sequence[Outcome], note: str = "") -> str:
 
 
 def write_reports(
-    table: Table, outcomes: Sequence[Outcome], folder: Path, note: str = "", device: str = "cpu"
+    table: Table, outcomes: Sequence[Outcome], folder: Path, label: str = "", device: str = "cpu"
 ) -> list[Path]:
     """Write ``TABLE.json``, ``TABLE.md`` and ``TABLE.tex``; without any result nothing is written.
 
     Returns:
         The files.
     """
-    rows = [_as_row(outcome, table, note) for outcome in outcomes if outcome.result is not None]
+    rows = [_as_row(outcome, table, label) for outcome in outcomes if outcome.result is not None]
     if not rows:
         return []
     target = folder / table.name
     make_folder(target.parent)
     write_results(target.with_suffix(".json"), rows, device=device)
-    write_text(target.with_suffix(".md"), as_markdown(table, outcomes, note))
-    write_text(target.with_suffix(".tex"), as_latex(table, outcomes, note))
+    write_text(target.with_suffix(".md"), as_markdown(table, outcomes, label))
+    write_text(target.with_suffix(".tex"), as_latex(table, outcomes, label))
     return [target.with_suffix(suffix) for suffix in (".json", ".md", ".tex")]
 
 
-def _as_row(outcome: Outcome, table: Table, note: str) -> dict[str, object]:
+def _as_row(outcome: Outcome, table: Table, label: str) -> dict[str, object]:
     """A row of the results file; what holds for it alone (commit, machine) stands in it."""
     result = outcome.result
     if result is None:
         raise ValueError(f"{outcome.cell.name} has no result")
     metrics: dict[str, float | str] = {}
-    for line in _lines(table, outcome):
+    for line in _lines(table, outcome, label):
         if line.published is not None:
             metrics[f"{line.metric} published"] = line.published
         if line.measured is not None:
@@ -187,8 +209,8 @@ def _as_row(outcome: Outcome, table: Table, note: str) -> dict[str, object]:
         "parameters": result.parameters,
         "source": "; ".join(dict.fromkeys(outcome.cell.sources.values())),
     }
-    if note:
-        metrics["of"] = note
+    if label:
+        metrics["of"] = label
     own = {"commit": result.commit, "machine": result.machine}
     return {"name": outcome.cell.name, "metrics": metrics, **own}
 
@@ -234,11 +256,11 @@ def _words(line: Line) -> tuple[str, ...]:
     )
 
 
-def _grid(table: Table, outcomes: Sequence[Outcome]) -> list[list[str]]:
+def _grid(table: Table, outcomes: Sequence[Outcome], label: str) -> list[list[str]]:
     """The paper's own layout: a row a row, a column a data set and metric."""
     found = {
         (line.row, line.column, line.metric): line
-        for line in _with_means(table, lines(table, outcomes))
+        for line in _with_means(table, lines(table, outcomes, label))
     }
     columns = [*table.columns, *(["mean"] if table.average else [])]
     pairs = [(column, metric) for column in columns for metric in table.metrics]
@@ -254,7 +276,7 @@ def _pair(line: Line | None) -> str:
     """``measured (published)``; a star where they differ by more than the gate."""
     if line is None:
         return ""
-    far = "*" if "differs by more" in line.note else ""
+    far = "*" if _FAR in line.note else ""
     return f"{_number(line.measured)}{far} ({_number(line.published)})"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmclipdis.apis.reproduction.cells import Cell, Table
 from mmclipdis.apis.reproduction.miniature import LABEL, miniature
 from mmclipdis.apis.reproduction.needs import Look, Needs
 from mmclipdis.apis.reproduction.places import Places
@@ -15,7 +16,7 @@ from mmclipdis.apis.reproduction.plan import plan_lines, select_cells
 from mmclipdis.apis.reproduction.processes import Pool, Setup
 from mmclipdis.apis.reproduction.report import as_text, write_reports
 from mmclipdis.apis.reproduction.running import Outcome, Runner
-from mmclipdis.apis.reproduction.tables import Cell, Table, find_table
+from mmclipdis.apis.reproduction.tables import find_table
 from mmclipdis.utils import locks
 from mmclipdis.utils.places import RESULTS
 from mmclipdis.utils.whole_files import make_folder
@@ -92,9 +93,10 @@ def reproduce(
         runner = Runner(places, Pool(setup), order.again, shrink, say)
         measured = {outcome.cell.name: outcome for outcome in runner.run(ready, needs)}
         asked = [measured.get(cell.name) or _skipped(cell, needs[cell.name]) for cell in cells]
-        tell(as_text(table, asked))
+        label = LABEL if order.miniature else ""
+        tell(as_text(table, asked, label))
         others = _with_others(table, asked, runner)
-    for path in _written(table, others, order):
+    for path in _written(table, others, order, places):
         say(f"wrote {path}")
     return DONE if all(one.result is not None for one in asked) else PARTLY
 
@@ -123,10 +125,9 @@ def _with_others(table: Table, asked: Sequence[Outcome], runner: Runner) -> list
     ]
 
 
-def _written(table: Table, outcomes: Sequence[Outcome], order: Order) -> list[Path]:
-    folder = order.out or RESULTS / "reproduction"
-    results = [one.result for one in outcomes if one.result is not None]
-    device = results[0].device if results else "cpu"
+def _written(table: Table, outcomes: Sequence[Outcome], order: Order, places: Places) -> list[Path]:
+    """The files of the table; those of a miniature lie where it was made, unless said otherwise."""
+    device = next((one.result.device for one in outcomes if one.result is not None), "cpu")
     if order.miniature:
-        return write_reports(table, outcomes, folder / "miniature", f"A miniature: {LABEL}", device)
-    return write_reports(table, outcomes, folder, device=device)
+        return write_reports(table, outcomes, order.out or places.work / "tables", LABEL, device)
+    return write_reports(table, outcomes, order.out or RESULTS / "reproduction", device=device)

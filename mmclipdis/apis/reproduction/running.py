@@ -22,12 +22,12 @@ from mmclipdis.apis.reproduction.cell_config import (
     late_options,
     measured_by,
 )
+from mmclipdis.apis.reproduction.cells import Cell, Training
 from mmclipdis.apis.reproduction.kept import DONE, Result, code_state, keep, kept, last, read_done
 from mmclipdis.apis.reproduction.miniature import as_python
 from mmclipdis.apis.reproduction.needs import Needs
 from mmclipdis.apis.reproduction.places import Places
 from mmclipdis.apis.reproduction.processes import Pool
-from mmclipdis.apis.reproduction.tables import Cell, Training
 from mmclipdis.apis.run import find_checkpoint
 from mmclipdis.apis.zoo.on_disk import look_for_weights, put_weights, weight_sources
 from mmclipdis.engine.checkpoint_files import newest_checkpoint

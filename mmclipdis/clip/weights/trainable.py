@@ -19,7 +19,9 @@ from mmclipdis.clip.towers.blocks import blocks_in, view_of
 from mmclipdis.clip.towers.readout import AnyReadout, Readout
 from mmclipdis.clip.towers.self_calibrated import SelfCalibrated
 
-TRAINABLE_PARTS = ("q", "k", "v", "all", "blocks")
+TRAINABLE_PARTS = ("q", "k", "v", "attention", "prefix", "all", "blocks")
+#: Endings of the tokens that stand before the patches: open_clip's CLS, timm's CLS and registers.
+_PREFIX = ("class_embedding", "cls_token", "reg_token")
 
 
 class SplitQKV(nn.Module):
@@ -163,9 +165,11 @@ def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
     Args:
         module: An image or text tower.
         parts: ``()`` freezes all, ``('all',)`` trains all, a subset of ``('q', 'k', 'v')``
-            trains these matrices (not the biases) of every block; ``('blocks',)`` trains all that
-            the blocks hold and nothing outside them, ``('blocks', n)`` the last ``n`` blocks
-            (DeCLIP; 0 trains nothing).
+            trains these matrices (not the biases) of every block (CAT-Seg), ``('attention',)`` all
+            that its attention holds, biases and output projection included; ``('prefix',)`` trains
+            the tokens before the patches, CLS and registers; these may be combined.
+            ``('blocks',)`` trains all that the blocks hold and nothing outside them, ``('blocks',
+            n)`` the last ``n`` blocks (DeCLIP; 0 trains nothing).
 
     Raises:
         ValueError: for an unknown part, more blocks than there are, or a part that the tower lacks.
@@ -174,10 +178,13 @@ def set_trainable(module: nn.Module, parts: Sequence[str | int]) -> list[str]:
     matrices = [part for part in parts if part in ("q", "k", "v")]
     if matrices:
         split_qkv(module)
-    endings = sum(map(_matrices, matrices), ())
-    _check_there_is_one(module, parts, matrices)
+    endings = sum(map(_matrices, matrices), _PREFIX if "prefix" in parts else ())
+    _check_there_is_one(module, parts)
     accept_any_qkv_layout(module)
-    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    whole: list[Any] = list(blocks)
+    if "attention" in parts:
+        whole += [block.attn for block in blocks_in(module)]
+    inside = {id(parameter) for part in whole for parameter in part.parameters()}
     names = []
     for name, parameter in module.named_parameters():
         trained = "all" in parts or id(parameter) in inside or name.endswith(endings)
@@ -192,9 +199,7 @@ def _matrices(part: str | int) -> tuple[str, ...]:
     return f"{part}_proj_weight", f"{part}_proj.weight"
 
 
-def _check_there_is_one(
-    module: nn.Module, parts: Sequence[str | int], matrices: Sequence[str]
-) -> None:
+def _check_there_is_one(module: nn.Module, parts: Sequence[str | int]) -> None:
     """Refuse parts that are nowhere in the tower: they would train nothing, without a word.
 
     Raises:
@@ -202,7 +207,8 @@ def _check_there_is_one(
     """
     names, count = [name for name, _ in module.named_parameters()], len(blocks_in(module))
     has = {part: any(name.endswith(_matrices(part)) for name in names) for part in "qkv"}
-    asked = [part for part in matrices if not has[part]]
+    has |= {"attention": bool(count), "prefix": any(name.endswith(_PREFIX) for name in names)}
+    asked = [part for part in parts if not has.get(str(part), True)]
     if asked or ("blocks" in parts and not count):
         owned = [part for part in has if has[part]]
         there = "('all',)" + (", ('blocks',)" if count else "")
@@ -226,8 +232,8 @@ def _trained_blocks(parts: Sequence[str | int], blocks: Sequence[nn.Module]) -> 
     count = parts[1] if len(parts) == 2 and parts[0] == "blocks" else None
     if not isinstance(count, int) or isinstance(count, bool):
         raise ValueError(
-            f"trainable={tuple(parts)}: choose (), ('all',) or some of ('q', 'k', 'v'), "
-            "('blocks',) or ('blocks', n) for the last n blocks"
+            f"trainable={tuple(parts)}: choose (), ('all',) or some of ('q', 'k', 'v', "
+            "'attention', 'prefix'), ('blocks',) or ('blocks', n) for the last n blocks"
         )
     if not 0 <= count <= len(blocks):
         raise ValueError(

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from mmclipdis.apis.reproduction import published
-from mmclipdis.apis.reproduction.tables import Table, find_table, read_tables, tables
+from mmclipdis.apis.reproduction.cells import Table
+from mmclipdis.apis.reproduction.tables import find_table, read_tables, tables
 
 TABLE: dict[str, Any] = {
     "Name": "toy/one",
@@ -119,16 +120,21 @@ def test_mistakes_of_a_table_are_one_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_table_of_our_own_is_answered_with_near_names() -> None:
-    with pytest.raises(ValueError, match="no table 'clearclip/tabel2'; did you mean clearclip/tab"):
+    with pytest.raises(ValueError, match="no table 'clearclip/tabel2'; did you mean clearclip/t"):
         find_table("clearclip/tabel2")
     with pytest.raises(ValueError, match="--list names all"):
         find_table("qqqq")
 
 
-def test_our_own_tables_can_be_read_and_every_cell_has_a_number_and_a_source() -> None:
-    assert {table.name for table in tables()} >= {"clearclip/table2"}
+def test_an_alias_stands_for_a_table_of_our_own() -> None:
+    assert find_table("clearclip/table2").name == "clearclip/without-background"
+
+
+def test_our_own_tables_can_be_read_and_every_number_has_a_source() -> None:
+    assert {table.name for table in tables()} >= {"clearclip/ablation", "declip/table6"}
     for table in tables():
         assert table.name.startswith(f"{Path(table.file).parent.name}/")
-        assert table.cells and all(table.gates.values())
+        assert table.cells and all(table.gates.values()), table.name
         for cell in table.cells:
-            assert cell.published and cell.sources.keys() == cell.published.keys()
+            assert cell.sources.keys() == cell.published.keys(), cell.name
+            assert all(cell.sources.values()), cell.name

@@ -71,6 +71,32 @@ def test_none_and_all(tower):
     assert len(set_trainable(tower, ("all",))) == len(list(tower.parameters()))
 
 
+def test_attention_is_all_that_the_attentions_hold(tower):
+    names = set_trainable(tower, ("attention",))
+    assert len(names) == 4 * tower.depth  # fused q, k, v and output projection, weight and bias
+    assert names == [name for name, _ in tower.named_parameters() if ".attn." in name]
+    assert set_trainable(tower, ("attention", "prefix")) == ["visual.class_embedding", *names]
+    split = set_trainable(tower, ("attention", "q"))  # the three matrices apart
+    assert len(split) == 6 * tower.depth and all(".attn." in name for name in split)
+
+
+def test_prefix_is_the_tokens_before_the_patches(tower, images):
+    assert set_trainable(tower, ("prefix",)) == ["visual.class_embedding"]
+    tower.forward_dense(images, READOUTS["catseg"]).map.square().sum().backward()
+    assert {n for n, p in tower.named_parameters() if p.grad is not None} == {
+        "visual.class_embedding"
+    }
+
+
+def test_parts_that_a_text_tower_lacks_are_refused(arch):
+    text = build_text_transformer(arch)
+    names = set_trainable(text, ("attention",))
+    assert names == [name for name, _ in text.named_parameters() if ".attn." in name]
+    line = r"trainable=\('q', 'prefix'\) matches nothing .* some of \('q', 'k', 'v', 'attention'\)"
+    with pytest.raises(ValueError, match=line):
+        set_trainable(text, ("q", "prefix"))
+
+
 @pytest.fixture
 def eva() -> ImageTower:
     torch.manual_seed(0)
@@ -97,6 +123,14 @@ def test_unread_parts_of_an_eva_block_are_frozen_with_their_biases(eva):
     assert all(name.startswith(("norm2.", "mlp.")) for name in frozen[2:])
     assert len(frozen) == 2 + 2 + len(list(last.mlp.parameters()))
     assert freeze_unread(last, READOUTS["vanilla"]) == []
+
+
+def test_eva_has_prefix_and_attention_too(eva):
+    assert set_trainable(eva, ("prefix",)) == ["visual.trunk.cls_token"]
+    names = set_trainable(eva, ("attention",))
+    assert names == [name for name, _ in eva.named_parameters() if ".attn." in name]
+    frozen = freeze_unread(eva.blocks[-1], READOUTS["catseg"])
+    assert frozen == ["q_proj.weight", "q_proj.bias", "k_proj.weight"]
 
 
 def test_a_block_that_the_semantic_branch_runs_whole_is_not_frozen(eva):
@@ -133,7 +167,18 @@ def test_more_blocks_than_there_are_is_an_error(tower, count):
 
 
 @pytest.mark.parametrize(
-    "parts", [("w",), ("all", "q"), ("blocks", "q"), ("blocks", True), ("q", 2), (2,), ("all", 2)]
+    "parts",
+    [
+        ("w",),
+        ("all", "q"),
+        ("all", "attention"),
+        ("blocks", "prefix"),
+        ("blocks", "q"),
+        ("blocks", True),
+        ("q", 2),
+        (2,),
+        ("all", 2),
+    ],
 )
 def test_unknown_parts_are_an_error(tower, parts):
     with pytest.raises(ValueError, match="choose \\(\\), \\('all',\\) or some of"):

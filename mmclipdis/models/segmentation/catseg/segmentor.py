@@ -184,13 +184,20 @@ class CATSeg(WindowSegmentor):
         found: Tensor = self.text_encoder.ensemble(tokens, vocabulary.num_classes, **dense)
         return found
 
-    def extract_feat(self, inputs: Tensor, masks: Tensor | None = None) -> DenseFeatures:
+    def extract_feat(
+        self, inputs: Tensor, masks: Tensor | None = None, with_cls: bool = False
+    ) -> DenseFeatures:
         """Dense features of normalised images ``(B, 3, H, W)``, squeezed to ``clip_size``.
 
-        ``masks`` int64 ``(B, H, W)`` are for an encoder that ``needs_masks``.
+        ``masks`` int64 ``(B, H, W)`` are for an encoder that ``needs_masks``; ``with_cls`` asks for
+        the image embedding besides.
         """
         images = resize(inputs, self.clip_size)
-        scope = {} if masks is None else {"masks": resize_nearest(masks, self.clip_size)}
+        scope: dict[str, Any] = {}
+        if masks is not None:
+            scope["masks"] = resize_nearest(masks, self.clip_size)
+        if with_cls:
+            scope["with_cls"] = True
         features: DenseFeatures = self.image_encoder.dense(
             images, intermediates=self.guidance_indices, **scope
         )

@@ -13,6 +13,9 @@ from mmseg.registry import MODELS
 from torch import nn
 
 ENCODERS = ("image_encoder", "text_encoder")
+#: What distillation compares: relations of pixels and text, or (ours, after MAFT) whole images.
+IMAGE = "image"
+KINDS = ("mi", "mse", "kl", IMAGE)
 #: Options of both losses, with the published weights.
 COMPRESSION: Mapping[str, Any] = {"weight": 1.0}
 DISTILLATION: Mapping[str, Any] = {
@@ -78,6 +81,16 @@ def check_losses(
             "InfoCLIP has nothing to teach: both encoders of the student are frozen; give one of "
             "them trainable=('q', 'v'), or train the segmentor by itself"
         )
+    if distillation.get("kind", "mi") not in KINDS:
+        raise ValueError(
+            f"InfoCLIP.distillation.kind must be one of {', '.join(KINDS)}, got "
+            f"{distillation['kind']!r}"
+        )
+    if distillation.get("kind") == IMAGE and (compression is not None or learnable):
+        raise ValueError(
+            "distillation.kind='image' compares whole images, without any relation of pixels and "
+            "text: give compression=None and lpam=dict(relation='cosine') with it"
+        )
     if compression is not None and not learnable:
         raise ValueError(
             "a fixed relation (lpam.relation='cosine') has nothing that compression could shape: "
@@ -88,6 +101,30 @@ def check_losses(
             "a fixed relation (lpam.relation='cosine') of the frozen teacher is a constant anyway: "
             "leave out distillation.detach_teacher, or take relation='lpam'"
         )
+
+
+def check_image_distillation(student: bool, gram: Mapping[str, Any], temperature: float) -> None:
+    """Refuse what has no effect on whole images, see ``distillation.kind='image'``.
+
+    Args:
+        student: Whether the student's image encoder is trained.
+        gram: Options of Gram matrices.
+        temperature: That of ``'kl'``.
+
+    Raises:
+        ValueError: naming option and remedy.
+    """
+    if not student:
+        raise ValueError(
+            "distillation.kind='image' has nothing to teach: the student's image encoder is "
+            "frozen; give it trainable=('q', 'v'), or take another kind"
+        )
+    usual = {"alpha": 2.0, "gram_axis": "batch", "subsample": None, "temperature": 1.0}
+    for name, value in {**gram, "temperature": temperature}.items():
+        if value != usual[name]:
+            raise ValueError(
+                f"distillation.kind='image' reads no {name}, got {value!r}: leave it out"
+            )
 
 
 def _check_weight(loss: str, weight: Any) -> None:

@@ -16,11 +16,14 @@ from mmclipdis.losses.alignment_transfer import (
     compression_loss,
     distillation_loss,
 )
+from mmclipdis.losses.content import content_loss
 from mmclipdis.models.segmentation.infoclip.gradient_norms import gradient_norms
 from mmclipdis.models.segmentation.infoclip.parts import (
     COMPRESSION,
     DISTILLATION,
     ENCODERS,
+    IMAGE,
+    check_image_distillation,
     check_losses,
     check_segmentor,
     has_gradient,
@@ -61,8 +64,10 @@ class InfoCLIP(WrappedSegmentor):
             ``relation``, ``residual``.
         compression: ``{'weight': 1.0}``, or None to leave ``L_c`` out.
         distillation: ``weight``, ``kind`` (``'mi'``: ``L_d``; ``'mse'`` or ``'kl'`` of the two
-            relations), ``temperature`` (of ``'kl'``), ``detach_teacher`` (True: the teacher's
-            relation is a constant for it).
+            relations; ``'image'``: 1 - cosine of the image embeddings of student and teacher, as
+            MAFT-like methods keep CLIP, which wants ``compression=None`` and
+            ``lpam=dict(relation='cosine')``), ``temperature`` (of ``'kl'``), ``detach_teacher``
+            (True: the teacher's relation is a constant for it).
         alpha: Order of the Rényi entropy; 2 is published, and by far the cheapest.
         gram_axis: ``'batch'``: samples are the images of all ranks (two or more); ``'pixel'``: the
             pixels of an image.
@@ -126,8 +131,13 @@ class InfoCLIP(WrappedSegmentor):
             "subsample": subsample,
         }
         kind = {name: self.distillation[name] for name in ("kind", "temperature")}
+        self.on_images = kind["kind"] == IMAGE
+        if self.on_images:
+            learns = has_gradient(student.image_encoder)
+            check_image_distillation(learns, self._gram, kind["temperature"])
+            kind = {}
         # mse and kl have no Gram matrix; its options are then for the compression alone.
-        uses_gram = kind["kind"] == "mi" or self.compression is None
+        uses_gram = kind.get("kind") == "mi" or self.compression is None
         self._distil = {**kind, **(self._gram if uses_gram else {})}
         for options in (self._gram, self._distil):
             check_transfer_options(**options)
@@ -173,10 +183,15 @@ class InfoCLIP(WrappedSegmentor):
             RuntimeError: there is no teacher yet.
             ValueError: a single image in all where the losses compare images.
         """
-        features, text = self.extract_feat(inputs), self.class_embeddings()
+        asked = {"with_cls": True} if self.on_images else {}
+        features, text = self.segmentor.extract_feat(inputs, **asked), self.class_embeddings()
         losses: dict[str, Tensor] = self.segmentor.losses_of(features, text, data_samples)
         task = sum(value for name, value in losses.items() if "loss" in name)
-        losses |= self.transfer_losses(inputs, features.map, text)
+        if self.on_images:
+            value = content_loss(features.cls, self.teach_images(inputs))
+            losses["loss_distillation"] = self.distillation["weight"] * value
+        else:
+            losses |= self.transfer_losses(inputs, features.map, text)
         if self._measures_now():
             losses |= self._gradient_norms({"task": task, **losses})
         return losses
@@ -215,6 +230,13 @@ class InfoCLIP(WrappedSegmentor):
         # Computed once a vocabulary, and again after the teacher's weights have changed.
         text = teacher["text_encoder"]
         return dense.map.flatten(2).mT, text.embed(vocabulary, **dense_option(text))
+
+    @torch.no_grad()
+    def teach_images(self, inputs: Tensor) -> Tensor:
+        """The teacher's embeddings ``(B, E)`` of crops ``(B, 3, H, W)``: those of ordinary CLIP."""
+        images: Any = self.teacher["image_encoder"]
+        found: Tensor = images.dense(resize(inputs, self.segmentor.clip_size), with_cls=True).cls
+        return found
 
     def _measures_now(self) -> bool:
         if not (self.grad_norm_interval and self.training and torch.is_grad_enabled()):

@@ -22,10 +22,18 @@ from tests.models.segmentation.infoclip.tiny import (
     reached,
 )
 
+#: Whole images in place of relations.
+IMAGE = {
+    "compression": None,
+    "lpam": {"relation": "cosine"},
+    "distillation": {"kind": "image"},
+}
+
 
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
+        (IMAGE, {"segmentor.image_encoder"}),
         ({"distillation": {"kind": "mse"}}, {"lpam", *ENCODER_PARTS}),
         ({"distillation": {"kind": "kl", "temperature": 0.1}}, {"lpam", *ENCODER_PARTS}),
         ({"distillation": {"detach_teacher": True}}, {"lpam", *ENCODER_PARTS}),
@@ -40,6 +48,40 @@ def test_variants_teach_the_student(options, parts):
     assert reached(model, losses["loss_distillation"]) == parts
     assert ("loss_compression" in losses) == (model.compression is not None)
     assert all(bool(value.isfinite()) for value in losses.values())
+
+
+def test_image_distillation_is_one_minus_the_cosine_of_what_clip_says_of_the_crops():
+    model = drift(build(**{**IMAGE, "distillation": {"kind": "image", "weight": 3.0}})).train()
+    inputs, samples = batch(3)
+    losses = model.loss(inputs, samples)
+    student, teacher = (
+        tower.encode_image(inputs)
+        for tower in (model.segmentor.image_encoder.tower, model.teacher["image_encoder"].tower)
+    )
+    expected = 0.0
+    for own, theirs in zip(student, teacher):
+        expected += 1 - own @ theirs / (own.norm() * theirs.norm())
+    torch.testing.assert_close(losses["loss_distillation"], expected)  # weight 3 of 3 images
+    assert torch.equal(
+        losses["decode.loss_bce"], model.segmentor.loss(inputs, samples)["decode.loss_bce"]
+    )
+    assert not model.teach_images(inputs).requires_grad
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    losses["loss_distillation"].backward()
+    optimizer.step()
+    assert model.loss(inputs, samples)["loss_distillation"] < losses["loss_distillation"]
+
+
+def test_image_distillation_is_zero_at_the_start_and_takes_a_single_image():
+    model = build(**IMAGE).train()
+    assert model.loss(*batch(1))["loss_distillation"].abs() < 1e-6
+
+
+def test_image_distillation_needs_an_image_encoder_that_learns():
+    segmentor = catseg()
+    segmentor["image_encoder"]["trainable"] = ()
+    with pytest.raises(ValueError, match="kind='image' has nothing to teach.*trainable"):
+        build(segmentor, **IMAGE)
 
 
 def test_the_published_rates_and_decays():
@@ -78,7 +120,19 @@ def test_the_module_has_the_published_size(width, count):
     [
         ({"compression": {"kind": "mi"}}, "compression has no"),
         ({"distillation": {"lambda": 1}}, "distillation has no"),
-        ({"distillation": {"kind": "l1"}}, "kind must be one of"),
+        ({"distillation": {"kind": "l1"}}, "kind must be one of mi, mse, kl, image, got 'l1'"),
+        ({**IMAGE, "compression": {}}, "kind='image' compares whole images.*compression=None"),
+        ({**IMAGE, "lpam": {}}, r"kind='image' .* lpam=dict\(relation='cosine'\)"),
+        ({**IMAGE, "alpha": 3.0}, r"kind='image' reads no alpha, got 3\.0: leave it out"),
+        ({**IMAGE, "gram_axis": "pixel"}, "reads no gram_axis"),
+        (
+            {**IMAGE, "distillation": {"kind": "image", "temperature": 0.1}},
+            "reads no temperature",
+        ),
+        (
+            {**IMAGE, "distillation": {"kind": "image", "detach_teacher": True}},
+            r"leave out distillation\.detach_teacher",
+        ),
         ({"distillation": None}, "teaches the student nothing"),
         ({"compression": {"weight": 0}}, r"compression\.weight must be .* compression=None"),
         ({"distillation": {"weight": 0.0}}, r"distillation\.weight must be .* got 0\.0"),
