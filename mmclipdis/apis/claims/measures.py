@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,25 +24,26 @@ from mmclipdis.visualization.feature_maps import attention_rows
 #: Pictures, their side in pixels (20 x 20 patches), and the share of patches that are "a few".
 PICTURES, SIDE, FEW = 50, 160, 0.05
 
-Measure = Callable[[Path, Path, str], Metrics]
+Measure = Callable[[Path, Path, str, Sequence[str]], Metrics]
 
 
-def similarity(folder: Path, data: Path, checkpoint: str) -> Metrics:
+def similarity(folder: Path, data: Path, checkpoint: str, options: Sequence[str]) -> Metrics:
     """Cosines between the texts of classes, as ``tools/analysis_tools/class_similarity.py``.
 
     Args:
         folder: Where the report goes.
         data: Not used: texts have no pictures.
         checkpoint: Projectors; none: the texts as CLIP has them.
+        options: More words of its command line.
     """
-    words = ["ShapeScenesDataset", "--overwrite", "--out", str(folder)]
+    words = ["ShapeScenesDataset", "--overwrite", "--out", str(folder), *options]
     words += ["--projectors", checkpoint] if checkpoint else []
     report = json.loads((class_similarity(words) / "similarity.json").read_text())
     found: Metrics = report["projected" if checkpoint else "clip"]
     return found
 
 
-def attention(folder: Path, data: Path, checkpoint: str) -> Metrics:
+def attention(folder: Path, data: Path, checkpoint: str, options: Sequence[str]) -> Metrics:
     """Of the attention that patches of the tiny CLIP give to patches, how much goes to a few.
 
     The mean over the first test pictures of ``data``, as percent: ``few_N`` in block N, counted

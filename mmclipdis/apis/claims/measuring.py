@@ -94,7 +94,7 @@ def _tested(experiment: Experiment, test: Step, row: Step) -> Step:
 def _test(step: Step, folder: Path, data: Path, checkpoint: str) -> Metrics:
     """What one test gives."""
     if step.config is not None and step.config in MEASURES:
-        return MEASURES[step.config](folder, data, checkpoint)
+        return MEASURES[step.config](folder, data, checkpoint, step.options)
     named = [option.replace("{checkpoint}", checkpoint) for option in step.options]
     options = [*named, *experiments.roots(data, "test")]
     word = "" if named != list(step.options) else checkpoint  # an option names it, or a word
