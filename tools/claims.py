@@ -2,12 +2,13 @@
 """Claims of the papers on ShapeScenes: measures them, judges them, writes page and table.
 
 python tools/claims.py                            # the verdicts of what has been measured
-python tools/claims.py --only declip/wins --run   # measures what a claim needs, then judges it
+python tools/claims.py --only declip/blocks --run # measures what a claim needs, then judges it
 python tools/claims.py --write                    # measures everything that lacks, and writes
 python tools/claims.py --write --judge            # writes what has been measured, runs nothing
 
-Written are results/claims.json and docs/claims.md. Runs that stand in the table are not repeated;
-those in the work folder are read from there. All of it takes hours on 2 cores; --only is for parts.
+Written are results/claims.json and docs/claims.md; `make tables` does the README's table. Runs that
+stand in the table are not repeated; those in the work folder are read from there. All of it takes
+hours on 2 cores; --only is for parts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmclipdis.apis.claims.measuring import RUN, Places, kept_runs, measure
-from mmclipdis.apis.claims.page import as_rows, judged, page
+from mmclipdis.apis.claims.page import as_rows, judged, page, paper_rows
 from mmclipdis.apis.claims.sheet import Sheet, sheet
 from mmclipdis.apis.cli import run
 from mmclipdis.engine.results import write_results
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure_all(args, names, known)
     if args.write:
         found = judged(known, OUT, known.claims)
-        write_results(OUT, as_rows(found), seeds=args.seeds, merge=True)
+        rows = [*paper_rows(found, known), *as_rows(found)]
+        write_results(OUT, rows, seeds=args.seeds, merge=True)
         write_text(PAGE, page(found, known, OUT))
     for one in judged(known, OUT, names):
         print(f"{one.claim.name}: {one.verdict.value}")

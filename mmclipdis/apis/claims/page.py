@@ -20,13 +20,13 @@ sentence in our words, the published numbers with their source, ours, and whethe
 This page and `results/claims.json` are made by `python tools/claims.py --write` from
 `configs/shapes/claims.yml`.
 
-**The rule**, which was there before the measurements. An order such as "A > B" compares two rows by
-one metric. It *holds* if the mean of A's lead over B, of three seeds, exceeds the spread of the
-lead (one standard deviation), it *does not hold* if it exceeds it the other way, and is *undecided*
-in between or with fewer than three seeds. The lead is that of the same seed where single runs are
-kept; of tables that keep mean and deviation alone it is the difference of the means, and the spread
-the root of the sum of both squared deviations. A claim of several orders holds if all do, and does
-not hold if one does not.
+**The rule** was written down before the runs of this page; the tables of other pages that it reads
+were there before. An order such as "A > B" compares two rows by one metric. It *holds* if the mean
+of A's lead over B, of three seeds, exceeds the spread of the lead (one standard deviation), it
+*does not hold* if it exceeds it the other way, and is *undecided* in between or with fewer than
+three seeds. The lead is that of the same seed where single runs are kept; of tables that keep mean
+and deviation alone it is the difference of the means, and the spread the root of the sum of both
+squared deviations. A claim of several orders holds if all do, and does not hold if one does not.
 
 **What it is worth.** The world has 12 things and 6 grounds, the tiny CLIP 4 blocks, and a training
 takes minutes. A claim that holds here does what it is meant to do; one that does not hold here may
@@ -56,6 +56,16 @@ def judged(sheet: Sheet, path: Path, names: Iterable[str]) -> list[Judged]:
         rows = rows_of(claim, sheet, path)
         found.append(Judged(claim, rows, *judge(claim.orders, rows)))
     return found
+
+
+def paper_rows(claims: Sequence[Judged], sheet: Sheet) -> list[dict[str, object]]:
+    """Papers as rows of a results file: what each claims, and how many claims came out how."""
+    rows: list[dict[str, object]] = []
+    for paper, line in sheet.papers.items():
+        found = [one.verdict for one in claims if one.claim.paper == paper]
+        counts = {verdict.value.replace(" ", "_"): found.count(verdict) for verdict in Verdict}
+        rows.append({"name": paper, "metrics": {"claim": line, **counts}})
+    return rows
 
 
 def as_rows(claims: Iterable[Judged]) -> list[dict[str, object]]:
@@ -145,7 +155,7 @@ def _table(claim: Claim, rows: Table) -> list[str]:
     titles = list(dict.fromkeys(quote.what for quote in claim.published))
     names = list(dict.fromkeys([*claim.rows, *(quote.row for quote in claim.published)]))
     metrics = list(dict.fromkeys([*claim.metrics, *claim.shown]))
-    head = ["", *(f"published {title}" for title in titles), *metrics]
+    head = ["", *(f"published {title}" for title in titles), *(f"{m} here" for m in metrics)]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name in names:
         quotes = [_quoted(claim.published, name, title) for title in titles]
