@@ -145,7 +145,7 @@ def _table(claim: Claim, rows: Table) -> list[str]:
     titles = list(dict.fromkeys(quote.what for quote in claim.published))
     names = list(dict.fromkeys([*claim.rows, *(quote.row for quote in claim.published)]))
     metrics = list(dict.fromkeys([*claim.metrics, *claim.shown]))
-    head = ["", *(f"published {title}" for title in titles), *metrics]
+    head = ["", *(f"published {title}" for title in titles), *(f"{m} here" for m in metrics)]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name in names:
         quotes = [_quoted(claim.published, name, title) for title in titles]
