@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmclipdis.apis.claims.measuring import RUN, Places, kept_runs, measure
-from mmclipdis.apis.claims.page import as_rows, judged, page
+from mmclipdis.apis.claims.page import as_rows, judged, page, paper_rows
 from mmclipdis.apis.claims.sheet import Sheet, sheet
 from mmclipdis.apis.cli import run
 from mmclipdis.engine.results import write_results
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure_all(args, names, known)
     if args.write:
         found = judged(known, OUT, known.claims)
-        write_results(OUT, as_rows(found), seeds=args.seeds, merge=True)
+        rows = [*paper_rows(found, known), *as_rows(found)]
+        write_results(OUT, rows, seeds=args.seeds, merge=True)
         write_text(PAGE, page(found, known, OUT))
     for one in judged(known, OUT, names):
         print(f"{one.claim.name}: {one.verdict.value}")

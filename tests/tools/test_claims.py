@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tools.claims as tool
-from mmclipdis.apis.claims.page import as_rows, judged, page
+from mmclipdis.apis.claims.page import as_rows, judged, page, paper_rows
 from mmclipdis.apis.claims.sheet import sheet
 from mmclipdis.engine.results import read_results
 from tests.tools.experiment_calls import record
@@ -39,7 +39,7 @@ def test_the_page_and_the_verdicts_are_made_from_the_results() -> None:
         "run tools/claims.py --write --judge"
     )
     kept = {row["name"]: row["metrics"] for row in read_results(tool.OUT)["rows"]}
-    for row in as_rows(found):
+    for row in [*paper_rows(found, known), *as_rows(found)]:
         assert kept[str(row["name"])] == row["metrics"], "run tools/claims.py --write --judge"
 
 

@@ -58,6 +58,16 @@ def judged(sheet: Sheet, path: Path, names: Iterable[str]) -> list[Judged]:
     return found
 
 
+def paper_rows(claims: Sequence[Judged], sheet: Sheet) -> list[dict[str, object]]:
+    """Papers as rows of a results file: what each claims, and how many claims came out how."""
+    rows: list[dict[str, object]] = []
+    for paper, line in sheet.papers.items():
+        found = [one.verdict for one in claims if one.claim.paper == paper]
+        counts = {verdict.value.replace(" ", "_"): found.count(verdict) for verdict in Verdict}
+        rows.append({"name": paper, "metrics": {"claim": line, **counts}})
+    return rows
+
+
 def as_rows(claims: Iterable[Judged]) -> list[dict[str, object]]:
     """Verdicts as rows of a results file: each with its leads and spreads."""
     rows: list[dict[str, object]] = []

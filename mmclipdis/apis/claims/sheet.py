@@ -1,6 +1,6 @@
 """``configs/shapes/claims.yml``: the claims, what is measured for them, and by which orders.
 
-Three lists. ``Worlds`` says how pictures are drawn (options of
+``Papers`` has a line on each. ``Worlds`` says how pictures are drawn (options of
 ``tools/dataset_converters/shapes.py``). ``Experiments`` are rows that are trained and tested::
 
     - Name: dclip
@@ -142,11 +142,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All claims, experiments and worlds, by name."""
+    """All claims, experiments, worlds (how they are drawn) and papers (a line on each), by name."""
 
     claims: Mapping[str, Claim]
     experiments: Mapping[str, Experiment]
     worlds: Mapping[str, tuple[str, ...]]
+    papers: Mapping[str, str]
 
 
 @functools.cache
@@ -162,11 +163,13 @@ def read_sheet(file: Path) -> Sheet:
         ValueError: naming the file, the claim or experiment, and what is wrong with it.
     """
     content = yaml.load(file.read_text(encoding="utf-8"), LOADER)
-    _keys(content, {"Worlds", "Experiments", "Claims"}, set(), file.name)
+    _keys(content, {"Papers", "Worlds", "Experiments", "Claims"}, set(), file.name)
     worlds = {name: tuple(map(str, words)) for name, words in content["Worlds"].items()}
     experiments = _named([_experiment(e, worlds) for e in content["Experiments"]])
     claims = _named([_claim(c, experiments) for c in content["Claims"]])
-    return Sheet(claims, experiments, worlds)
+    for claim in claims.values():
+        _known(claim.paper, content["Papers"], f"claim {claim.name}: paper")
+    return Sheet(claims, experiments, worlds, content["Papers"])
 
 
 def _experiment(raw: Mapping[str, Any], worlds: Mapping[str, Any]) -> Experiment:

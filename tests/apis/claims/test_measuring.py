@@ -108,7 +108,7 @@ def test_a_table_that_lacks_a_row_is_named() -> None:
     file, orders = "results/shapes_declip.json", ("mIoU_csa: DeCLIP > plan",)
     claim = Claim("toy/one", "A paper", "text", (), orders, results=file)
     with pytest.raises(ValueError, match="claim toy/one: results/shapes_declip.json has no mIoU_c"):
-        rows_of(claim, Sheet({}, {}, {}), Path("none.json"))
+        rows_of(claim, Sheet({}, {}, {}, {}), Path("none.json"))
 
 
 def test_the_share_of_a_few_patches() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmclipdis.apis.claims.measuring import RUN
-from mmclipdis.apis.claims.page import Judged, as_rows, judged, page
+from mmclipdis.apis.claims.page import Judged, as_rows, judged, page, paper_rows
 from mmclipdis.apis.claims.sheet import Claim, Experiment, Quote, Row, Sheet, Step
 from mmclipdis.apis.claims.verdict import Verdict
 from mmclipdis.engine import results
@@ -29,7 +29,7 @@ def toy(**changes: object) -> Sheet:
     rows = {"A": Row(Step()), "B": Row(Step())}
     experiment = Experiment("toy", "two rows", ("shapes",), None, (), rows)
     claim = Claim(**told)  # type: ignore[arg-type]
-    return Sheet({claim.name: claim}, {"toy": experiment}, {"shapes": ()})
+    return Sheet({claim.name: claim}, {"toy": experiment}, {"shapes": ()}, {"A paper": "it wins"})
 
 
 def write(path: Path, **values: list[float]) -> None:
@@ -64,6 +64,20 @@ def test_a_claim_that_holds(tmp_path: Path) -> None:
     assert row == {
         "name": "claim | toy/wins",
         "metrics": {"verdict": "holds", "mIoU: A > B": {"mean": 10.167, "std": 0.764}},
+    }
+
+
+def test_a_paper_has_a_line_and_its_counts(tmp_path: Path) -> None:
+    found = verdict(tmp_path, toy())
+    (row,) = paper_rows([found], toy())
+    assert row["name"] == "A paper"
+    assert row["metrics"] == {
+        "claim": "it wins",
+        "holds": 0,
+        "does_not_hold": 0,
+        "undecided": 0,
+        "cannot_be_seen_here": 0,
+        "not_run_yet": 1,
     }
 
 

@@ -14,6 +14,7 @@ from mmclipdis.apis.claims.sheet import Sheet, read_sheet, sheet
 from tests.paths import ROOT
 
 CONTENT: dict[str, Any] = {
+    "Papers": {"A paper": "what it claims"},
     "Worlds": {"shapes": [], "other": ["--seed", 2]},
     "Experiments": [
         {
@@ -98,6 +99,7 @@ def test_seeds_are_trainings_or_worlds(tmp_path: Path) -> None:
         (None, {"Unseen": "why"}, "claim toy/one: say Experiment or Results with Orders, or Uns"),
         (None, {"Experiment": None}, "claim toy/one: say Experiment or Results with Orders"),
         (None, {"Orders": None}, "claim toy/one: say Experiment or Results with Orders"),
+        (None, {"Paper": "A papr"}, "claim toy/one: paper 'A papr' is unknown; there is A paper"),
         (None, {"Because": "why"}, "claim toy/one: unknown key Because"),
         (None, {"Published": ["81.2"]}, "claim toy/one: expected keys and values, got '81.2'"),
     ],
