@@ -20,8 +20,8 @@ sentence in our words, the published numbers with their source, ours, and whethe
 This page and `results/claims.json` are made by `python tools/claims.py --write` from
 `configs/shapes/claims.yml`.
 
-**The rule**, which was there before the measurements. An order such as "A > B" compares two rows by
-one metric. It *holds* if the mean of A's lead over B, of three seeds, exceeds the spread of the
+**The rule** was written down before the runs of this page; the tables of other pages that it reads
+were there before. An order such as "A > B" compares two rows by one metric. It *holds* if the mean of A's lead over B, of three seeds, exceeds the spread of the
 lead (one standard deviation), it *does not hold* if it exceeds it the other way, and is *undecided*
 in between or with fewer than three seeds. The lead is that of the same seed where single runs are
 kept; of tables that keep mean and deviation alone it is the difference of the means, and the spread
