@@ -21,12 +21,12 @@ This page and `results/claims.json` are made by `python tools/claims.py --write`
 `configs/shapes/claims.yml`.
 
 **The rule** was written down before the runs of this page; the tables of other pages that it reads
-were there before. An order such as "A > B" compares two rows by one metric. It *holds* if the mean of A's lead over B, of three seeds, exceeds the spread of the
-lead (one standard deviation), it *does not hold* if it exceeds it the other way, and is *undecided*
-in between or with fewer than three seeds. The lead is that of the same seed where single runs are
-kept; of tables that keep mean and deviation alone it is the difference of the means, and the spread
-the root of the sum of both squared deviations. A claim of several orders holds if all do, and does
-not hold if one does not.
+were there before. An order such as "A > B" compares two rows by one metric. It *holds* if the mean
+of A's lead over B, of three seeds, exceeds the spread of the lead (one standard deviation), it
+*does not hold* if it exceeds it the other way, and is *undecided* in between or with fewer than
+three seeds. The lead is that of the same seed where single runs are kept; of tables that keep mean
+and deviation alone it is the difference of the means, and the spread the root of the sum of both
+squared deviations. A claim of several orders holds if all do, and does not hold if one does not.
 
 **What it is worth.** The world has 12 things and 6 grounds, the tiny CLIP 4 blocks, and a training
 takes minutes. A claim that holds here does what it is meant to do; one that does not hold here may
