@@ -37,13 +37,13 @@ def class_similarity(arguments: Sequence[str] | None = None) -> Path:
     args = _parser().parse_args(arguments)
     templates = _templates(args.templates), _templates(args.negative_template)
     vocabulary = read_classes(args.classes, templates[0])
-    folder = _writable(args.out)
+    folder = writable_folder(args.out)
     for name in ("similarity.json", "similarity.png"):
         refuse_existing(folder / name, args.overwrite)
     if args.top < 0:
         raise ValueError(f"--top {args.top}: expected 0 or more pairs")
     features = class_features(
-        *(vocabulary, templates[1], *_model(args.arch, args.checkpoint)),
+        *(vocabulary, templates[1], *clip_of(args.arch, args.checkpoint)),
         *(args.projectors, args.device, args.tokenizer),
     )
     names = vocabulary.class_names
@@ -158,8 +158,12 @@ def _templates(values: Sequence[str]) -> Templates:
     return values[0] if len(values) == 1 else list(values)
 
 
-def _model(arch: str | None, checkpoint: str | None) -> tuple[str, str]:
-    """Arch and weights; the package's tiny CLIP where neither is given."""
+def clip_of(arch: str | None, checkpoint: str | None) -> tuple[str, str]:
+    """Arch and weights; the package's tiny CLIP where neither is given.
+
+    Raises:
+        ValueError: one is given without the other.
+    """
     if arch is None and checkpoint is None:
         return "shapes-tiny", "shapes"
     if arch is None or checkpoint is None:
@@ -170,8 +174,12 @@ def _model(arch: str | None, checkpoint: str | None) -> tuple[str, str]:
     return arch, checkpoint
 
 
-def _writable(folder: str) -> Path:
-    """The folder, made if it does not exist."""
+def writable_folder(folder: str) -> Path:
+    """The folder ``--out``, made if it does not exist.
+
+    Raises:
+        ValueError: it cannot be made or written into.
+    """
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -187,7 +195,7 @@ def _writable(folder: str) -> Path:
 def _settings(
     args: argparse.Namespace, vocabulary: Vocabulary, negative: Templates, order: list[int]
 ) -> dict[str, Any]:
-    arch, checkpoint = _model(args.arch, args.checkpoint)
+    arch, checkpoint = clip_of(args.arch, args.checkpoint)
     return {
         "classes": args.classes,
         "class_names": list(vocabulary.class_names),

@@ -33,8 +33,8 @@ from mmclipdis.visualization.feature_maps import (
     vfm_maps,
 )
 
-#: Where models keep their CLIP image encoder.
-_ENCODER_KEYS = ("backbone", "image_encoder", "student")
+#: Where models keep their CLIP image encoder, or a part that does.
+_ENCODER_KEYS = ("backbone", "image_encoder", "student", "encoder", "segmentor")
 
 
 #: Patches of a photo that are still drawn; attention is between all of them.
@@ -115,7 +115,7 @@ def figure(
     found: dict[str, list[FeatureMap]] = {}
     grid: tuple[int, int] | None = None
     for model in models:
-        encoder = _build(model, place)
+        encoder = build_encoder(model, place)
         grid = grid or _grid(photo.shape[:2], encoder, short_side)
         own = getattr(encoder, "fixed_grid", None) or _whole(grid, encoder)
         patches = [anchor_patch(anchor, photo.shape[:2], own) for anchor in anchors]
@@ -218,14 +218,30 @@ def _in_config(path: str) -> tuple[dict[str, Any], list[Model]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no config at {path}")
     model = read_config_file(path).get("model", {})
-    found = [model[key] for key in _ENCODER_KEYS if key in model]
-    if not found:
-        raise ValueError(f"config {path!r} has no CLIP image encoder: none of {_ENCODER_KEYS}")
+    own = encoder_in(model, path)
     vfms = [{k: v for k, v in vfm.items() if k != "weight"} for vfm in model.get("vfms", ())]
-    return dict(found[0]), [Model(str(v.get("model", v["type"])), v) for v in vfms]
+    return own, [Model(str(v.get("model", v["type"])), v) for v in vfms]
 
 
-def _build(model: Model, device: torch.device) -> Any:
+def encoder_in(model: Mapping[str, Any], config: str) -> dict[str, Any]:
+    """The config of the CLIP image encoder inside that of a model; ``config`` names its file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [model[key] for key in _ENCODER_KEYS if isinstance(model.get(key), Mapping)]
+    if not found:
+        raise ValueError(f"config {config!r} has no CLIP image encoder: none of {_ENCODER_KEYS}")
+    inside = any(isinstance(found[0].get(key), Mapping) for key in _ENCODER_KEYS)
+    return encoder_in(found[0], config) if inside else dict(found[0])
+
+
+def build_encoder(model: Model, device: torch.device) -> Any:
+    """The encoder of a model with its weights, in evaluation mode.
+
+    Raises:
+        ValueError: the config is of no image encoder.
+    """
     encoder: Any = MODELS.build(model.config)
     if not hasattr(encoder, "patch_size"):
         raise ValueError(f"{model.name!r} is a {type(encoder).__name__}, not a CLIPViT or TimmVFM")

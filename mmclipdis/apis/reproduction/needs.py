@@ -146,9 +146,9 @@ def _paths(dataset: Any) -> Iterator[str]:
         root = one.get("data_root") or ""
         prefixes = one.get("data_prefix") or {}
         folders = prefixes.values() if isinstance(prefixes, Mapping) else [prefixes]
-        for name in (*folders, one.get("ann_file") or ""):
-            if name:
-                yield os.path.normpath(os.path.join(root, name))
+        named = [name for name in (*folders, one.get("ann_file")) if name]
+        for name in named or [""] * bool(root):  # VOC's multi-label data name their root alone
+            yield os.path.normpath(os.path.join(root, name))
 
 
 def _files_of(evaluator: Any) -> Iterator[str]:

@@ -41,6 +41,13 @@ def test_data_that_is_missing_is_named_with_what_gets_it() -> None:
     assert download.startswith("openai of ViT-B-16-quickgelu (open_clip fetches it")
 
 
+@pytest.mark.parametrize("model", ["dclip_rn50_voc2007", "fvit_openai_vitb16_ov-coco"])
+def test_data_sets_of_other_kinds_are_missing_too(model: str) -> None:
+    look = Look(Places(data=Path("/elsewhere")), deep=False)
+    assert all(line.startswith("/elsewhere/") for line in look.data(of(model)))
+    assert look.data(of(model))
+
+
 def test_what_is_there_is_not_missing_and_packaged_weights_are_no_download() -> None:
     write_dataset(Path("data/shapes"), Settings(train=1, val=2, seed=3))
     assert Look(Places()).needs(of("shapes_clearclip")) == Needs(())
