@@ -6,8 +6,9 @@ python tools/claims.py --only declip/wins --run   # measures what a claim needs,
 python tools/claims.py --write                    # measures everything that lacks, and writes
 python tools/claims.py --write --judge            # writes what has been measured, runs nothing
 
-Written are results/claims.json and docs/claims.md; `make tables` does the README's table. Runs that stand in the table are not repeated;
-those in the work folder are read from there. All of it takes hours on 2 cores; --only is for parts.
+Written are results/claims.json and docs/claims.md; `make tables` does the README's table. Runs that
+stand in the table are not repeated; those in the work folder are read from there. All of it takes
+hours on 2 cores; --only is for parts.
 """
 
 from __future__ import annotations
