@@ -2,7 +2,7 @@
 """Claims of the papers on ShapeScenes: measures them, judges them, writes page and table.
 
 python tools/claims.py                            # the verdicts of what has been measured
-python tools/claims.py --only declip/wins --run   # measures what a claim needs, then judges it
+python tools/claims.py --only declip/blocks --run # measures what a claim needs, then judges it
 python tools/claims.py --write                    # measures everything that lacks, and writes
 python tools/claims.py --write --judge            # writes what has been measured, runs nothing
 
